@@ -9,7 +9,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
-TYPED  := $(wildcard src/subquad/ops src/subquad/nn src/subquad/archs)
+TYPED  := $(sort $(dir $(wildcard $(patsubst %,src/subquad/%/*.py,ops nn archs))))
 
 .PHONY: help demo test fast lint format bench clean
 .DEFAULT_GOAL := help
