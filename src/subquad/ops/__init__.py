@@ -1,0 +1,1 @@
+"""Functions of tensors: patterns, and the engines that evaluate attention over them."""

@@ -1,0 +1,154 @@
+"""`attend`: attention over a pattern, as easy to call as torch's scaled_dot_product_attention.
+
+    out_i = sum_j softmax_j(scale q_i . k_j + what distance adds) v_j   over allowed, valid keys j
+
+The pattern is taken apart into disjoint parts, each is given to the engine that runs it best
+(`subquad.ops.plan`), and the parts merge by log-sum-exp. A named engine runs alone or raises.
+
+Axes: B batch, N queries, M keys, H heads, G key heads, D head width.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from subquad.ops.lowering import split_heads, without
+from subquad.ops.partial import Distance, Partial, Scoring, Where, merge
+from subquad.ops.pattern import Coords, Pattern
+from subquad.ops.plan import plan
+
+__all__ = ["Engine", "attend"]
+
+Engine = Callable[[Tensor, Tensor, Tensor, Pattern, Where, Scoring], Partial]
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pattern: Pattern,
+    *,
+    valid: Tensor | None = None,
+    where: tuple[Coords, Coords] | None = None,
+    distance: Distance | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    seed: Tensor | None = None,
+    engine: Engine | None = None,
+) -> Tensor:
+    """Attention of q over the keys that `pattern` allows.
+
+    q: (B, H, N, D).  k: (B, G, M, D) and v: (B, G, M, Dv), where G divides H (grouped queries).
+    valid: (B, M), True where a key exists; contents of the others are never read.
+    where: coordinates of queries and keys. Default: positions 0..M-1, the queries at the last N.
+        Positions must increase along each row.
+    distance: what distance adds to scores (a Position lowers to it).
+    scale: default 1 / sqrt(D).
+    dropout: rate at which normalised weights are dropped; `seed`, an int64 scalar, fixes which.
+    engine: run this one alone (`subquad.ops.band.band`, ...) instead of choosing.
+
+    Returns (B, H, N, Dv); a query that looks at nothing gets zeros. ValueError where shapes do not
+    fit, or the named engine cannot run the pattern.
+    """
+    _check(q, k, v, valid)
+    q, k, v = _autocast(q, k, v)
+    groups = q.shape[1] // k.shape[1]
+    if valid is not None:
+        gone = ~valid[:, None, :, None]
+        k, v = k.masked_fill(gone, 0.0), v.masked_fill(gone, 0.0)
+    if groups > 1:
+        k, v = (t.repeat_interleave(groups, 1) for t in (k, v))
+    at = Where(*(where or _plain(q, k)), valid)
+    if dropout > 0 and seed is None:
+        seed = torch.randint(2**31, (), device=q.device)
+    rate = 1.0 / q.shape[-1] ** 0.5 if scale is None else scale
+    marks = at.q.mark is not None and at.k.mark is not None
+    labels = at.q.label is not None and at.k.label is not None
+    outs = []
+    for first, last, part in split_heads(pattern, q.shape[1]):
+        rest = without(part, labels=labels, marks=marks)
+        cut = slice(first, last)
+        if rest is None or k.shape[2] == 0:
+            outs.append(q.new_zeros(*q[:, cut].shape[:-1], v.shape[-1], dtype=v.dtype))
+            continue
+        scoring = Scoring(rate, _cut(distance, cut), dropout, _lane(seed, first))
+        args = q[:, cut], k[:, cut], v[:, cut]
+        outs.append(_run(*args, rest, at.heads(first, last), scoring, engine))
+    return outs[0] if len(outs) == 1 else torch.cat(outs, 1)
+
+
+def _run(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pattern: Pattern,
+    where: Where,
+    scoring: Scoring,
+    engine: Engine | None,
+) -> Tensor:
+    if engine is not None:
+        return engine(q, k, v, pattern, where, scoring).out
+    parts = plan(q, k, pattern, where, scoring)
+    return merge([run(q, k, v, part, where, scoring) for run, part in parts]).out.to(v.dtype)
+
+
+def _plain(q: Tensor, k: Tensor) -> tuple[Coords, Coords]:
+    n, m = q.shape[2], k.shape[2]
+    keys = torch.arange(m, device=k.device).view(1, 1, m)
+    if n > m:
+        raise ValueError(
+            f"{n} queries and {m} keys: queries stand at the last keys, so there must be at "
+            "least as many keys; pass `where` to place them yourself"
+        )
+    return (Coords(keys), Coords(keys)) if n == m else (Coords(keys[..., m - n :]), Coords(keys))
+
+
+def _cut(distance: Distance | None, heads: slice) -> Distance | None:
+    if distance is None:
+        return None
+
+    def cut(t: Tensor | None, axis: int) -> Tensor | None:
+        if t is None or t.shape[axis] == 1:
+            return t
+        return t[:, heads] if axis else t[heads]
+
+    query = cut(distance.query, 1)
+    return Distance(query, cut(distance.table, 0), cut(distance.bias, 0), distance.zero)
+
+
+def _lane(seed: Tensor | None, first: int) -> Tensor | None:
+    """Another stream of dropout for each group of heads."""
+    return seed if seed is None or first == 0 else seed + 1_000_003 * first
+
+
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Inputs in the dtype of a surrounding autocast, as torch's own attention takes them."""
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return tensors
+    return tuple(t.to(torch.get_autocast_dtype(kind)) for t in tensors)
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> None:
+    if q.dim() != 4 or k.dim() != 4 or v.dim() != 4:
+        raise ValueError(
+            f"q, k, v must be (batch, heads, length, width), "
+            f"not {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
+        )
+    if q.shape[-1] != k.shape[-1]:
+        raise ValueError(f"queries are {q.shape[-1]} wide and keys {k.shape[-1]}; they must agree")
+    if k.shape[:3] != v.shape[:3]:
+        raise ValueError(
+            f"keys {tuple(k.shape)} and values {tuple(v.shape)} must agree but for the width"
+        )
+    if q.shape[0] != k.shape[0] or q.shape[1] % k.shape[1]:
+        raise ValueError(
+            f"queries have (batch, heads) {tuple(q.shape[:2])} and keys {tuple(k.shape[:2])}: the "
+            "batches must agree, and the heads of the keys divide those of the queries"
+        )
+    if valid is not None and (valid.dtype != torch.bool or valid.shape != k.shape[::2][:2]):
+        raise ValueError(
+            f"valid must be bool of shape {(k.shape[0], k.shape[2])}, True for keys to use, "
+            f"not {valid.dtype} of shape {tuple(valid.shape)}"
+        )
