@@ -13,7 +13,7 @@ from torch import Tensor
 from subquad.ops.partial import EMPTY, Partial, Scoring, Where, keep, wide
 from subquad.ops.pattern import Pattern
 
-__all__ = ["dense", "weights"]
+__all__ = ["dense"]
 
 
 def dense(
@@ -31,12 +31,6 @@ def dense(
     some = allowed.any(-1).expand(lse.shape)
     out = (p @ v.to(p.dtype)).to(v.dtype)
     return Partial(out, torch.where(some, lse, EMPTY))
-
-
-def weights(q: Tensor, k: Tensor, pattern: Pattern, where: Where, scoring: Scoring) -> Tensor:
-    """The matrix (B, H, N, M) that attention multiplies the values by, without dropout."""
-    scores, allowed = _scores(q, k, pattern, where, scoring)
-    return scores.softmax(-1) * allowed
 
 
 def _scores(

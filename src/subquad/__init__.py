@@ -1,0 +1,59 @@
+"""subquad: transformers whose cost grows slower than the square of the input.
+
+An efficient transformer multiplies values by an N x N matrix without writing the matrix down.
+"""
+
+import importlib
+from typing import Any
+
+from subquad import archs, nn, ops
+from subquad.archs import ARCHS
+from subquad.model import Model
+from subquad.ops.attend import attend
+from subquad.ops.lowering import parse
+from subquad.ops.partial import Distance
+from subquad.ops.pattern import Coords, PerHead
+from subquad.ops.patterns import (
+    Blocks,
+    Causal,
+    Chunks,
+    Full,
+    LogSteps,
+    Marked,
+    SameLabel,
+    Segments,
+    Strided,
+    Window,
+)
+
+__all__ = [
+    "ARCHS",
+    "Blocks",
+    "Causal",
+    "Chunks",
+    "Coords",
+    "Distance",
+    "Full",
+    "LogSteps",
+    "Marked",
+    "Model",
+    "PerHead",
+    "SameLabel",
+    "Segments",
+    "Strided",
+    "Window",
+    "archs",
+    "attend",
+    "nn",
+    "ops",
+    "parse",
+]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Reach the Hugging Face shell on first use, so that importing us imports torch alone."""
+    if name == "hf":
+        return importlib.import_module("subquad.hf")
+    raise AttributeError(f"module 'subquad' has no attribute {name!r}")

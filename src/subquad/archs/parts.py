@@ -1,0 +1,80 @@
+"""What the papers' configurations call by name: positions, norms, feed-forward parts, wirings.
+
+Strings exist in configurations only; `stack` turns them into objects.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+import torch.nn.functional as F
+from torch import nn
+
+from subquad.nn.blocks import Block, PostNorm, PreNorm
+from subquad.nn.mixer import Mixer
+from subquad.nn.mlp import MLP, GatedMLP
+from subquad.nn.position import ALiBi, Position, Rotary, XLRelative
+from subquad.nn.stacks import Decoder, Encoder, Stack
+
+__all__ = ["choose", "position", "stack"]
+
+NORMS: Mapping[str, Callable[[int], nn.Module]] = {
+    "layer": nn.LayerNorm,
+    "rms": partial(nn.RMSNorm, eps=1e-6),
+}
+
+MLPS: Mapping[str, Callable[..., nn.Module]] = {
+    "gelu": MLP,
+    "gelu_tanh": partial(MLP, activation=partial(F.gelu, approximate="tanh")),
+    "relu": partial(MLP, activation=F.relu),
+    "swiglu": GatedMLP,
+}
+
+WIRINGS: Mapping[str, type[Block]] = {"pre": PreNorm, "post": PostNorm}
+
+POSITIONS: Mapping[str, Callable[[int, int], Position]] = {
+    "none": lambda heads, width: Position(),
+    "rotary": lambda heads, width: Rotary(width),
+    "rotary_half": lambda heads, width: Rotary(width, width=width // 4 * 2),
+    "alibi": lambda heads, width: ALiBi(heads),
+    "xl": lambda heads, width: XLRelative(heads, width),
+}
+
+
+def choose(kind: str, name: str, table: Mapping[str, Any]) -> Any:
+    """The entry `name` of a table. ValueError with the nearest name if there is none."""
+    if name in table:
+        return table[name]
+    near = get_close_matches(str(name), table, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"no {kind} is called {name!r}; {hint}known: {', '.join(table)}")
+
+
+def position(name: str, num_heads: int, head_dim: int) -> Position:
+    """A position inside attention, by its name in a configuration."""
+    return choose("position", name, POSITIONS)(num_heads, head_dim)
+
+
+def stack(
+    mixers: Sequence[Mixer],
+    dim: int,
+    ffn_dim: int,
+    *,
+    causal: bool,
+    norm: str = "layer",
+    mlp: str = "gelu",
+    wiring: str = "pre",
+    dropout: float = 0.0,
+) -> Stack:
+    """A block around each mixer, in a Decoder if causal, else in an Encoder."""
+    make_norm, make_mlp = choose("norm", norm, NORMS), choose("mlp", mlp, MLPS)
+    make_block = choose("wiring", wiring, WIRINGS)
+    blocks = [
+        make_block(
+            dim, [mixer], make_mlp(dim, ffn_dim, dropout=dropout), norm=make_norm, dropout=dropout
+        )
+        for mixer in mixers
+    ]
+    last = make_norm(dim) if wiring == "pre" else None
+    return (Decoder if causal else Encoder)(blocks, dim, last)

@@ -1,0 +1,76 @@
+"""Blocks: residual wiring around mixers and a feed-forward part.
+
+    x, state = block(x, context, state)        state: one entry per mixer, or None
+
+A block takes its mixers in order: one for an encoder, self and cross for a decoder with a memory.
+
+Axes: B batch, N tokens, C model width.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from subquad.nn.context import Context
+from subquad.nn.mixer import Mixer
+
+__all__ = ["Block", "PostNorm", "PreNorm"]
+
+
+class Block(nn.Module):
+    """What all wirings share: the parts, a norm for each, dropout, and the states of the mixers."""
+
+    def __init__(
+        self,
+        dim: int,
+        mixers: Sequence[Mixer],
+        mlp: nn.Module,
+        *,
+        norm: Callable[[int], nn.Module] = nn.LayerNorm,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.mixers = nn.ModuleList(mixers)
+        self.mlp = mlp
+        self.norms = nn.ModuleList(norm(dim) for _ in range(len(mixers) + 1))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
+        """x (B, N, C) after this block, and the states of its mixers if it streams."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward")
+
+    @property
+    def streams(self) -> bool:
+        """Can it be fed piece by piece?"""
+        return all(mixer.streams for mixer in self.mixers)
+
+    def init_state(self, batch: int) -> tuple:
+        """The states of its mixers before the first token. ValueError if one cannot stream."""
+        return tuple(mixer.init_state(batch) for mixer in self.mixers)
+
+
+class PreNorm(Block):
+    """Norm inside the residual branch: x + f(norm(x))."""
+
+    def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
+        after = []
+        for i, mixer in enumerate(self.mixers):
+            y, kept = mixer(self.norms[i](x), context, None if state is None else state[i])
+            x = x + self.dropout(y)
+            after.append(kept)
+        x = x + self.dropout(self.mlp(self.norms[-1](x)))
+        return x, None if state is None else tuple(after)
+
+
+class PostNorm(Block):
+    """Norm after the residual sum: norm(x + f(x)), as in the first Transformer."""
+
+    def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
+        after = []
+        for i, mixer in enumerate(self.mixers):
+            y, kept = mixer(x, context, None if state is None else state[i])
+            x = self.norms[i](x + self.dropout(y))
+            after.append(kept)
+        x = self.norms[-1](x + self.dropout(self.mlp(x)))
+        return x, None if state is None else tuple(after)

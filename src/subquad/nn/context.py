@@ -1,0 +1,69 @@
+"""Context: what is known about the tokens that pass through a model.
+
+Axes: B batch, N tokens, M memory tokens, H heads, C model width.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from subquad.ops.pattern import Coords
+
+__all__ = ["Context"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Made by the stem, read by mixers. Where `valid` is None every token is real.
+
+    pos: (B or 1, N) int64, increasing along each row.
+    valid: (B, N) bool; padding is on the right.
+    label: (B, H or 1, N) int64, mark: (B, N) bool: what SameLabel and Marked look at.
+    memory: (B, M, C) with memory_valid (B, M): what cross-attention reads (an encoder's output).
+    """
+
+    pos: Tensor
+    valid: Tensor | None = None
+    label: Tensor | None = None
+    mark: Tensor | None = None
+    memory: Tensor | None = None
+    memory_valid: Tensor | None = None
+
+    @classmethod
+    def of(cls, x: Tensor, valid: Tensor | None = None, start: Tensor | None = None) -> "Context":
+        """The plain context of x (B, N, ...): positions from `start` (B,) or 0 on."""
+        pos = torch.arange(x.shape[1], device=x.device)[None]
+        return cls(pos if start is None else pos + start[:, None], valid)
+
+    def coords(self) -> Coords:
+        """The coordinates that patterns are asked about."""
+        return Coords(
+            self.pos[:, None], self.label, None if self.mark is None else self.mark[:, None]
+        )
+
+    def clean(self, x: Tensor) -> Tensor:
+        """x (B, N, C) with zeros where there is no token, whatever stood there."""
+        return x if self.valid is None else x.masked_fill(~self.valid.unsqueeze(-1), 0.0)
+
+    def clean_memory(self) -> Tensor:
+        """The memory, with zeros where there is no token. ValueError if there is none."""
+        if self.memory is None:
+            raise ValueError("cross-attention needs Context.memory, or a state that has read one")
+        if self.memory_valid is None:
+            return self.memory
+        return self.memory.masked_fill(~self.memory_valid.unsqueeze(-1), 0.0)
+
+    def rows(self, rows: Tensor) -> "Context":
+        """The context of some tokens, by their index (R,)."""
+
+        def cut(t: Tensor | None) -> Tensor | None:
+            return None if t is None else t[..., rows]
+
+        return replace(
+            self,
+            pos=self.pos[..., rows],
+            valid=cut(self.valid),
+            label=cut(self.label),
+            mark=cut(self.mark),
+        )

@@ -1,0 +1,40 @@
+"""Initialisation, in one place.
+
+| module                           | distribution                                          |
+|----------------------------------|-------------------------------------------------------|
+| Linear weight, Embedding         | normal, standard deviation `std`                      |
+| the maps that end a residual branch (`out`, `down`) | the same / sqrt(2 * number of blocks) |
+| Linear bias                      | 0                                                     |
+| norms                            | 1 and 0, as PyTorch makes them                        |
+| u, v of Transformer-XL           | normal, `std`                                         |
+| random features, hashes          | never touched: they are drawn from their seeds        |
+"""
+
+from torch import nn
+
+from subquad.nn.position import XLRelative
+from subquad.nn.stacks import Stack
+
+__all__ = ["initialise", "initialise_one"]
+
+
+def initialise(model: nn.Module, std: float = 0.02) -> None:
+    """Draw all parameters of `model` anew from torch's default generator."""
+    depth = sum(len(m.blocks) for m in model.modules() if isinstance(m, Stack))
+    for name, module in model.named_modules():
+        last = name.rsplit(".", 1)[-1]
+        ends = last in ("out", "down") and depth > 0
+        initialise_one(module, std / (2 * depth) ** 0.5 if ends else std)
+
+
+def initialise_one(module: nn.Module, std: float = 0.02) -> None:
+    """Draw the parameters that `module` itself owns."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=std)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=std)
+    elif isinstance(module, XLRelative):
+        nn.init.normal_(module.u, std=std)
+        nn.init.normal_(module.v, std=std)

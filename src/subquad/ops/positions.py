@@ -1,0 +1,50 @@
+"""Position as mathematics: rotation, sinusoids, slopes. The modules are in `subquad.nn.position`.
+
+Axes: B batch, N tokens, H heads, D head width, C model width.
+"""
+
+import torch
+from torch import Tensor
+
+from subquad.ops.partial import wide
+
+__all__ = ["alibi_slopes", "rotate", "sinusoids"]
+
+
+def sinusoids(pos: Tensor, dim: int, base: float = 10000.0) -> Tensor:
+    """Sines, then cosines, of positions of any shape: (..., dim), float32.
+
+    Frequencies base^(-2i/dim) (Vaswani et al. 2017, section 3.5; halves joined, not interleaved, as
+    in Transformer-XL). ValueError if `dim` is odd.
+    """
+    if dim % 2:
+        raise ValueError(f"sinusoidal positions need an even width, not {dim}")
+    rate = base ** (-torch.arange(0, dim, 2, device=pos.device, dtype=torch.float64) / dim)
+    angle = pos.to(torch.float64).unsqueeze(-1) * rate
+    return torch.cat((angle.sin(), angle.cos()), -1).float()
+
+
+def rotate(x: Tensor, pos: Tensor, width: int, base: float = 10000.0) -> Tensor:
+    """x (B, H, N, D) with its first `width` channels rotated by pos (B or 1, N) (RoFormer, 2104.09864).
+
+    Channel i turns with channel i + width / 2, as in Llama and GPT-NeoX. Angles are computed in
+    float64: at position 100,000 float32 angles are off by 0.004.
+    """
+    rate = base ** (-torch.arange(0, width, 2, device=x.device, dtype=torch.float64) / width)
+    angle = (pos.to(torch.float64).unsqueeze(-1) * rate)[:, None]
+    kind = wide(x.dtype)
+    cos, sin = angle.cos().to(kind), angle.sin().to(kind)
+    a, b = x[..., : width // 2].to(kind), x[..., width // 2 : width].to(kind)
+    turned = torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x.dtype)
+    return turned if width == x.shape[-1] else torch.cat((turned, x[..., width:]), -1)
+
+
+def alibi_slopes(num_heads: int) -> Tensor:
+    """Slopes of ALiBi (2108.12409): a geometric row from 2^(-8/n), n the power of two below.
+
+    Further heads take every other slope of the row for twice as many heads, as in the released code.
+    """
+    power = 1 << (num_heads.bit_length() - 1)
+    slopes = [2.0 ** (-8.0 * (i + 1) / power) for i in range(power)]
+    slopes += [2.0 ** (-4.0 * (2 * i + 1) / power) for i in range(num_heads - power)]
+    return torch.tensor(slopes, dtype=torch.float64, device="cpu")
