@@ -25,7 +25,7 @@ from subquad.nn.stacks import Decoder
 from subquad.nn.state import ModelState
 from subquad.nn.stems import TokenStem
 
-__all__ = ["FORMAT", "Model", "build"]
+__all__ = ["FORMAT", "Model", "build", "init_state", "load", "run", "save"]
 
 #: version of what is written to disk
 FORMAT = 1
@@ -52,24 +52,16 @@ class Model(nn.Module):
         valid (B, N): which tokens are real (padding left or right).  label (B, N) keeps packed
         documents apart.  mark (B, N): tokens that SameLabel and Marked patterns ask about.
         """
-        first = None
-        if valid is not None:
-            # index of the first real token; rows without any stay where they are
-            first = valid.to(torch.int8).argmax(1)
-            inputs, valid = _roll(inputs, first), _roll(valid, first)
-            label, mark = (None if t is None else _roll(t, first) for t in (label, mark))
-        x, context = self.stem(inputs, valid, None if state is None else state.length)
-        label = None if label is None else label[:, None]
-        context = dataclasses.replace(context, label=label, mark=mark)
-        y, layers = self.backbone(x, context, None if state is None else state.layers)
-        if self.head is not None:
-            y = self.head(y)
-        if first is not None:
-            y = _roll(y, -first)
-        if state is None:
-            return y, None
-        seen = inputs.shape[1] if valid is None else valid.sum(1)
-        return y, ModelState(state.length + seen, layers)
+        return run(
+            self.stem,
+            self.backbone,
+            self.head,
+            inputs,
+            valid=valid,
+            label=label,
+            mark=mark,
+            state=state,
+        )
 
     @property
     def streams(self) -> bool:
@@ -78,13 +70,46 @@ class Model(nn.Module):
 
     def init_state(self, batch: int) -> ModelState:
         """The state before the first token. ValueError if the model looks ahead."""
-        if not isinstance(self.backbone, Decoder):
-            raise ValueError(
-                "this model looks ahead, so it cannot stream; build it with causal=True"
-            )
-        at = next(self.parameters()).device
-        length = torch.zeros(batch, dtype=torch.int64, device=at)
-        return ModelState(length, self.backbone.init_state(batch))
+        return init_state(self.backbone, batch)
+
+
+def run(
+    stem: nn.Module,
+    backbone: nn.Module,
+    head: nn.Module | None,
+    inputs: Tensor,
+    *,
+    valid: Tensor | None = None,
+    label: Tensor | None = None,
+    mark: Tensor | None = None,
+    state: ModelState | None = None,
+) -> tuple[Tensor, ModelState | None]:
+    """What `Model.forward` does, for parts that live in another module."""
+    first = None
+    if valid is not None:
+        # index of the first real token; rows without any stay where they are
+        first = valid.to(torch.int8).argmax(1)
+        inputs, valid = _roll(inputs, first), _roll(valid, first)
+        label, mark = (None if t is None else _roll(t, first) for t in (label, mark))
+    x, context = stem(inputs, valid, None if state is None else state.length)
+    label = None if label is None else label[:, None]
+    context = dataclasses.replace(context, label=label, mark=mark)
+    y, layers = backbone(x, context, None if state is None else state.layers)
+    y = y if head is None else head(y)
+    y = y if first is None else _roll(y, -first)
+    if state is None:
+        return y, None
+    seen = inputs.shape[1] if valid is None else valid.sum(1)
+    return y, ModelState(state.length + seen, layers)
+
+
+def init_state(backbone: nn.Module, batch: int) -> ModelState:
+    """The state of a model around `backbone` before the first token of `batch` rows."""
+    if not isinstance(backbone, Decoder):
+        raise ValueError("this model looks ahead, so it cannot stream; build it with causal=True")
+    device = next(backbone.parameters()).device
+    length = torch.zeros(batch, dtype=torch.int64, device=device)
+    return ModelState(length, backbone.init_state(batch))
 
 
 def build(

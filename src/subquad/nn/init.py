@@ -24,11 +24,14 @@ def initialise(model: nn.Module, std: float = 0.02) -> None:
     for name, module in model.named_modules():
         last = name.rsplit(".", 1)[-1]
         ends = last in ("out", "down") and depth > 0
-        initialise_one(module, std / (2 * depth) ** 0.5 if ends else std)
+        # kept, so that a single module can be drawn anew when a checkpoint lacks it
+        module.init_std = std / (2 * depth) ** 0.5 if ends else std
+        initialise_one(module)
 
 
-def initialise_one(module: nn.Module, std: float = 0.02) -> None:
+def initialise_one(module: nn.Module) -> None:
     """Draw the parameters that `module` itself owns."""
+    std = getattr(module, "init_std", 0.02)
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=std)
         if module.bias is not None:

@@ -23,7 +23,7 @@ __all__ = ["Decoder", "Encoder", "Stack"]
 class Stack(nn.Module):
     """Blocks in a row, then a norm. `out_dim` is the width of what comes out.
 
-    With `recompute` set, training forgets the activations inside blocks and forms them again in
+    With `gradient_checkpointing` set, training forgets the activations inside blocks and forms them again in
     backward: less memory, about a third more time.
     """
 
@@ -32,14 +32,14 @@ class Stack(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.Identity() if norm is None else norm
         self.out_dim = dim
-        self.recompute = False
+        self.gradient_checkpointing = False
 
     def forward(
         self, x: Tensor, context: Context, state: tuple | None = None
     ) -> tuple[Tensor, tuple | None]:
         """Features (B, N, C), and the states of the blocks if a state came in."""
         after: list[Any] = []
-        forget = self.recompute and self.training and torch.is_grad_enabled()
+        forget = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for i, block in enumerate(self.blocks):
             kept = None if state is None else state[i]
             if forget and kept is None:

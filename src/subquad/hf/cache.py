@@ -1,0 +1,103 @@
+"""Our streaming state as a transformers cache: what generate() carries, reorders and repeats."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from subquad.nn.state import ModelState, nbytes, select
+
+__all__ = ["StateCache"]
+
+
+class _StateLayer(CacheLayerMixin):
+    """Holds the state of the whole model, and counts the slots it has been given."""
+
+    is_compileable = is_croppable = is_sliding = supports_early_init = False
+
+    def __init__(self, state: ModelState) -> None:
+        super().__init__()
+        self.first = self.state = state
+        self.seen = 0
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """The state is complete from the start."""
+
+    def update(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        raise RuntimeError("a subquad state is advanced by the model, not by keys and values")
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> None:
+        self.state = pytree.tree_map_only(Tensor, change, self.state)
+
+    def get_seq_length(self) -> int:
+        return self.seen
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.seen + query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def reset(self) -> None:
+        self.state, self.seen = self.first, 0
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self.state = select(self.state, beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self.map(lambda t: t.repeat_interleave(repeats, 0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self.map(lambda t: t[indices])
+
+    def crop(self, tokens_to_remove: int) -> None:
+        raise ValueError("a running state cannot forget its last tokens; start again from a copy")
+
+    def offload(self) -> None:
+        self.map(lambda t: t.to("cpu", non_blocking=True))
+
+    def prefetch(self) -> None:
+        self.map(lambda t: t.to(self.first.length.device, non_blocking=True))
+
+
+class StateCache(Cache):
+    """A cache of one layer that holds a ModelState; `state` is the current one."""
+
+    def __init__(self, state: ModelState) -> None:
+        super().__init__(layers=[_StateLayer(state)])
+
+    @property
+    def state(self) -> ModelState:
+        return self.layers[0].state
+
+    def advance(self, state: ModelState, slots: int) -> None:
+        """Take the state after `slots` more tokens."""
+        layer = self.layers[0]
+        layer.state, layer.seen = state, layer.seen + slots
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the state holds now."""
+        return nbytes(self.state)
+
+    @property
+    def batch_size(self) -> int:
+        return len(self.state.length)
+
+
+def valid_slots(attention_mask: Tensor | None, slots: int) -> Tensor | None:
+    """The mask of the last `slots` tokens as validity, None where all are real."""
+    if attention_mask is None:
+        return None
+    if attention_mask.dim() != 2:
+        raise ValueError(
+            f"attention_mask must be (batch, length), not {tuple(attention_mask.shape)}"
+        )
+    valid = attention_mask[:, -slots:].bool()
+    if not torch.compiler.is_compiling() and bool(valid.all()):
+        return None
+    return valid

@@ -1,0 +1,81 @@
+"""The shell's configuration: one model type, the architecture's own Config nested as plain data."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from subquad.archs import configure
+from subquad.model import FORMAT
+
+__all__ = ["SubquadConfig"]
+
+
+@strict
+class SubquadConfig(PreTrainedConfig):
+    """Configuration of every subquad model on the hub or on disk.
+
+    arch: a name of `subquad.ARCHS`.  model: fields of that architecture's Config.
+    stem, head: fields as `subquad.model.build` takes them.
+    ValueError with the nearest name for an unknown architecture or field.
+    """
+
+    model_type = "subquad"
+    keys_to_ignore_at_inference = ["past_key_values"]
+
+    arch: str = "transformer"
+    model: dict[str, Any] | None = None
+    stem: dict[str, Any] | None = None
+    head: dict[str, Any] | None = None
+    vocab_size: int = 256
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+    use_cache: bool = True
+    tie_word_embeddings: bool = True
+    format_version: int = FORMAT
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.format_version != FORMAT:
+            raise ValueError(
+                f"this checkpoint is of format version {self.format_version}; "
+                f"this library reads {FORMAT}"
+            )
+        self.model = {**(self.model or {})}
+        self.stem, self.head = {**(self.stem or {})}, {**(self.head or {})}
+        configure(self.arch, self.model)
+        super().__post_init__(**kwargs)
+
+    @property
+    def backbone(self) -> Any:
+        """The architecture's Config."""
+        return configure(self.arch, self.model or {})
+
+    @property
+    def hidden_size(self) -> int:
+        return self.backbone.dim
+
+    @property
+    def num_hidden_layers(self) -> int:
+        return self.backbone.num_layers
+
+    @property
+    def num_attention_heads(self) -> int:
+        return self.backbone.num_heads
+
+    @property
+    def is_causal(self) -> bool:
+        """Does the backbone never look ahead?"""
+        return bool(getattr(self.backbone, "causal", False))
+
+    def parts(self) -> dict[str, Any]:
+        """The arguments of `subquad.model.build`."""
+        model = {k: list(v) if isinstance(v, tuple) else v for k, v in self.model.items()}
+        return {
+            "arch": self.arch,
+            "model": model,
+            "vocab_size": self.vocab_size,
+            "stem": self.stem,
+            "head": self.head,
+            "tie": self.tie_word_embeddings,
+        }
