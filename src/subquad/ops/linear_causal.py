@@ -31,15 +31,16 @@ def kernel_causal(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return out (B,H,N,E), den (B,H,N), M (B,K,N), and the state kv (B,K,F,E+1), top (B,K)."""
     out, den, log, new_kv, new_top = _outputs(q, k, v, valid, projection, kv, top, kind, scale)
+    if not q.shape[2]:
+        new_kv.copy_(kv), new_top.copy_(top)
     heads = (k.shape[1], -1)
-    out_of, den_of = out.unflatten(1, heads), den.unflatten(1, heads)
-    new_kv.copy_(kv)
+    out_of, den_of = out.unflatten(1, heads), den.unflatten(1, heads)[..., None]
     with torch.autocast(q.device.type, enabled=False):
         lift = Lift(projection, kind, scale, new_kv.dtype)
         for at, block in run(q, k, v, valid, lift):
-            state, first = new_kv[at].flatten(0, 1), top[at].reshape(-1, 1).to(lift.dtype)
+            state, first = block.state("kv", kv[at]), top[at].flatten().to(lift.dtype)
             last = forward_block(block, state, first, out_of[at], den_of[at], log[at])
-            new_kv[at], new_top[at] = state.view_as(new_kv[at]), last.view_as(new_top[at])
+            new_kv[at], new_top[at] = block.as_kv(state), last.view_as(new_top[at])
     return out, den, log, new_kv, new_top
 
 
@@ -73,6 +74,8 @@ def kernel_causal_grad(
     dq, dk, dv, first_dkv, _ = _gradients(
         dout, dkv, q, k, v, valid, projection, kv, top, out, den, log, kind, scale, project
     )
+    if not q.shape[2]:
+        first_dkv.copy_(dkv)
     heads = (k.shape[1], -1)
     by_query = [t.unflatten(1, heads) for t in (dout, out, den, dq)]
     with torch.autocast(q.device.type, enabled=False):
@@ -81,12 +84,12 @@ def kernel_causal_grad(
             lift.want_projection()
         for at, block in run(q, k, v, valid, lift):
             dout_of, out_of, den_of, dq_of = (t[at] for t in by_query)
-            first = top[at].reshape(-1, 1).to(lift.dtype)
+            first = top[at].flatten().to(lift.dtype)
             adjoint = Adjoint(dout_of, out_of, den_of, log[at], first)
-            state, suffix = (t[at].flatten(0, 1).to(lift.dtype, copy=True) for t in (kv, dkv))
-            query_pass(block, adjoint, state, dq_of)
+            query_pass(block, adjoint, block.state("kv", kv[at]), dq_of)
+            suffix = block.state("dkv", dkv[at])
             key_pass(block, adjoint, suffix, dk[at], dv[at])
-            first_dkv[at] = suffix.view_as(first_dkv[at])
+            first_dkv[at] = block.as_kv(suffix)
     return dq, dk, dv, first_dkv, lift.projection_gradient(dq)
 
 

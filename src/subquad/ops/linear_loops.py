@@ -15,113 +15,72 @@ F features, C chunk (n in the last one), G = b k lanes of a block.
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .linear_chunk import CHUNK, Lift, Scratch, blocks, hide_future, quotient_gradient, spans
+from .linear_chunk import CHUNK, Lift, Scratch, blocks, quotient_gradient, spans
+from .linear_tiles import Tiles
 
 
 class Block:
     """One block of lanes: q (b, k, R, N, D), k and v (b, k, N, ...), valid (b, N) or None."""
 
     def __init__(self, q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None, lift: Lift):
-        self.q, self.k, self.v, self.valid, self.lift = q, k, v, valid, lift
-        self.group, self.length, self.depth = q.shape[2:]
-        self.features = lift.count(self.depth)
+        self.lift, self.spans = lift, spans(q.shape[3], CHUNK)
         self.scratch = Scratch(k.shape[:2], lift.dtype, q.device)
+        self.widths = (q.shape[2], q.shape[4], v.shape[3], lift.count(q.shape[4]))
+        known = [None] * len(self.spans) if valid is None else valid.split(CHUNK, 1)
+        self.inputs = list(zip(*(t.split(CHUNK, -2) for t in (q, k, v)), known, strict=True))
+        self.kept: dict[int, Tiles] = {}
 
-    def chunk(self, a: int, b: int) -> "Chunk":
-        """Copy positions a to b into buffers, and lift them."""
-        s, n, width = self.scratch, b - a, self.v.shape[-1]
-        cut = s.count * n * self.group
-        # one buffer for queries and keys, so that one product lifts both
-        x = s.new("x", cut + s.count * n, self.depth)
-        values = s.new("values", s.count, n, width + 1, fill=1.0)
-        queries, keys, v = self.q[..., a:b, :], self.k[..., a:b, :], self.v[..., a:b, :]
-        x[:cut].view(queries.shape).copy_(queries)
-        x[cut:].view(keys.shape).copy_(keys)
-        values[..., :width].view(v.shape).copy_(v)
-        if self.valid is not None:
-            absent = ~self.valid[:, None, a:b]
-            x[cut:].view(keys.shape).masked_fill_(absent[..., None], 0)
-            values[..., :width].view(v.shape).masked_fill_(absent[..., None], 0)
-        phi = s.new("phi", x.shape[0], self.features)
-        peak = self.lift.features(x, phi)
-        c = self.lift.log_scale(x[cut:], None if peak is None else peak[cut:])
-        if self.valid is not None:
-            c.view(keys.shape[:-1]).masked_fill_(absent, -math.inf)
-        queries, keys = phi[:cut].view(s.count, -1, self.features), phi[cut:]
-        return Chunk(x[:cut], x[cut:], queries, keys.view(s.count, n, -1), values, c.view(-1, n))
+    def chunk(self, i: int) -> Tiles:
+        """Load chunk i into the tiles of its length."""
+        a, b = self.spans[i]
+        if b - a not in self.kept:
+            like = self.scratch.new("like", 0)
+            self.kept[b - a] = Tiles(b - a, self.scratch.lanes, self.widths, like)
+        tiles = self.kept[b - a]
+        tiles.load(*self.inputs[i], self.lift)
+        return tiles
 
-    def pairs(self, name: str, left: Tensor, right: Tensor, tile: Tensor) -> Tensor:
-        """Return left right^T times the tile, for every head of a group (G, R n, n)."""
-        size = (left.shape[0], left.shape[1], right.shape[1])
-        scores = torch.bmm(left, right.transpose(1, 2), out=self.scratch.new(name, *size))
-        self.by_row(scores).mul_(tile[:, None])
-        return scores
+    def state(self, name: str, kv: Tensor) -> Tensor:
+        """Copy kv (b, k, F, E + 1) to (G, E + 1, F): products run faster along the long F."""
+        return self.scratch.load(name, kv.mT, kv.shape[3], kv.shape[2])
 
-    def by_row(self, lanes: Tensor) -> Tensor:
-        """View (G, R n, ...) as (G, R, n, ...), where factors of positions apply."""
-        return lanes.unflatten(1, (self.group, lanes.shape[1] // self.group))
-
-    def tile(self, c: Tensor, top: Tensor) -> Tensor:
-        """Return exp(c_j - M_i) (G, n, n), exactly 0 for j > i."""
-        n = c.shape[-1]
-        factor = self.scratch.new("factor", self.scratch.count, n, n)
-        torch.sub(c[:, None, :], top[:, :, None], out=factor)
-        return hide_future(factor).exp2_()
-
-    def absorb(self, kv: Tensor, chunk: "Chunk", ends: Tensor) -> None:
-        """Add a chunk's keys to the state; `ends` is M before and after it (G, 2)."""
-        weighted = self.scratch.new("weighted", *chunk.values.shape)
-        torch.mul(chunk.values, (chunk.c - ends[:, 1:]).exp2_()[..., None], out=weighted)
-        kv.mul_((ends[:, :1] - ends[:, 1:]).exp2_()[..., None])
-        kv.baddbmm_(chunk.key.transpose(1, 2), weighted)
-
-
-class Chunk(NamedTuple):
-    """Rows (G R n, D) and (G n, D), features (G, R n, F) and (G, n, F), values, log-scales."""
-
-    x_query: Tensor
-    x_key: Tensor
-    query: Tensor
-    key: Tensor
-    values: Tensor
-    c: Tensor
+    def as_kv(self, state: Tensor) -> Tensor:
+        """View (G, E + 1, F) as (b, k, F, E + 1)."""
+        return state.unflatten(0, self.scratch.lanes).mT
 
 
 def run(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None, lift: Lift):
-    """Yield each block with its place in (B, K, ...)."""
+    """Yield each block with its place in (B, K, ...); none where there is no position."""
+    if not q.shape[2]:
+        return
     q = q.unflatten(1, (k.shape[1], -1))
     for rows, heads in blocks(q.shape[0], k.shape[1], q.shape[2], q.device.type):
         at = (rows, heads)
         yield at, Block(q[at], k[at], v[at], None if valid is None else valid[rows], lift)
 
 
-def forward_block(block: Block, kv: Tensor, top: Tensor, out, den, log) -> Tensor:
-    """Fill out (b,k,R,N,E), den (b,k,R,N), log = M (b,k,N); advance kv; return the last M."""
-    s = block.scratch
-    for a, b in spans(block.length, CHUNK):
-        chunk = block.chunk(a, b)
-        tops = torch.cat((top, chunk.c), 1).cummax(1).values
-        now, ends = tops[:, 1:], tops[:, :: b - a]
-        scores = block.pairs("scores", chunk.query, chunk.key, block.tile(chunk.c, now))
-        size = (s.count, scores.shape[1], kv.shape[-1])
-        sums = torch.bmm(chunk.query, kv, out=s.new("sums", *size))
-        block.by_row(sums).mul_((top - now).exp2_()[:, None, :, None])
-        sums.baddbmm_(scores, chunk.values)
-        block.absorb(kv, chunk, ends)
-        top = ends[:, 1:]
-        weight = sums[..., -1:]
+def forward_block(block: Block, state: Tensor, top: Tensor, out, den, log) -> Tensor:
+    """Fill out (b,k,R,N,E), den (b,k,R,N,1), log = M (b,k,N); advance the state; return M at N."""
+    results = zip(out.split(CHUNK, -2), den.split(CHUNK, -2), log.split(CHUNK, -1), strict=True)
+    for i, (out_in, den_in, log_in) in enumerate(results):
+        t = block.chunk(i)
+        t.scale(top, None)
+        torch.bmm(t.query, t.key.mT, out=t.scores)
+        t.by_row(t.scores).mul_(t.pair)
+        torch.bmm(t.query, state.mT, out=t.sums)
+        t.by_row(t.sums).mul_(t.read)
+        t.sums.baddbmm_(t.scores, t.values)
+        t.absorb(state)
+        top = t.last
         # a query with nothing to look at divides by infinity: zeros, and zero gradients
-        weight.masked_fill_(weight == 0, math.inf)
-        target = out[..., a:b, :]
-        den[..., a:b] = weight.view(target.shape[:-1])
-        log[..., a:b] = now.view(*s.lanes, -1)
-        rows = sums.view(*target.shape[:-1], -1)
-        torch.div(rows[..., :-1], rows[..., -1:], out=target)
+        torch.threshold_(t.weight, 0, math.inf)
+        den_in.copy_(t.weight)
+        log_in.copy_(t.top_in)
+        torch.div(t.number, t.weight, out=out_in)
     return top
 
 
@@ -135,52 +94,46 @@ class Adjoint:
     log: Tensor
     first: Tensor
 
-    def sums(self, s: Scratch, a: int, b: int) -> Tensor:
-        """Return the gradient of the sums of a chunk, (G, R n, E + 1)."""
+    def load(self, block: Block, tiles: Tiles, i: int) -> Tensor:
+        """Set the factors of chunk i; return the gradient of its sums (G, R n, E + 1)."""
+        a, b = block.spans[i]
+        tiles.scale(self.log[..., a - 1].flatten() if a else self.first, self.log[..., a:b])
         out, dout = self.out[..., a:b, :], self.dout[..., a:b, :]
-        return quotient_gradient(s, dout, out, self.den[..., a:b])
-
-    def tops(self, s: Scratch, a: int, b: int) -> tuple[Tensor, Tensor]:
-        """Return M (G, n) of a chunk, and M before and at its end (G, 2)."""
-        now = s.load("log", self.log[..., a:b], b - a)
-        before = self.log[..., a - 1].reshape(-1, 1) if a else self.first
-        return now, torch.cat((before, now[:, -1:]), 1)
+        return quotient_gradient(block.scratch, dout, out, self.den[..., a:b])
 
 
-def query_pass(block: Block, adjoint: Adjoint, kv: Tensor, dq: Tensor) -> None:
-    """Fill dq (b, k, R, N, D); the state kv (G, F, E + 1) runs from the first to the last."""
-    s = block.scratch
-    for a, b in spans(block.length, CHUNK):
-        chunk, dsums = block.chunk(a, b), adjoint.sums(s, a, b)
-        now, ends = adjoint.tops(s, a, b)
-        dscores = block.pairs("scores", dsums, chunk.values, block.tile(chunk.c, now))
-        dphi = torch.bmm(dsums, kv.transpose(1, 2), out=s.new("dphi", *chunk.query.shape))
-        block.by_row(dphi).mul_((ends[:, :1] - now).exp2_()[:, None, :, None])
-        dphi.baddbmm_(dscores, chunk.key)
-        rows = (chunk.query.flatten(0, 1), dphi.flatten(0, 1))
-        target = dq[..., a:b, :]
-        target.copy_(block.lift.row_gradient(chunk.x_query, *rows, keys=False).view(target.shape))
-        block.absorb(kv, chunk, ends)
+def query_pass(block: Block, adjoint: Adjoint, state: Tensor, dq: Tensor) -> None:
+    """Fill dq (b, k, R, N, D); the state (G, E + 1, F) runs from the first to the last."""
+    for i, dq_in in enumerate(dq.split(CHUNK, -2)):
+        t = block.chunk(i)
+        dsums = adjoint.load(block, t, i)
+        torch.bmm(dsums, t.values.mT, out=t.scores)
+        t.by_row(t.scores).mul_(t.pair)
+        dphi = torch.bmm(dsums, state, out=block.scratch.new("dphi", *t.query.shape))
+        t.by_row(dphi).mul_(t.read)
+        dphi.baddbmm_(t.scores, t.key)
+        dx = block.lift.row_gradient(t.x_query, t.phi_query, dphi.flatten(0, 1), keys=False)
+        dq_in.copy_(dx.view(dq_in.shape))
+        t.absorb(state)
 
 
-def key_pass(block: Block, adjoint: Adjoint, dkv: Tensor, dk: Tensor, dv: Tensor) -> None:
-    """Fill dk, dv (b, k, N, ...) backward in time; dkv goes from the last M to the first."""
-    s = block.scratch
-    for a, b in reversed(spans(block.length, CHUNK)):
-        chunk, dsums = block.chunk(a, b), adjoint.sums(s, a, b)
-        now, ends = adjoint.tops(s, a, b)
-        tile, weight = block.tile(chunk.c, now), (chunk.c - ends[:, 1:]).exp2_()[..., None]
-        dscores = block.pairs("dscores", dsums, chunk.values, tile)
-        scores = block.pairs("scores", chunk.query, chunk.key, tile)
-        dvalues = torch.bmm(chunk.key, dkv, out=s.new("dvalues", *chunk.values.shape))
-        dvalues.mul_(weight).baddbmm_(scores.transpose(1, 2), dsums)
-        dv[..., a:b, :] = dvalues[..., :-1].view(dv[..., a:b, :].shape)
-        weighted = torch.mul(chunk.values, weight, out=s.new("weighted", *chunk.values.shape))
-        dphi = torch.bmm(weighted, dkv.transpose(1, 2), out=s.new("dphi_key", *chunk.key.shape))
-        dphi.baddbmm_(dscores.transpose(1, 2), chunk.query)
-        rows = (chunk.key.flatten(0, 1), dphi.flatten(0, 1))
-        target = dk[..., a:b, :]
-        target.copy_(block.lift.row_gradient(chunk.x_key, *rows, keys=True).view(target.shape))
-        block.by_row(dsums).mul_((ends[:, :1] - now).exp2_()[:, None, :, None])
-        dkv.mul_((ends[:, :1] - ends[:, 1:]).exp2_()[..., None])
-        dkv.baddbmm_(chunk.query.transpose(1, 2), dsums)
+def key_pass(block: Block, adjoint: Adjoint, dstate: Tensor, dk: Tensor, dv: Tensor) -> None:
+    """Fill dk, dv (b, k, N, ...) backward in time; dstate goes from the last M to the first."""
+    s, dks, dvs = block.scratch, dk.split(CHUNK, -2), dv.split(CHUNK, -2)
+    for i in reversed(range(len(block.spans))):
+        t = block.chunk(i)
+        dsums = adjoint.load(block, t, i)
+        torch.bmm(t.query, t.key.mT, out=t.scores)
+        t.by_row(t.scores).mul_(t.pair)
+        dvalues = torch.bmm(t.key, dstate.mT, out=s.new("dvalues", *t.values.shape))
+        dvalues.mul_(t.add).baddbmm_(t.scores.mT, dsums)
+        dvs[i].copy_(dvalues[..., :-1].view(dvs[i].shape))
+        torch.bmm(dsums, t.values.mT, out=t.scores)
+        t.by_row(t.scores).mul_(t.pair)
+        torch.mul(t.values, t.add, out=t.weighted)
+        dphi = torch.bmm(t.weighted, dstate, out=s.new("dphi", *t.key.shape))
+        dphi.baddbmm_(t.scores.mT, t.query)
+        dx = block.lift.row_gradient(t.x_key, t.phi_key, dphi.flatten(0, 1), keys=True)
+        dks[i].copy_(dx.view(dks[i].shape))
+        t.by_row(dsums).mul_(t.read)
+        dstate.mul_(t.keep).baddbmm_(dsums.mT, t.query)

@@ -39,10 +39,12 @@ def _keys(s: Scratch, lift: Lift, k: Tensor, v: Tensor, valid: Tensor | None):
         x.view(k.shape).masked_fill_(absent[..., None], 0)
         values[..., :width].view(v.shape).masked_fill_(absent[..., None], 0)
     phi = s.new("phi", s.count * n, lift.count(k.shape[3]))
-    c = lift.log_scale(x, lift.features(x, phi))
+    peak, c = lift.features(x, phi), s.new("c", s.count, n).zero_()
+    if peak is not None:
+        lift.log_scale(x, peak, out=c)
     if valid is not None:
         c.view(k.shape[:3]).masked_fill_(absent, -math.inf)
-    return x, phi.view(s.count, n, -1), values, c.view(s.count, n)
+    return x, phi.view(s.count, n, -1), values, c
 
 
 @torch.library.custom_op("subquad::kernel_sum", mutates_args=())
