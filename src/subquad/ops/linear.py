@@ -22,10 +22,13 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from .linear_causal import kernel_causal
-from .linear_chunk import FLOOR, KINDS, feature_count, working_dtype
-from .linear_read import kernel_read
-from .linear_sum import kernel_sum
+from subquad.ops.linear_causal import kernel_causal
+from subquad.ops.linear_chunk import FLOOR, KINDS, feature_count, working_dtype
+from subquad.ops.linear_read import kernel_read
+from subquad.ops.linear_sum import kernel_sum
+
+__all__ = ["FeatureMap", "Sum", "accumulate", "kernel_attention", "read"]
+
 
 FeatureMap = Callable[[Tensor, bool], Tensor]
 

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from .linear_chunk import CHUNK, Lift, like_layout, spans, working_dtype
-from .linear_loops import Adjoint, forward_block, key_pass, query_pass, run
+from subquad.ops.linear_chunk import CHUNK, Lift, like_layout, spans, working_dtype
+from subquad.ops.linear_loops import Adjoint, forward_block, key_pass, query_pass, run
+
+__all__ = ["kernel_causal", "kernel_causal_grad"]
 
 
 @torch.library.custom_op("subquad::kernel_causal", mutates_args=())

@@ -14,6 +14,23 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+__all__ = [
+    "CHUNK",
+    "FLOOR",
+    "KINDS",
+    "RELU_OFFSET",
+    "WHOLE_CHUNK",
+    "Lift",
+    "Scratch",
+    "blocks",
+    "feature_count",
+    "like_layout",
+    "quotient_gradient",
+    "spans",
+    "working_dtype",
+]
+
+
 KINDS = ("exp", "relu", "elu", "none")
 # measured from 64 to 128: fewer calls against more of the triangle inside a chunk
 CHUNK = 96

@@ -19,8 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .linear_chunk import CHUNK, Lift, Scratch, blocks, quotient_gradient, spans
-from .linear_tiles import Tiles
+from subquad.ops.linear_chunk import CHUNK, Lift, Scratch, blocks, quotient_gradient, spans
+from subquad.ops.linear_tiles import Tiles
+
+__all__ = ["Adjoint", "Block", "forward_block", "key_pass", "query_pass", "run"]
 
 
 class Block:

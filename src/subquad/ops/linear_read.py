@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from .linear_chunk import (
+from subquad.ops.linear_chunk import (
     WHOLE_CHUNK,
     Lift,
     Scratch,
@@ -25,6 +25,8 @@ from .linear_chunk import (
     spans,
     working_dtype,
 )
+
+__all__ = ["kernel_read", "kernel_read_grad"]
 
 
 @torch.library.custom_op("subquad::kernel_read", mutates_args=())

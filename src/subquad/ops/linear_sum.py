@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from .linear_chunk import (
+from subquad.ops.linear_chunk import (
     WHOLE_CHUNK,
     Lift,
     Scratch,
@@ -23,6 +23,8 @@ from .linear_chunk import (
     spans,
     working_dtype,
 )
+
+__all__ = ["kernel_sum", "kernel_sum_grad"]
 
 
 def _keys(s: Scratch, lift: Lift, k: Tensor, v: Tensor, valid: Tensor | None):

@@ -14,7 +14,9 @@ import math
 import torch
 from torch import Tensor
 
-from .linear_chunk import Lift
+from subquad.ops.linear_chunk import Lift
+
+__all__ = ["Tiles"]
 
 
 class Tiles:
