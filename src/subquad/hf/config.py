@@ -1,6 +1,6 @@
 """The shell's configuration: one model type, the architecture's own Config nested as plain data."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -21,7 +21,7 @@ class SubquadConfig(PreTrainedConfig):
     """
 
     model_type = "subquad"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
 
     arch: str = "transformer"
     model: dict[str, Any] | None = None

@@ -3,7 +3,7 @@
 transformers decides some things by a class's name, so these are neutral: no architecture in them.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +108,9 @@ class SubquadModel(SubquadPreTrainedModel):
 class SubquadForCausalLM(SubquadPreTrainedModel, GenerationMixin):
     """A language model: next-token logits, and generate() over the streaming state."""
 
-    _tied_weights_keys = {"model.head.project.weight": "model.stem.embedding.weight"}
+    _tied_weights_keys: ClassVar[dict[str, str]] = {
+        "model.head.project.weight": "model.stem.embedding.weight"
+    }
 
     def __init__(self, config: SubquadConfig) -> None:
         super().__init__(config)
@@ -187,7 +189,9 @@ class SubquadForCausalLM(SubquadPreTrainedModel, GenerationMixin):
 class SubquadForMaskedLM(SubquadPreTrainedModel):
     """A bidirectional model that fills in hidden tokens."""
 
-    _tied_weights_keys = {"model.head.project.weight": "model.stem.embedding.weight"}
+    _tied_weights_keys: ClassVar[dict[str, str]] = {
+        "model.head.project.weight": "model.stem.embedding.weight"
+    }
 
     def __init__(self, config: SubquadConfig) -> None:
         super().__init__(config)

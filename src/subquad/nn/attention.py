@@ -164,15 +164,17 @@ class CrossAttention(Mixer):
         self, x: Tensor, context: Context, state: Cross | None = None
     ) -> tuple[Tensor, Cross | None]:
         """y (B, N, C) and, if a state came in, the state that holds the memory."""
-        kept = state
-        if kept is None or kept.k is None:
-            kept = Cross(*self._memory(context), context.memory_valid)
+        if state is None or state.k is None or state.v is None:
+            k, v = self._memory(context)
+            valid = context.memory_valid
+        else:
+            k, v, valid = state.k, state.v, state.valid
         q = split_heads(self.query(context.clean(x)), self.num_heads)
         zero = torch.zeros(1, 1, 1, dtype=torch.int64, device=x.device)
-        where = Coords(zero.expand(1, 1, x.shape[1])), Coords(zero.expand(1, 1, kept.k.shape[2]))
+        where = Coords(zero.expand(1, 1, x.shape[1])), Coords(zero.expand(1, 1, k.shape[2]))
         drop = self.dropout if self.training else 0.0
-        y = attend(q, kept.k, kept.v, Full(), valid=kept.valid, where=where, dropout=drop)
-        return self.output(y), None if state is None else kept
+        y = attend(q, k, v, Full(), valid=valid, where=where, dropout=drop)
+        return self.output(y), None if state is None else Cross(k, v, valid)
 
     def weights(self, x: Tensor, context: Context, rows: Tensor | None = None) -> Tensor:
         k, _ = self._memory(context)

@@ -47,7 +47,7 @@ class Block(nn.Module):
 
     def init_state(self, batch: int) -> tuple:
         """The states of its mixers before the first token. ValueError if one cannot stream."""
-        return tuple(mixer.init_state(batch) for mixer in self.mixers)
+        return tuple(m.init_state(batch) for m in self.mixers if isinstance(m, Mixer))
 
 
 class PreNorm(Block):

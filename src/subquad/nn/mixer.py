@@ -64,11 +64,13 @@ def merge_heads(x: Tensor) -> Tensor:
 
 def penalty(module: nn.Module) -> Tensor | float:
     """The sum of what modules inside ask to be added to the loss."""
-    return sum(m.penalty() for m in module.modules() if m is not module and hasattr(m, "penalty"))
+    asked = [getattr(m, "penalty", None) for m in module.modules() if m is not module]
+    return sum(ask() for ask in asked if callable(ask))
 
 
 def after_step(module: nn.Module, step: int) -> None:
     """Tell every module inside that optimizer step `step` (from 1) is done."""
     for m in module.modules():
-        if m is not module and hasattr(m, "after_step"):
-            m.after_step(step)
+        tell = None if m is module else getattr(m, "after_step", None)
+        if callable(tell):
+            tell(step)

@@ -59,6 +59,7 @@ class ALiBi(Position):
     """
 
     scores = True
+    slopes: Tensor
 
     def __init__(self, num_heads: int) -> None:
         super().__init__()

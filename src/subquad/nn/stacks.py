@@ -23,8 +23,8 @@ __all__ = ["Decoder", "Encoder", "Stack"]
 class Stack(nn.Module):
     """Blocks in a row, then a norm. `out_dim` is the width of what comes out.
 
-    With `gradient_checkpointing` set, training forgets the activations inside blocks and forms them again in
-    backward: less memory, about a third more time.
+    With `gradient_checkpointing` set, training forgets the activations inside blocks and forms
+    them again in backward: less memory, about a third more time.
     """
 
     def __init__(self, blocks: Sequence[Block], dim: int, norm: nn.Module | None = None) -> None:
@@ -65,4 +65,4 @@ class Decoder(Stack):
 
     def init_state(self, batch: int) -> tuple:
         """The states of all blocks before the first token."""
-        return tuple(block.init_state(batch) for block in self.blocks)
+        return tuple(b.init_state(batch) for b in self.blocks if isinstance(b, Block))

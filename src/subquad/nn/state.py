@@ -6,7 +6,7 @@ the functions here serve all of them: `select` (beams, batches), `detach`, `nbyt
 Axes: B batch, N new tokens, M kept tokens, G key heads, D head width, C model width.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -20,8 +20,7 @@ __all__ = ["KV", "Cross", "ModelState", "detach", "nbytes", "register", "select"
 
 def register(cls: type) -> type:
     """Make a dataclass of tensors a pytree."""
-    fields = list(cls.__dataclass_fields__)
-    pytree.register_dataclass(cls, field_names=fields)
+    pytree.register_dataclass(cls, field_names=[f.name for f in fields(cls)])
     return cls
 
 
