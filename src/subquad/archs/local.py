@@ -1,6 +1,6 @@
 """Local attention: every token looks at a window of its neighbours.
 
-The common part of Longformer, Reformer and others (Beltagy et al., 2020, section 3.1).
+Beltagy et al., 2020, section 3.1, https://arxiv.org/abs/2004.05150, and many others.
     y_i = softmax over i - window <= j <= i (+ window if not causal) of q_i . k_j, times v_j
 Time O(N window), memory O(N).  Streams exactly; the state holds the last `window` tokens.
 L layers reach L * window tokens back.

@@ -148,7 +148,7 @@ def _sequence(
         height = min(rows, n - i0)
         j0 = max(0, i0 + shift - behind)
         width = min(m, i0 + height + shift + ahead) - j0
-        if width <= 0:
+        if width <= 0 or batch == 0:
             continue
         together = max(1, BUDGET // (height * width * batch))
         for h in range(0, heads, together):

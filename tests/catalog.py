@@ -1,0 +1,102 @@
+"""What the contract tests go through: every mixer and every architecture, at tiny size.
+
+A new mixer is tested by its line in MIXERS; a new architecture by its line in `subquad.ARCHS`.
+
+Axes: B batch, N tokens, C model width.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+import subquad as sq
+from subquad import nn
+from subquad.model import Model, build
+from subquad.nn.context import Context
+from subquad.nn.mixer import Mixer
+from subquad.ops.band import band
+
+DIM, HEADS = 24, 4
+WIDTH = DIM // HEADS
+
+
+def _attention(pattern: sq.ops.pattern.Pattern, **options) -> Callable[[], Mixer]:
+    return lambda: nn.Attention(DIM, HEADS, pattern, **options)
+
+
+MIXERS: dict[str, Callable[[], Mixer]] = {
+    "full": _attention(sq.Full()),
+    "causal": _attention(sq.Causal()),
+    "causal-rotary": lambda: nn.Attention(DIM, HEADS, sq.Causal(), position=nn.Rotary(WIDTH)),
+    "causal-grouped": _attention(sq.Causal(), num_kv_heads=2),
+    "causal-band": _attention(sq.Causal(), engine=band),
+    "window": _attention(sq.Window(5, 3), engine=band),
+    "window-causal": _attention(sq.Window(6), engine=band),
+    "window-dilated": _attention(sq.PerHead((3, sq.Window(4)), (1, sq.Window(4, 0, 3)))),
+    "window-alibi": lambda: nn.Attention(DIM, HEADS, sq.Window(9), position=nn.ALiBi(HEADS)),
+    "window-xl": lambda: nn.Attention(
+        DIM, HEADS, sq.Window(7, 7), position=nn.XLRelative(HEADS, WIDTH), engine=band
+    ),
+    "causal-xl": lambda: nn.Attention(
+        DIM, HEADS, sq.Causal(), position=nn.XLRelative(HEADS, WIDTH, clamp_len=11)
+    ),
+    "window-marked": _attention(sq.Window(3, 3) | sq.Marked()),
+    "window-marked-causal": _attention(sq.Causal() & (sq.Window(3) | sq.Marked())),
+    "chunks": _attention(sq.Chunks(4, 2)),
+    "segments": _attention(sq.Segments(6, 5)),
+    "strided": _attention(sq.Causal() & (sq.Window(4) | sq.Strided(5))),
+    "logsteps": _attention(sq.LogSteps(2)),
+}
+
+STREAMING = [name for name, make in MIXERS.items() if make().streams]
+
+
+def mixer(name: str, dtype: torch.dtype = torch.float64) -> Mixer:
+    """A mixer of the list, its parameters large enough that scores differ."""
+    torch.manual_seed(7)
+    made = MIXERS[name]().to(dtype).eval()
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    return made
+
+
+def inputs(batch: int, length: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Random features (B, N, C)."""
+    return torch.randn(batch, length, DIM, dtype=dtype)
+
+
+def context(x: Tensor, lengths: list[int] | None = None, marks: list[int] | None = None) -> Context:
+    """A context of right-padded rows, some tokens marked if `marks` lists them."""
+    n = x.shape[1]
+    valid = None if lengths is None else torch.arange(n) < torch.tensor(lengths)[:, None]
+    mark = None
+    if marks is not None:
+        mark = torch.zeros(x.shape[:2], dtype=torch.bool)
+        mark[:, [m for m in marks if m < n]] = True
+    return Context(torch.arange(n)[None], valid, mark=mark)
+
+
+def model(arch: str, *, causal: bool = True, dtype: torch.dtype = torch.float64) -> Model:
+    """The tiny preset of an architecture over 50 words, weights large enough to matter."""
+    torch.manual_seed(7)
+    fields = tiny(arch, causal=causal)
+    made = build(arch, fields, vocab_size=50).to(dtype).eval()
+    for parameter in made.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.15)
+    return made
+
+
+def tiny(arch: str, *, causal: bool = True) -> dict:
+    """Fields of the tiny preset."""
+    preset = sq.ARCHS[arch].PRESETS["tiny"]
+    return {**vars(preset), "causal": causal}
+
+
+def cuts(length: int) -> Iterator[list[int]]:
+    """Some ways to cut a length into pieces."""
+    yield [1] * length
+    yield [length]
+    yield [length // 2, length - length // 2]
+    yield [1, *[7] * ((length - 1) // 7), (length - 1) % 7]
