@@ -1,0 +1,140 @@
+"""Where text comes from: each kind of source as an iterator over (name, pieces of bytes)."""
+
+import gzip
+import hashlib
+import json
+import lzma
+import os
+import sys
+import sysconfig
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["Found", "find"]
+
+Documents = Iterator[tuple[str, Iterator[bytes]]]
+_OPENERS: dict[str, Callable] = {".xz": lzma.open, ".gz": gzip.open}
+_PIECE = 1 << 20
+# in the standard library's folder, but not written as part of it, or tests of it
+_NOT_STDLIB = {"site-packages", "dist-packages", "test", "tests", "idle_test", "ensurepip"}
+_VERSION = 1  # of what is kept in the cache
+
+
+@dataclass(frozen=True)
+class Found:
+    """A source: in words, a key of its content, and its documents, or a plain file to map."""
+
+    says: str
+    key: str
+    documents: Callable[[], Documents]
+    plain: Path | None = None
+
+
+def find(path: str | None) -> Found:
+    """The source at a path. ValueError if there is nothing, or nothing in it."""
+    if path is None:
+        return _library()
+    where = Path(path).expanduser()
+    if not where.exists():
+        raise ValueError(f"there is nothing at {path}")
+    if where.is_dir():
+        files = [f for f in sorted(where.rglob("*")) if f.is_file() and not _hidden(f, where)]
+        if not files:
+            raise ValueError(f"the folder {path} holds no files")
+        return Found(f"the folder {where.name}", _key(files), lambda: _files(where, files))
+    if where.stat().st_size == 0:
+        raise ValueError(f"{path} is empty")
+    key, says = _key([where]), where.name
+    suffixes = [s.lower() for s in where.suffixes]
+    if ".tar" in suffixes or ".tgz" in suffixes:
+        return Found(says, key, lambda: _members(where))
+    if ".jsonl" in suffixes:
+        return Found(says, key, lambda: _rows(where))
+    if suffixes and suffixes[-1] in _OPENERS:
+        return Found(says, key, lambda: iter([(where.name, _read(where))]))
+    return Found(says, key, lambda: iter([(where.name, _read(where))]), plain=where)
+
+
+def _library() -> Found:
+    """The source files of Python's standard library, without its tests."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    files = sorted(f for f in root.rglob("*.py") if not _NOT_STDLIB & {*f.relative_to(root).parts})
+    if not files:
+        raise ValueError(
+            f"this Python keeps no source files in {root}, so there is no embedded text: "
+            "give one with --data"
+        )
+    version = ".".join(map(str, sys.version_info[:3]))
+    says = f"the source files of Python {version}'s standard library"
+    return Found(says, _key(files), lambda: _files(root, files))
+
+
+def _hidden(file: Path, root: Path) -> bool:
+    parts = file.relative_to(root).parts
+    return any(part.startswith(".") or part == "__pycache__" for part in parts)
+
+
+def _key(files: list[Path]) -> str:
+    """Changes when a file comes, goes, or changes its size or time."""
+    digest = hashlib.sha256(f"subquad {_VERSION}".encode())
+    for file in files:
+        about = file.stat()
+        digest.update(f"{file.resolve()}\0{about.st_size}\0{about.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:32]
+
+
+def _files(root: Path, files: list[Path]) -> Documents:
+    for file in files:
+        yield file.relative_to(root).as_posix(), _read(file)
+
+
+def _read(file: Path) -> Iterator[bytes]:
+    with _unpacked(file) as stream:
+        while piece := stream.read(_PIECE):
+            yield piece
+
+
+def _rows(file: Path) -> Documents:
+    """The `text` column of a JSON-lines file; a row's name is its number, from 1."""
+    with _unpacked(file) as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{file} line {number} is not JSON: {error}") from None
+            if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+                has = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+                raise ValueError(f"{file} line {number} has no text in column 'text'; it has {has}")
+            yield str(number), iter([row["text"].encode()])
+
+
+def _members(file: Path) -> Documents:
+    with _damage(file), tarfile.open(file, "r:*") as archive:
+        for member in archive:
+            if member.isfile() and not os.path.basename(member.name).startswith("."):
+                stream = archive.extractfile(member)
+                assert stream is not None
+                name = member.name.removeprefix("./")
+                yield name, iter(lambda stream=stream: stream.read(_PIECE), b"")
+
+
+@contextmanager
+def _unpacked(file: Path) -> Iterator[BinaryIO]:
+    opener = _OPENERS.get(file.suffix.lower(), open)
+    with _damage(file), opener(file, "rb") as stream:
+        yield stream
+
+
+@contextmanager
+def _damage(file: Path) -> Iterator[None]:
+    """Turns the many errors of damaged archives into one that names the file."""
+    try:
+        yield
+    except (lzma.LZMAError, gzip.BadGzipFile, EOFError, tarfile.TarError) as error:
+        raise ValueError(f"{file} is damaged: {error}") from None

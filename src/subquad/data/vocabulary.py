@@ -1,0 +1,144 @@
+"""Vocabularies: bytes to token numbers and back.
+
+`Bytes`: 0 to 255 are the bytes themselves, 256 the boundary between documents (it stands before
+each, so it begins and ends a text), 257 padding, 258 a hidden token, 259 a token that may be marked
+(the last three are for other tasks than language modelling, so that one can start from another).
+`Subwords`: any tokenizer of the `tokenizers` library.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+__all__ = ["Bytes", "Subwords", "learn", "vocabulary"]
+
+#: what tokenizers call the token that stands between documents
+BOUNDARIES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[SEP]")
+SPECIAL = ("<|endoftext|>", "<|pad|>", "<|mask|>", "<|mark|>")
+
+
+class Bytes:
+    """Every byte is a token."""
+
+    name = "bytes"
+    size = 256 + len(SPECIAL)
+    boundary, pad, hidden, mark = range(256, 260)
+    dtype = np.dtype(np.uint8)
+
+    def encode(self, text: bytes) -> np.ndarray:
+        """Token numbers of a text."""
+        return np.frombuffer(text, np.uint8)
+
+    def decode(self, ids: Iterable[int]) -> bytes:
+        """The text of token numbers, without special ones."""
+        return bytes(i for i in map(int, ids) if i < 256)
+
+    def save(self, folder: Path) -> None:
+        """Write the same vocabulary as files that transformers reads."""
+        letters = {char: i for i, char in enumerate(_letters())}
+        tokenizer = Tokenizer(models.BPE(vocab=letters, merges=[]))
+        _byte_level(tokenizer)
+        tokenizer.add_special_tokens(list(SPECIAL))
+        _save(tokenizer, folder, pad_token=SPECIAL[1], mask_token=SPECIAL[2])
+
+
+class Subwords:
+    """A tokenizer of the `tokenizers` library. Text must be UTF-8."""
+
+    def __init__(self, tokenizer: Tokenizer, name: str) -> None:
+        known = tokenizer.get_vocab(with_added_tokens=True)
+        boundary = next((word for word in BOUNDARIES if word in known), BOUNDARIES[0])
+        if boundary not in known:
+            tokenizer.add_special_tokens([boundary])
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self.tokenizer, self.name, self._boundary = tokenizer, name, boundary
+        self.boundary = self.pad = tokenizer.token_to_id(boundary)
+        self.size = tokenizer.get_vocab_size(with_added_tokens=True)
+        self.dtype = np.dtype(np.uint16 if self.size <= 1 << 16 else np.uint32)
+
+    def encode(self, text: bytes) -> np.ndarray:
+        """Token numbers of a text. ValueError where it is not UTF-8."""
+        try:
+            ids = self.tokenizer.encode(text.decode(), add_special_tokens=False).ids
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"byte {error.start} of this text is not UTF-8, which tokenizer {self.name} needs; "
+                "leave --task.tokenizer out to work on bytes"
+            ) from None
+        return np.asarray(ids, self.dtype)
+
+    def decode(self, ids: Iterable[int]) -> bytes:
+        """The text of token numbers, without special ones."""
+        return self.tokenizer.decode([int(i) for i in ids]).encode()
+
+    def save(self, folder: Path) -> None:
+        """Write files that transformers reads, and `vocabulary` too."""
+        _save(self.tokenizer, folder, boundary=self._boundary)
+
+
+def vocabulary(name: str) -> Bytes | Subwords:
+    """`bytes`, a tokenizer.json, a folder that holds one, or the id of a tokenizer on the hub."""
+    if name == Bytes.name:
+        return Bytes()
+    path = Path(name)
+    if path.is_dir():
+        path = path / "tokenizer.json"
+    if not path.is_file() and path.suffix == ".json":
+        raise ValueError(f"there is no tokenizer file {path}")
+    try:
+        if path.is_file():
+            return Subwords(Tokenizer.from_file(str(path)), name)
+        from transformers import AutoTokenizer
+
+        return Subwords(AutoTokenizer.from_pretrained(name).backend_tokenizer, name)
+    except Exception as error:  # tokenizers raises bare Exception, the hub a family of its own
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"tokenizer {name!r} is neither a tokenizer.json that can be read nor on the hub: "
+            f"{reason}"
+        ) from None
+
+
+def learn(texts: Iterator[bytes], size: int) -> Tokenizer:
+    """A byte-level BPE of `size` entries (lossless on any UTF-8 text), learnt from texts."""
+    if size < 256 + 1:
+        raise ValueError(f"a BPE holds 256 bytes and a boundary, so bpe:{size} is too few")
+    tokenizer = Tokenizer(models.BPE())
+    _byte_level(tokenizer)
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[BOUNDARIES[0]],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((text.decode(errors="ignore") for text in texts), trainer)
+    return tokenizer
+
+
+def _byte_level(tokenizer: Tokenizer) -> None:
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+
+
+def _letters() -> list[str]:
+    """The character that byte-level tokenizers write for each byte 0 to 255."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    spare = iter(range(256, 512))
+    return [chr(b) if b in plain else chr(next(spare)) for b in range(256)]
+
+
+def _save(tokenizer: Tokenizer, folder: Path, boundary: str = SPECIAL[0], **names: str) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    names.setdefault("pad_token", boundary)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=boundary,
+        eos_token=boundary,
+        clean_up_tokenization_spaces=False,
+        **names,
+    )
+    wrapped.save_pretrained(folder)
