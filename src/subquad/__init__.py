@@ -10,6 +10,7 @@ from subquad import archs, nn, ops
 from subquad.archs import ARCHS
 from subquad.model import Model
 from subquad.ops.attend import attend
+from subquad.ops.linear import kernel_attention
 from subquad.ops.lowering import parse
 from subquad.ops.partial import Distance
 from subquad.ops.pattern import Coords, PerHead
@@ -44,6 +45,7 @@ __all__ = [
     "Window",
     "archs",
     "attend",
+    "kernel_attention",
     "nn",
     "ops",
     "parse",

@@ -8,13 +8,20 @@ from difflib import get_close_matches
 from types import MappingProxyType, ModuleType
 from typing import Any
 
-from subquad.archs import local, transformer
+from subquad.archs import hybrid, linear_transformer, local, longformer, performer, transformer
 from subquad.archs.parts import choose
 
 __all__ = ["ARCHS", "configure"]
 
 ARCHS: MappingProxyType[str, ModuleType] = MappingProxyType(
-    {"transformer": transformer, "local": local}
+    {
+        "transformer": transformer,
+        "performer": performer,
+        "linear_transformer": linear_transformer,
+        "longformer": longformer,
+        "local": local,
+        "hybrid": hybrid,
+    }
 )
 
 

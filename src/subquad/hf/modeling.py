@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel, initialization
 from transformers.modeling_outputs import (
     BaseModelOutputWithPast,
     CausalLMOutputWithPast,
@@ -33,6 +33,8 @@ class SubquadPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         initialise_one(module)
+        if hasattr(module, "draw"):
+            initialization.copy_(module.projection, module.draw())
 
     def get_input_embeddings(self) -> nn.Module:
         return getattr(self, "model", self).stem.embedding

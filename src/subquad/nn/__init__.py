@@ -3,7 +3,10 @@
 from subquad.nn.attention import Attention, CrossAttention
 from subquad.nn.blocks import PostNorm, PreNorm
 from subquad.nn.context import Context
+from subquad.nn.features import EluFeatures, PositiveRandomFeatures, ReLUFeatures
 from subquad.nn.heads import TokenHead
+from subquad.nn.kernel import KernelAttention, KernelCrossAttention
+from subquad.nn.marked import MarkedAttention
 from subquad.nn.mixer import Mixer
 from subquad.nn.mlp import MLP, Chunked, GatedMLP
 from subquad.nn.position import ALiBi, Learned, Position, Rotary, Sinusoidal, XLRelative
@@ -19,13 +22,19 @@ __all__ = [
     "Context",
     "CrossAttention",
     "Decoder",
+    "EluFeatures",
     "Encoder",
     "GatedMLP",
+    "KernelAttention",
+    "KernelCrossAttention",
     "Learned",
+    "MarkedAttention",
     "Mixer",
     "Position",
+    "PositiveRandomFeatures",
     "PostNorm",
     "PreNorm",
+    "ReLUFeatures",
     "Rotary",
     "Sinusoidal",
     "TokenHead",

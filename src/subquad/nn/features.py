@@ -86,17 +86,23 @@ class _Projected(FeatureMap):
     projection: Tensor
 
     def __init__(
-        self, head_dim: int, num_features: int, *, seed: int = 0, rows: Draw = orthogonal
+        self,
+        head_dim: int,
+        num_features: int,
+        *,
+        seed: int = 0,
+        rows: Draw = orthogonal,
+        redraw_every: int | None = None,
     ) -> None:
         super().__init__()
         self.head_dim, self.num_features = head_dim, num_features
-        self.seed, self.rows = seed, rows
+        self.seed, self.rows, self.redraw_every = seed, rows, redraw_every
         # where torch makes parameters by default: a model may be built on the meta device
         self.register_buffer("projection", self.draw().to(torch.get_default_device()))
 
-    def draw(self) -> Tensor:
-        """The rows (F, D) that belong to the seed, float32 on the CPU: the same on any machine."""
-        generator = Generator(device="cpu").manual_seed(self.seed)
+    def draw(self, seed: int | None = None) -> Tensor:
+        """The rows (F, D) of a seed, default its own, float32 on the CPU: alike on any machine."""
+        generator = Generator(device="cpu").manual_seed(self.seed if seed is None else seed)
         return self.rows(self.num_features, self.head_dim, generator).float()
 
     @torch.no_grad()
@@ -104,10 +110,15 @@ class _Projected(FeatureMap):
         """Write the rows of the seed into the buffer, for a model that was built on meta."""
         self.projection.copy_(self.draw())
 
+    @torch.no_grad()
     def redraw(self, seed: int) -> None:
         """Take the rows of another seed. For training loops; forward never draws."""
-        self.seed = seed
-        self.reset()
+        self.projection.copy_(self.draw(seed))
+
+    def after_step(self, step: int) -> None:
+        """Redraw every `redraw_every` optimizer steps: the rows follow from seed and step alone."""
+        if self.redraw_every is not None and step % self.redraw_every == 0:
+            self.redraw(self.seed + 1_000_003 * step)
 
     def extra_repr(self) -> str:
         rows = getattr(self.rows, "__name__", self.rows)
