@@ -3,199 +3,212 @@
 Axes: B batch, N queries, M keys, H heads, X pieces of a tile, T queries, S keys, D head width.
 """
 
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from subquad.ops.lowering import parse
-from subquad.ops.partial import EMPTY, factors, wide
+from subquad.ops.calls import Call, continuous
+from subquad.ops.fold import Fold
+from subquad.ops.partial import EMPTY, factors
 from subquad.ops.pattern import Coords, Pattern
 from subquad.ops.patterns import Window
-from subquad.ops.pieces import Piece, pieces
-from subquad.ops.tiles import Tile, diagonals, skew, tile_backward, tile_forward
+from subquad.ops.pieces import Piece, loose_pieces, pieces
+from subquad.ops.tiles import Tile, TileGrads, diagonals, skew, tile_backward, tile_forward
 
 __all__ = ["Loop"]
 
 
 @dataclass
-class Loop:
-    """One call of the band op; the fields are its arguments."""
+class Loop(Call):
+    """One call of the band op; `numbers` are behind, ahead (in steps) and the tokens of a step.
 
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    q_where: Tensor
-    k_where: Tensor
-    valid: Tensor | None
-    seed: Tensor | None
-    rel_query: Tensor | None
-    rel_table: Tensor | None
-    rel_bias: Tensor | None
-    behind: int
-    ahead: int
-    dilation: int
-    rest: str
-    scale: float
-    dropout: float
-    zero: int
+    `folded` tells that tokens lie by slot mod step, so that a step is one slot.
+    """
+
+    folded: Fold | None = None
     _memo: dict = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        self.pattern = _parsed(self.rest) if self.rest else None
-        self.plain = _contiguous(self.q_where[0], self.k_where[0])
-        if not self.plain and (self.rel_table is not None or self.rel_bias is not None):
+        self.behind, self.ahead, self.step = self.numbers
+        self.test: Pattern | None = self.pattern
+        self.plain = self.folded is not None or continuous(self.q_where[0], self.k_where[0])
+        if self.plain:
+            return
+        if self.rel_table is not None or self.rel_bias is not None:
             raise ValueError(
                 "the band engine scores distances only where positions run on by one and queries "
                 "stand at the last keys; use the dense engine"
             )
-        if not self.plain:
-            inside = Window(self.behind, self.ahead, self.dilation)
-            self.pattern = inside if self.pattern is None else inside & self.pattern
+        inside = Window(self.behind, self.ahead, self.step)
+        self.test = inside if self.test is None else inside & self.test
 
-    @torch.no_grad()
+    @property
+    def fixed(self) -> bool:
+        """Does the place of a pair in its tile decide whether it is allowed?"""
+        return self.plain and (self.test is None or self.test.by_distance)
+
+    @property
+    def _folds(self) -> bool:
+        return self.step > 1 and self.plain and self.folded is None
+
     def forward(self) -> tuple[Tensor, Tensor]:
         """out (B, H, N, Dv) laid out (B, N, H, Dv), and lse (B, H, N)."""
-        b, h, n, _ = self.q.shape
-        out = self.v.new_zeros(b, n, h, self.v.shape[-1]).transpose(1, 2)
-        lse = torch.full((b, h, n), EMPTY, dtype=wide(self.q.dtype), device=self.q.device)
-        with torch.autocast(self.q.device.type, enabled=False):
-            for piece in self._pieces():
-                part, part_lse = tile_forward(self._tile(piece))
-                piece.add_queries(out, part)
-                piece.add_queries(lse, part_lse)
+        if self._folds:
+            fold, call = self._fold()
+            out, lse = (fold.unfold_queries(t) for t in call.forward())
+            return out.transpose(1, 2).contiguous().transpose(1, 2), lse.contiguous()
+        out, lse = self.empty_result()
+        for piece, bias in self._pieces():
+            part, part_lse = tile_forward(self._tile(piece, bias))
+            piece.put_queries(out, part)
+            piece.put_queries(lse, part_lse)
         return out, lse
 
-    @torch.no_grad()
-    def backward(self, grad: Tensor, lse: Tensor, delta: Tensor) -> tuple[Tensor, ...]:
-        """Gradients of q, k, v, rel_query, rel_table and rel_bias (empty where there is none)."""
-        kind = lse.dtype
-        dq, dk, dv = torch.zeros_like(self.q), _sums(self.k, kind), _sums(self.v, kind)
-        rel = [_sums(t if t is not None else self.q[:0], kind) for t in self._relative()]
-        with torch.autocast(self.q.device.type, enabled=False):
-            for piece in self._pieces():
-                tile = self._tile(piece)
-                part = [piece.queries(t) for t in (grad, lse, delta)]
-                grads = tile_backward(tile, *part)
-                piece.add_queries(dq, grads.q.mul_(self.scale))
-                piece.add_look(dk, grads.k)
-                piece.add_look(dv, grads.v)
-                self._add_relative(piece, rel, grads)
-        rel = [r.to(self.q.dtype) for r in rel]
-        return dq, dk.to(self.k.dtype), dv.to(self.v.dtype), *rel
+    def backward(self, grad: Tensor, lse: Tensor, delta: Tensor) -> list[Tensor | None]:
+        """Gradients of q, k, v, rel_query, rel_table and rel_bias."""
+        if self._folds:
+            fold, call = self._fold()
+            given = (fold.fold_queries(t, f) for t, f in ((grad, 0), (lse, EMPTY), (delta, 0)))
+            dq, dk, dv, dr, *tables = call.backward(*given)
+            dq, dr = (None if t is None else fold.unfold_queries(t) for t in (dq, dr))
+            dk, dv = (None if t is None else fold.unfold_keys(t) for t in (dk, dv))
+            return [dq, dk, dv, dr, *tables]
+        dq, dk, dv = torch.zeros_like(self.q), self.sums(self.k), self.sums(self.v)
+        dr = None if self.rel_query is None else torch.zeros_like(self.rel_query)
+        tables = [None if t is None else self.sums(t) for t in (self.rel_table, self.rel_bias)]
+        for piece, bias in self._pieces():
+            tile = self._tile(piece, bias)
+            part = (piece.flat(piece.queries(t)) for t in (grad, lse, delta))
+            grads = tile_backward(tile, *part)
+            piece.put_queries(dq, grads.q.mul_(self.scale))
+            piece.add_look(dk, grads.k)
+            piece.add_look(dv, grads.v)
+            if dr is not None and grads.rel_query is not None:
+                piece.put_queries(dr, grads.rel_query)
+            self._add_tables(piece, tables, grads)
+        return [dq, dk, dv, dr, *tables]
 
-    def _relative(self) -> tuple[Tensor | None, ...]:
-        return self.rel_query, self.rel_table, self.rel_bias
-
-    def _pieces(self):
-        b, h, n, _ = self.q.shape
-        m = self.k.shape[2]
-        if self.plain:
-            return pieces(b, h, n, m, self.behind, self.ahead, self.dilation)
-        # positions only increase: pairs within reach lie within as many slots, of any residue
-        return pieces(b, h, n, m, self.behind * self.dilation, self.ahead * self.dilation, 1)
-
-    def _tile(self, piece: Piece) -> Tile:
-        rel_query = rel_rows = None
-        if self.rel_query is not None and self.rel_table is not None:
-            rel_query = piece.queries(self.rel_query)
-            rows = self.rel_table[:, self._rows(piece)]
-            rel_rows = _of_heads(rows, piece, self.q.shape[0])
-        drop = None
-        if self.seed is not None:
-            lanes = piece.lanes(*self.q.shape[:2], self.q.device)
-            drop = factors(self.seed, self.dropout, lanes[:, None, None], *piece.slots(self.seed))
-        return Tile(
-            piece.queries(self.q) * self.scale,
-            piece.look(self.k),
-            piece.look(self.v),
-            self._bias(piece),
-            rel_query,
-            rel_rows,
-            drop,
+    def _fold(self) -> tuple[Fold, "Loop"]:
+        """The same call with tokens laid out by slot mod step."""
+        b, m = self.q.shape[0], self.k.shape[2]
+        fold = Fold(self.step, self.q.shape[2], m)
+        places = [
+            torch.stack([f(c.expand(b, -1, -1)) for c in where])
+            for f, where in ((fold.fold_queries, self.q_where), (fold.fold_keys, self.k_where))
+        ]
+        valid = self.valid
+        if valid is None and fold.back:
+            valid = torch.ones(b, m, dtype=torch.bool, device=self.q.device)
+        folded = replace(
+            self,
+            q=fold.fold_queries(self.q),
+            k=fold.fold_keys(self.k),
+            v=fold.fold_keys(self.v),
+            q_where=places[0],
+            k_where=places[1],
+            valid=None if valid is None else fold.fold_keys(valid[:, None])[:, 0],
+            rel_query=None if self.rel_query is None else fold.fold_queries(self.rel_query),
+            folded=fold,
+            _memo={},
         )
+        return fold, folded
 
-    def _rows(self, piece: Piece) -> Tensor:
-        """The table rows of a tile's distances, falling: (L,)."""
-        count = piece.rows + piece.keys - 1
-        fall = torch.arange(count, device=self.q.device)
-        d = (piece.rows - 1 - fall + piece.lead) * self.dilation + self.zero
-        table = self.rel_table if self.rel_table is not None else self.rel_bias
+    def _pieces(self) -> Iterator[tuple[Piece, Tensor]]:
+        """Pieces and their biases (X or 1, T, S); keys that no query of a piece allows are cut."""
+        b, h, n, _ = self.q.shape
+        if self.plain:
+            every = pieces(b, h, n, self.k.shape[2], self.behind, self.ahead)
+        else:
+            reach = self.behind * self.step, self.ahead * self.step
+            every = loose_pieces(b, h, self.q_where[0], self.k_where[0], *reach)
+        for piece in every:
+            some = None
+            if not self.fixed or self.valid is not None:
+                some, piece = self._allowed(piece)
+                if some is None:
+                    continue
+            bias = self._fixed_bias(piece)
+            yield piece, bias if some is None else bias.where(piece.spread(some, b), EMPTY)
+
+    def _allowed(self, piece: Piece) -> tuple[Tensor | None, Piece]:
+        """What coordinates and validity allow, and the piece without the keys at its ends."""
+        allowed = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.q.device)
+        if not self.fixed and self.test is not None:
+            q = _coords(*(piece.queries(c) for c in self.q_where))
+            k = _coords(*(piece.look(c) for c in self.k_where))
+            allowed = self.test.allowed(q.queries(), k.keys())
+        if self.valid is not None:
+            allowed = allowed & piece.look(self.valid[:, None]).unsqueeze(-2)
+        if piece.b is not None:
+            return allowed.view(-1, *allowed.shape[-2:]), piece
+        columns = allowed.flatten(0, -2).any(0).nonzero()
+        if not len(columns):
+            return None, piece
+        first, last = int(columns[0]), int(columns[-1]) + 1
+        return allowed[..., first:last], piece.narrow(first, last)
+
+    def _fixed_bias(self, piece: Piece) -> Tensor:
+        """What distance adds and forbids: (X or 1, T, S)."""
+        per_head = self.rel_bias is not None and self.rel_bias.shape[0] > 1
+        heads = (piece.b is None, piece.h0, piece.h1) if per_head else None
+        key = (heads, piece.rows, piece.keys, piece.lead)
+        if key not in self._memo:
+            d = piece.distances(self.q.device)
+            allowed = (d <= self.behind) & (d >= -self.ahead) if self.plain else d == d
+            if self.fixed and self.test is not None:
+                at, zero = Coords(d * self.step), Coords(torch.zeros_like(d))
+                allowed = allowed & self.test.allowed(at, zero)
+            bias = torch.zeros((), dtype=self.wide, device=d.device).where(allowed, EMPTY)[None]
+            if self.rel_bias is not None:
+                rows = self.rel_bias[:, self._rows(piece, self.rel_bias)].to(self.wide)
+                fall = _of_heads(rows[:, None].expand(-1, piece.rows, -1), piece, self.q.shape[0])
+                bias = bias + skew(fall.contiguous(), piece.keys)
+            self._memo = {key: bias}
+        return self._memo[key]
+
+    def _tile(self, piece: Piece, bias: Tensor) -> Tile:
+        rel_query = rel_rows = drop = None
+        if self.rel_query is not None and self.rel_table is not None:
+            rel_query = piece.flat(piece.queries(self.rel_query))
+            rows = self.rel_table[:, self._rows(piece, self.rel_table)]
+            rel_rows = _of_heads(rows, piece, self.q.shape[0])
+        if self.seed is not None:
+            drop = self._factors(piece)
+        q = piece.flat(piece.queries(self.q)) * self.scale
+        k, v = piece.flat(piece.look(self.k)), piece.flat(piece.look(self.v))
+        return Tile(q, k, v, bias, rel_query, rel_rows, drop)
+
+    def _factors(self, piece: Piece) -> Tensor:
+        assert self.seed is not None
+        batch, heads = self.q.shape[:2]
+        lanes = piece.lanes(batch, heads, self.q.device)[:, None, None]
+        i, j = piece.slots(self.q.device)
+        if self.folded is not None:
+            s = self.folded.stride
+            residue = lanes // heads % s
+            lanes = lanes // (heads * s) * heads + lanes % heads
+            i, j = i * s + residue - self.folded.front, j * s + residue
+        return factors(self.seed, self.dropout, lanes, i, j)
+
+    def _rows(self, piece: Piece, table: Tensor) -> Tensor:
+        """The rows of a table (H or 1, R, ...) for a tile's distances, falling: (L,)."""
+        fall = torch.arange(piece.rows + piece.keys - 1, device=self.q.device)
+        d = (piece.rows - 1 - fall + piece.lead) * self.step + self.zero
         return d.clamp(0, table.shape[1] - 1)
 
-    def _bias(self, piece: Piece) -> Tensor:
-        """What is added to the scores of a tile, EMPTY where not allowed: (X or 1, T, S)."""
-        fixed = self.plain and (self.pattern is None or self.pattern.by_distance)
-        heads = piece.h0 if self.rel_bias is not None and self.rel_bias.shape[0] > 1 else 0
-        key = (heads, piece.rows, piece.keys, piece.lead) if piece.b is not None else None
-        if key is not None and fixed and key in self._memo:
-            bias = self._memo[key]
-        else:
-            bias = self._allowed_bias(piece, fixed) + self._distance_bias(piece)
-            if key is not None and fixed:
-                self._memo = {key: bias}
-        if self.valid is None:
-            return bias
-        some = self.valid[:, None].expand(-1, self.q.shape[1], -1)
-        return torch.where(piece.look(some)[:, None], bias, EMPTY)
-
-    def _allowed_bias(self, piece: Piece, fixed: bool) -> Tensor:
-        d = piece.distances(self.q.device)
-        if fixed or self.pattern is None:
-            allowed = (d <= self.behind * self.dilation) & (d >= -self.ahead * self.dilation)
-            if self.pattern is not None:
-                allowed &= self.pattern.allowed(Coords(d), Coords(torch.zeros_like(d)))
-            allowed = allowed[None]
-        else:
-            allowed = self.pattern.allowed(
-                Coords(
-                    *(self._spread(c, piece.queries)[..., None] for c in self._coords(self.q_where))
-                ),
-                Coords(*(self._spread(c, piece.look)[:, None] for c in self._coords(self.k_where))),
-            )
-            if self.plain:
-                allowed &= (d <= self.behind * self.dilation) & (d >= -self.ahead * self.dilation)
-        kind = wide(self.q.dtype)
-        return torch.zeros((), dtype=kind, device=d.device).where(allowed, EMPTY)
-
-    def _coords(self, where: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return where[0], where[1], where[2].bool()
-
-    def _spread(self, c: Tensor, cut) -> Tensor:
-        return cut(c.expand(*self.q.shape[:2], -1))
-
-    def _distance_bias(self, piece: Piece) -> Tensor | float:
-        if self.rel_bias is None:
-            return 0.0
-        rows = self.rel_bias[:, self._rows(piece)]
-        fall = _of_heads(rows[:, None].expand(-1, piece.rows, -1), piece, self.q.shape[0])
-        return skew(fall.contiguous(), piece.keys)
-
-    def _add_relative(self, piece: Piece, rel: list[Tensor], grads) -> None:
+    def _add_tables(self, piece: Piece, tables: list[Tensor | None], grads: TileGrads) -> None:
+        table, bias = tables
         batch = self.q.shape[0]
-        if grads.rel_query is not None:
-            piece.add_queries(rel[0], grads.rel_query)
-            _add_rows(rel[1], self._rows(piece), grads.rel_rows, piece, batch)
-        if self.rel_bias is not None:
-            _add_rows(rel[2], self._rows(piece), diagonals(grads.scores), piece, batch)
+        if table is not None and grads.rel_rows is not None:
+            _add_rows(table, self._rows(piece, table), grads.rel_rows, piece, batch)
+        if bias is not None:
+            _add_rows(bias, self._rows(piece, bias), diagonals(grads.scores), piece, batch)
 
 
-@lru_cache(maxsize=256)
-def _parsed(text: str) -> Pattern:
-    return parse(text)
-
-
-def _contiguous(q: Tensor, k: Tensor) -> bool:
-    """Do positions run on by one, the last query standing at the last key?"""
-    if q.numel() == 0 or k.numel() == 0:
-        return True
-    steps = ((k.diff() == 1).all() & (q.diff() == 1).all()).item()
-    return bool(steps and (q[..., -1] == k[..., -1]).all())
-
-
-def _sums(t: Tensor, kind: torch.dtype) -> Tensor:
-    return torch.zeros(t.shape, dtype=kind, device=t.device)
+def _coords(pos: Tensor, label: Tensor, mark: Tensor) -> Coords:
+    return Coords(pos, label, mark.bool())
 
 
 def _of_heads(rows: Tensor, piece: Piece, batch: int) -> Tensor:
@@ -208,13 +221,9 @@ def _of_heads(rows: Tensor, piece: Piece, batch: int) -> Tensor:
 
 def _add_rows(total: Tensor, index: Tensor, part: Tensor, piece: Piece, batch: int) -> None:
     """Add (X, L, ...) to rows `index` of (H or 1, S, ...)."""
-    heads = piece.h1 - piece.h0
-    part = (
-        part.sum(0, keepdim=True)
-        if piece.b is not None
-        else part.unflatten(0, (batch, heads)).sum(0)
-    )
-    if total.shape[0] == 1:
-        total.index_add_(1, index, part.sum(0, keepdim=True).to(total.dtype))
+    if piece.b is not None:
+        part = part.sum(0, keepdim=True)
     else:
-        total[piece.h0 : piece.h1].index_add_(1, index, part.to(total.dtype))
+        part = part.unflatten(0, (batch, piece.h1 - piece.h0)).sum(0)
+    into = total if total.shape[0] == 1 else total[piece.h0 : piece.h1]
+    into.index_add_(1, index, part.sum_to_size(len(into), *part.shape[1:]).to(total.dtype))

@@ -27,7 +27,7 @@ def dense(
     lse = scores.logsumexp(-1)
     p = (scores - lse.unsqueeze(-1)).exp() * allowed
     if scoring.dropout > 0 and scoring.seed is not None:
-        p = p * keep(scoring.seed, scoring.dropout, tuple(scores.shape), 0, 0).to(p.dtype)
+        p = p * keep(scoring.seed, scoring.dropout, scores.shape, 0, 0).to(p.dtype)
     some = allowed.any(-1).expand(lse.shape)
     out = (p @ v.to(p.dtype)).to(v.dtype)
     return Partial(out, torch.where(some, lse, EMPTY))

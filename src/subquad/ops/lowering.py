@@ -9,11 +9,11 @@ parse(text)             the pattern that `str` printed (parsed, never evaluated)
 
 import ast
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from subquad.ops import patterns
 from subquad.ops.pattern import And, Minus, Or, Pattern, PerHead, least
-from subquad.ops.patterns import Causal, Full, Marked, SameLabel, Window
+from subquad.ops.patterns import Causal, Full, Marked, SameLabel, Strided, Window
 
 __all__ = ["Band", "lower", "parse", "split_heads", "terms", "without"]
 
@@ -34,6 +34,8 @@ def lower(p: Pattern) -> Band:
     """The narrowest band of distances that we know to hold `p`, and what is left to test in it."""
     if isinstance(p, Window):
         return Band(p.behind, p.ahead, p.dilation, None)
+    if isinstance(p, Strided):
+        return Band(None, None, p.stride, None)
     if isinstance(p, Full | Causal):
         return Band(*p.reach(), 1, None)
     if isinstance(p, And):
@@ -45,6 +47,7 @@ def lower(p: Pattern) -> Band:
         a, b = lower(p.a), lower(p.b)
         if a.dilation == b.dilation and a.rest is None and b.rest is None and _past(a) and _past(b):
             return Band(a.behind, -b.behind - 1, a.dilation, None) if b.behind is not None else a
+        return a._replace(rest=p)
     return Band(*p.reach(), 1, p)
 
 
@@ -127,12 +130,14 @@ def _build(node: ast.expr, text: str) -> Pattern:
                 raise TypeError("PerHead takes (heads, pattern) pairs")
             return PerHead(*((_number(h, text), _build(p, text)) for h, p in pairs))
         args = [_number(a, text) for a in node.args]
-        return _NAMES[name](*args, **{k.arg: _number(k.value, text) for k in node.keywords})
+        words = {k.arg or "": _number(k.value, text) for k in node.keywords}
+        return _NAMES[name](*args, **words)
     except TypeError as error:
         raise ValueError(f"pattern {text!r}: {error}") from None
 
 
-def _number(node: ast.expr, text: str) -> int:
+def _number(node: ast.expr, text: str) -> Any:
+    value: object
     try:
         value = ast.literal_eval(node)
     except ValueError:

@@ -81,10 +81,10 @@ class Where(NamedTuple):
     def heads(self, first: int, last: int) -> "Where":
         """The coordinates of some heads, where they differ by head."""
 
-        def cut(t: Tensor | None) -> Tensor | None:
-            return t if t is None or t.shape[1] == 1 else t[:, first:last]
+        def cut(t: Tensor) -> Tensor:
+            return t if t.shape[1] == 1 else t[:, first:last]
 
-        return Where(Coords(*map(cut, self.q)), Coords(*map(cut, self.k)), self.valid)
+        return Where(self.q.each(cut), self.k.each(cut), self.valid)
 
 
 class Partial(NamedTuple):
@@ -110,7 +110,7 @@ def merge(parts: list[Partial]) -> Partial:
     return Partial(out, lse)
 
 
-def keep(seed: Tensor, rate: float, shape: tuple[int, int, int, int], q0: int, k0: int) -> Tensor:
+def keep(seed: Tensor, rate: float, shape: torch.Size, q0: int, k0: int) -> Tensor:
     """The dropout factors, 0 or 1 / (1 - rate), of a tile of weights.
 
     `shape` is (B, H, N, M) with B and H whole; the tile starts at query slot `q0`, key slot `k0`.

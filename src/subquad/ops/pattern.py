@@ -14,6 +14,7 @@ A distance is query position minus key position, so positive distances lie in th
 Axes: B batch, N queries, M keys, H heads, K listed keys.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,11 +36,16 @@ class Coords(NamedTuple):
 
     def queries(self) -> "Coords":
         """The coordinates as rows: (B, H, N, 1)."""
-        return Coords(*(None if t is None else t.unsqueeze(-1) for t in self))
+        return self.each(lambda t: t.unsqueeze(-1))
 
     def keys(self) -> "Coords":
         """The coordinates as columns: (B, H, 1, N)."""
-        return Coords(*(None if t is None else t.unsqueeze(-2) for t in self))
+        return self.each(lambda t: t.unsqueeze(-2))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Coords":
+        """The coordinates, each changed by the same function."""
+        label = None if self.label is None else change(self.label)
+        return Coords(change(self.pos), label, None if self.mark is None else change(self.mark))
 
 
 class Pattern:
@@ -49,8 +55,10 @@ class Pattern:
         """May query `q` look at key `k`? Coordinates broadcast: (..., N, 1) against (..., 1, M)."""
         raise NotImplementedError(f"{type(self).__name__} must define allowed(q, k)")
 
-    #: does the distance between query and key alone decide?
-    by_distance = False
+    @property
+    def by_distance(self) -> bool:
+        """Does the distance between query and key alone decide?"""
+        return False
 
     def reach(self) -> tuple[int | None, int | None]:
         """Farthest allowed distances (behind, ahead), None where unbounded."""
@@ -200,7 +208,7 @@ class PerHead(Pattern):
 
 def _heads(c: Coords, first: int, last: int) -> Coords:
     """The coordinates of some heads, where they differ by head."""
-    return Coords(*(t if t is None or t.shape[1] == 1 else t[:, first:last] for t in c))
+    return c.each(lambda t: t if t.shape[1] == 1 else t[:, first:last])
 
 
 def _same_batch(parts: list[Tensor]) -> list[Tensor]:

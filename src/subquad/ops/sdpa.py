@@ -39,7 +39,7 @@ def sdpa(
         return Partial(torch.where(some, out, 0.0), None)
     if isinstance(pattern, Full) and where.valid is None:
         return Partial(F.scaled_dot_product_attention(q, k, v, scale=scale), None)
-    if isinstance(pattern, Full):
+    if isinstance(pattern, Full) and where.valid is not None:
         allowed = where.valid[:, None, None]
     else:
         allowed = where.allowed(pattern)

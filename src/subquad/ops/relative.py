@@ -1,0 +1,80 @@
+"""What distance adds to the scores of any block of pairs, and the gradients of that.
+
+    score += r_i . table[d] + bias[d],   d = clamp(distance(i, j) + zero, 0, R - 1)
+
+Engines whose blocks are not bands meet distances in any order, so rows are looked up pair by pair.
+Where the table is not much longer than the block is wide, one product with the whole table is
+cheaper than reading T x S of its rows.
+
+Axes: B batch, H heads, T queries, S keys, R rows of a table, D head width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Relative"]
+
+
+@dataclass
+class Relative:
+    """The distances of one block: query (B, H, T, D), table (H or 1, R, D), bias (H or 1, R).
+
+    `distance` (B or 1, H or 1, T or 1, S) is query position minus key position.
+    """
+
+    query: Tensor | None
+    table: Tensor | None
+    bias: Tensor | None
+    zero: int
+    distance: Tensor
+
+    def scores(self) -> Tensor | float:
+        """What to add, (B or 1, H or 1, T or 1, S)."""
+        total: Tensor | float = 0.0
+        if self.bias is not None:
+            total = total + self.bias[self._at(self.bias)]
+        if self.query is not None and self.table is not None:
+            if self._whole:
+                every = self.query @ self.table.mT
+                index = self._at(self.table)[1].expand(*self.query.shape[:3], -1)
+                total = total + every.gather(-1, index)
+            else:
+                total = total + torch.einsum("bhtd,bhtsd->bhts", self.query, self._rows())
+        return total
+
+    def add_grads(self, scores: Tensor, table: Tensor | None, bias: Tensor | None) -> Tensor | None:
+        """The query's gradient from that of `scores` (B, H, T, S); adds to `table` and `bias`."""
+        if self.bias is not None and bias is not None:
+            _add(bias, self._at(self.bias), scores)
+        if self.query is None or self.table is None or table is None:
+            return None
+        low = scores.to(self.query.dtype)
+        index = self._at(self.table)
+        if self._whole:
+            every = low.new_zeros(*low.shape[:3], self.table.shape[1])
+            every.scatter_add_(-1, index[1].expand(low.shape), low)
+            table += (every.mT @ self.query).sum(0).sum_to_size(table.shape)
+            return every @ self.table
+        _add(table, index, low.unsqueeze(-1) * self.query.unsqueeze(-2))
+        return torch.einsum("bhts,bhtsd->bhtd", low, self._rows())
+
+    def _at(self, of: Tensor) -> tuple[Tensor, Tensor]:
+        heads = torch.arange(of.shape[0], device=of.device).view(-1, 1, 1)
+        return heads, (self.distance + self.zero).clamp(0, of.shape[1] - 1)
+
+    @property
+    def _whole(self) -> bool:
+        return self.table is not None and self.table.shape[1] <= 4 * self.distance.shape[-1]
+
+    def _rows(self) -> Tensor:
+        assert self.table is not None
+        return self.table[self._at(self.table)]
+
+
+def _add(total: Tensor, index: tuple[Tensor, Tensor], part: Tensor) -> None:
+    """Add `part` (B, H, T, S, ...) at `index` (head, row) of `total`."""
+    shape = torch.broadcast_shapes(*(i.shape for i in index))
+    part = part.sum_to_size(*shape, *part.shape[4:])
+    total.index_put_([i.expand(shape) for i in index], part.to(total.dtype), accumulate=True)
