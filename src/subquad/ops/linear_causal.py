@@ -111,10 +111,11 @@ def _save(ctx, inputs, output):
 
 
 def _backward(ctx, dout, dden, dlog, dkv, dtop):
-    projection, kv = ctx.saved_tensors[4:6]
+    saved = ctx.saved_tensors  # once: activation checkpointing unpacks them a single time
+    projection, kv = saved[4:6]
     project = ctx.needs_input_grad[4]
     dq, dk, dv, dkv, dprojection = kernel_causal_grad(
-        dout, dkv, *ctx.saved_tensors, ctx.kind, ctx.scale, project
+        dout, dkv, *saved, ctx.kind, ctx.scale, project
     )
     dprojection = dprojection.to(projection.dtype) if project else None
     return dq, dk, dv, None, dprojection, dkv.to(kv.dtype), None, None, None

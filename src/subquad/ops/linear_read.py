@@ -119,10 +119,11 @@ def _save_read(ctx, inputs, output):
 
 
 def _backward_read(ctx, dout, dden):
-    projection = ctx.saved_tensors[2]
+    saved = ctx.saved_tensors  # once: activation checkpointing unpacks them a single time
+    kv, projection = saved[1:3]
     project = ctx.needs_input_grad[2]
-    dq, dkv, dprojection = kernel_read_grad(dout, *ctx.saved_tensors, ctx.kind, ctx.scale, project)
-    dkv = dkv.to(ctx.saved_tensors[1].dtype)
+    dq, dkv, dprojection = kernel_read_grad(dout, *saved, ctx.kind, ctx.scale, project)
+    dkv = dkv.to(kv.dtype)
     return dq, dkv, dprojection.to(projection.dtype) if project else None, None, None
 
 
