@@ -92,9 +92,10 @@ def tokenise(text: Text, words: Bytes | Subwords, *, keep: bool) -> Corpus:
         tokens = np.memmap(folder / "tokens.bin", words.dtype, mode="r")
         ends = np.load(folder / "ends.npy", allow_pickle=False)
     else:
-        parts = [np.concatenate([words.dtype.type([]), *_encode(d, words)]) for d in text.documents()]
+        none = np.empty(0, words.dtype)
+        parts = [np.concatenate([none, *_encode(d, words)]) for d in text.documents()]
         ends = np.cumsum([len(p) for p in parts])
-        tokens = np.concatenate(parts) if parts else np.empty(0, words.dtype)
+        tokens = np.concatenate([none, *parts])
     start = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
     return Corpus(tokens, start, ends, words.boundary, text.nbytes)
 

@@ -70,9 +70,7 @@ class Text:
         key = f"{self.key}-{part}"
         if self.part is not None:
             chosen = self.part == number
-            return replace(
-                self, start=self.start[chosen], end=self.end[chosen], part=None, key=key
-            )
+            return replace(self, start=self.start[chosen], end=self.end[chosen], part=None, key=key)
         length = self.end - self.start
         cuts = [length * 0, length * 90 // 100, length * 95 // 100, length]
         start, end = (self._character(self.start + cuts[number + i]) for i in (0, 1))

@@ -1,0 +1,71 @@
+"""subquad eval RUN [--data PATH] [--part P] [--context C --stride S | --carry]"""
+
+import json
+import time
+from pathlib import Path
+
+from subquad.cli.parser import Parser
+from subquad.train.folder import read_facts
+from subquad.train.run import load
+
+__all__ = ["run"]
+
+
+def run(argv: list[str]) -> int:
+    """Score a run; print numbers and protocol, and keep them in RUN/evaluations.jsonl."""
+    given = _parser().read(argv)
+    read_facts(Path(given.run))  # before anything slow
+    run = load(given.run)
+    begun = time.monotonic()
+    how = {"context": given.context, "stride": given.stride, "carry": given.carry}
+    result = run.task.evaluate_on(  # type: ignore[attr-defined]
+        run.model,
+        given.data,
+        run.facts["data"],
+        part=given.part,
+        limit=given.max_bytes,
+        **how,
+    )
+    for name, value in result.numbers.items():
+        shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+        print(f"{name.replace('_', ' '):<22}{shown}")
+    print(f"measured on {result.protocol}")
+    row = {
+        **result.numbers,
+        "protocol": result.protocol,
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+    with open(Path(given.run) / "evaluations.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser("subquad eval", "Score a run on held-out data.")
+    parser.add_argument("run", type=str, help="the run folder")
+    parser.add_argument(
+        "--data", type=str | None, default=None, help="file or folder; default: the run's own"
+    )
+    parser.add_argument(
+        "--part",
+        type=str | None,
+        default=None,
+        help="train, valid, test or all; default: test of the run's own data, all of other data",
+    )
+    parser.add_argument(
+        "--context", type=int | None, default=None, help="window; default: as in training"
+    )
+    parser.add_argument(
+        "--stride",
+        type=int | None,
+        default=None,
+        help="each token is scored once with context - stride to context tokens of past; "
+        "default: half the context",
+    )
+    parser.add_argument(
+        "--carry", action="store_true", help="carry the state through each document instead"
+    )
+    parser.add_argument(
+        "--max-bytes", type=int | None, default=None, help="score only the first so many bytes"
+    )
+    return parser

@@ -1,0 +1,69 @@
+"""subquad list: what there is; subquad list RUN: the facts of a run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from subquad.archs import ARCHS
+from subquad.cli.parser import Parser
+from subquad.tasks import TASKS
+from subquad.train.folder import read_facts
+
+__all__ = ["run"]
+
+
+def run(argv: list[str]) -> int:
+    """Print architectures with presets and tasks, or one run."""
+    parser = Parser("subquad list", "Architectures, presets and tasks; or the facts of a run.")
+    parser.add_argument("run", type=str | None, nargs="?", default=None, help="a run folder")
+    given = parser.read(argv)
+    console = Console(highlight=False)
+    if given.run is None:
+        _everything(console)
+    else:
+        _one(console, Path(given.run))
+    return 0
+
+
+def _everything(console: Console) -> None:
+    table = Table("architecture", "presets", "is", box=None, pad_edge=False)
+    for name, arch in ARCHS.items():
+        table.add_row(name, " ".join(arch.PRESETS), (arch.__doc__ or "").split("\n")[0])
+    console.print(table)
+    console.print()
+    table = Table("task", "is", box=None, pad_edge=False)
+    for name, (_, _, says) in TASKS.items():
+        table.add_row(name, says)
+    console.print(table)
+
+
+def _one(console: Console, folder: Path) -> None:
+    facts = read_facts(folder)
+    table = Table.grid(padding=(0, 2))
+    rows: list[tuple[str, Any]] = [
+        ("task", facts["task"]),
+        ("architecture", facts["arch"]),
+        ("fields", " ".join(f"{k}={v}" for k, v in facts["model"].items())),
+        ("parameters", f"{facts['parameters']:,}"),
+        ("data", facts["data"]["source"]),
+        ("command", facts["command"]),
+    ]
+    if "steps" in facts:
+        rows += [
+            ("trained", f"{facts['steps']:,} steps, {facts['tokens']:,} tokens"),
+            ("in", f"{facts['seconds']:,} s"),
+            ("numbers", " ".join(f"{k}={v:.6g}" for k, v in facts["numbers"].items())),
+            ("measured on", facts["protocol"]),
+        ]
+    else:
+        rows.append(("trained", "not to its end yet"))
+    kept = folder / "evaluations.jsonl"
+    for line in kept.read_text().splitlines() if kept.is_file() else []:
+        row = json.loads(line)
+        rows.append(("evaluated", f"{row.get('bits_per_byte', 0):.4f} on {row['protocol']}"))
+    for name, value in rows:
+        table.add_row(name, str(value))
+    console.print(table)

@@ -1,0 +1,75 @@
+"""Typed flags from dataclasses, and errors that name the nearest name."""
+
+import contextlib
+import dataclasses
+import inspect
+import io
+import re
+from argparse import ArgumentError
+from difflib import get_close_matches
+from typing import Any, NoReturn, get_type_hints
+
+from jsonargparse import ArgumentParser, Namespace
+
+__all__ = ["Parser", "add_fields", "fields_of"]
+
+
+class Parser(ArgumentParser):
+    """Raises ValueError where argparse would print its usage and exit."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(prog=prog, description=description, exit_on_error=False, default_env=False)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise ValueError(self._clear(message)) from ex
+
+    def read(self, argv: list[str]) -> Namespace:
+        """The parsed arguments. ValueError, in one line, for what cannot be parsed."""
+        try:
+            # jsonargparse prints what it raises
+            with contextlib.redirect_stderr(io.StringIO()):
+                return self.parse_args(argv)
+        except ArgumentError as error:
+            raise ValueError(self._clear(str(error))) from error
+
+    def _clear(self, message: str) -> str:
+        """A message in one line, with the nearest flag beside an unknown one."""
+        lines = [line.strip() for line in message.strip().splitlines()]
+        text = " ".join(line for line in lines if line)
+        unknown = re.search(r"[Uu]nrecognized arguments?:? *--([\w.\-]+)", text) or re.search(
+            r"[Kk]ey ['\"]?([\w.]+)['\"]? is not expected", text
+        )
+        if unknown is None:
+            return text
+        name = unknown[1]
+        known = [flag.lstrip("-") for flag in self._option_string_actions if flag[:2] == "--"]
+        near = get_close_matches(name, known, 1, cutoff=0.5)
+        group = name.rsplit(".", 1)[0] + "."
+        siblings = [flag for flag in known if flag.startswith(group)] if "." in name else []
+        hint = f"; did you mean --{near[0]}?" if near else ""
+        hint += f" known: {', '.join(f.removeprefix(group) for f in siblings)}" if siblings else ""
+        return f"there is no --{name}{hint}"
+
+
+def add_fields(parser: Parser, group: str, config: type, defaults: Any) -> None:
+    """One flag --GROUP.FIELD for each field of a dataclass."""
+    types, says = get_type_hints(config), _documented(config)
+    for field in dataclasses.fields(config):
+        parser.add_argument(
+            f"--{group}.{field.name}",
+            type=types[field.name],
+            default=getattr(defaults, field.name),
+            help=says.get(field.name, ""),
+        )
+
+
+def fields_of(config: type, given: Namespace) -> dict[str, Any]:
+    """The values of a dataclass's fields among parsed arguments."""
+    return {field.name: given[field.name] for field in dataclasses.fields(config)}
+
+
+def _documented(config: type) -> dict[str, str]:
+    """field -> what the class's docstring says of it under `Args:`."""
+    _, _, block = (inspect.getdoc(config) or "").partition("Args:\n")
+    found = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", block, re.MULTILINE)
+    return {name: " ".join(text.split()).replace("%", "%%") for name, text in found}

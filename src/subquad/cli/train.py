@@ -1,0 +1,166 @@
+"""subquad train TASK --arch NAME [--preset P] [--data PATH] [--out RUN] [--resume] ..."""
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from subquad.archs import ARCHS
+from subquad.archs.parts import choose
+from subquad.cli.parser import Parser, add_fields, fields_of
+from subquad.tasks import TASKS, find_task
+from subquad.train.config import TrainConfig
+
+__all__ = ["run"]
+
+_SHORT = {"--arch": "--arch.name", "--preset": "--arch.preset"}
+
+
+def run(argv: list[str]) -> int:
+    """Train, and say where the run folder is."""
+    task, argv = _task(argv)
+    argv = [_long(word) for word in argv]
+    kind = find_task(task)
+    if "--resume" in argv:
+        argv = _resumed(argv)
+    peeked = _peek(argv)
+    arch = choose("architecture", peeked.get("name") or "transformer", ARCHS)
+    parser = _parser(task, kind, peeked, arch)
+    given = parser.read(argv)
+    fields = fields_of(arch.Config, given.arch)
+    config = TrainConfig(**fields_of(TrainConfig, given.train))
+    made = kind(kind.Config(**fields_of(kind.Config, given.task)))
+    folder = Path(given.out or _free(Path("runs"), f"{task}-{given.arch.name}"))
+
+    from subquad.train.fit import fit
+
+    facts = fit(
+        made,
+        given.arch.name,
+        fields,
+        config,
+        folder,
+        data=given.data,
+        command=shlex.join(["subquad", "train", task, *argv]),
+        config_text=_yaml(parser, given),
+        resume=given.resume,
+    )
+    if int(os.environ.get("RANK", 0)) == 0:
+        _tell(folder, facts, made)
+    return 0 if facts.get("stopped_by") is None else 130
+
+
+def _task(argv: list[str]) -> tuple[str, list[str]]:
+    """The task, and the words without it."""
+    if argv and not argv[0].startswith("-"):
+        return argv[0], argv[1:]
+    if "-h" in argv or "--help" in argv:
+        return next(iter(TASKS)), argv
+    raise ValueError(f"subquad train wants a task first: {', '.join(TASKS)}")
+
+
+def _long(word: str) -> str:
+    flag, equals, value = word.partition("=")
+    return _SHORT.get(flag, flag) + equals + value
+
+
+def _parser(task: str, kind: Any, peeked: dict[str, str], arch: Any) -> Parser:
+    parser = Parser(
+        f"subquad train {task}",
+        f"{TASKS[task][2]}. --arch NAME is short for --arch.name, --preset P for --arch.preset; "
+        "the fields below are those of the chosen architecture.",
+    )
+    parser.add_argument("--config", action="config", help="a YAML file as --print_config writes")
+    parser.add_argument("--data", type=str | None, default=None, help="file or folder")
+    parser.add_argument("--out", type=str | None, default=None, help="the run folder to write")
+    parser.add_argument("--resume", action="store_true", help="go on where the run in --out is")
+    parser.add_argument("--task.name", type=str, default=task, help="as given after `train`")
+    names = ", ".join(ARCHS)
+    parser.add_argument("--arch.name", type=str, default="transformer", help=names)
+    presets = ", ".join(arch.PRESETS)
+    parser.add_argument("--arch.preset", type=str | None, default=None, help=presets)
+    preset = peeked.get("preset")
+    start = arch.Config() if preset is None else choose("preset", preset, arch.PRESETS)
+    add_fields(parser, "arch", arch.Config, start)
+    add_fields(parser, "task", kind.Config, kind.Config())
+    add_fields(parser, "train", TrainConfig, TrainConfig())
+    return parser
+
+
+def _peek(argv: list[str]) -> dict[str, str]:
+    """Name and preset of the architecture, wherever they are given; the flags depend on them."""
+    found: dict[str, str] = {}
+    for flag in ("name", "preset"):
+        if value := _value(argv, f"--arch.{flag}"):
+            found[flag] = value
+    config = _value(argv, "--config")
+    if config is not None:
+        import yaml
+
+        if not Path(config).is_file():
+            raise ValueError(f"there is no configuration {config}")
+        try:
+            said = yaml.safe_load(Path(config).read_text())
+        except yaml.YAMLError as error:
+            raise ValueError(f"{config} is not YAML: {error}") from None
+        arch = said.get("arch") if isinstance(said, dict) else None
+        if isinstance(arch, dict):
+            known = {k: v for k, v in arch.items() if k in ("name", "preset") and v is not None}
+            found = {**known, **found}
+    return found
+
+
+def _value(argv: list[str], flag: str) -> str | None:
+    """What follows a flag, the last one if it is repeated."""
+    value = None
+    for at, word in enumerate(argv):
+        if word == flag and at + 1 < len(argv):
+            value = argv[at + 1]
+        elif word.startswith(f"{flag}="):
+            value = word.partition("=")[2]
+    return value
+
+
+def _resumed(argv: list[str]) -> list[str]:
+    """The run's own configuration first, so that flags given now have the last word."""
+    out = _value(argv, "--out")
+    if out is None:
+        raise ValueError("--resume needs --out, the run folder to go on with")
+    from subquad.train.folder import read_facts
+
+    read_facts(Path(out))
+    config = Path(out) / "config.yaml"
+    if not config.is_file():
+        raise ValueError(f"{out} is damaged: it has no config.yaml")
+    return ["--config", str(config), *argv]
+
+
+def _free(parent: Path, name: str) -> Path:
+    """The first of name, name-2, name-3 that is not there."""
+    number = 1
+    while (path := parent / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return path
+
+
+def _yaml(parser: Parser, given: Any) -> str:
+    kept = given.clone()
+    kept.pop("config", None)
+    kept["resume"] = False
+    return parser.dump(kept, skip_validation=True)
+
+
+def _tell(folder: Path, facts: dict[str, Any], task: Any) -> None:
+    number = facts["numbers"].get(task.metric)
+    if number is not None:
+        print(
+            f"{task.metric.replace('_', ' ')} {number:.4f} (best of training, step "
+            f"{facts['best_step']:,} of {facts['steps']:,})"
+        )
+        print(f"measured on {facts['protocol']}")
+    if facts["stopped_by"]:
+        print(
+            f"stopped by {facts['stopped_by']} at step {facts['steps']:,}; "
+            f"go on with: subquad train {task.name} --out {folder} --resume"
+        )
+    print(f"run folder: {folder}")

@@ -1,0 +1,96 @@
+"""What every task offers; training, evaluation and the command line know nothing else of it.
+
+Life of a task:  task = Task(config)            typed fields, the flags --task.FIELD
+                 task.prepare(data)             opens the data; vocabulary and sizes are known now
+                 model = task.build(arch, ...)  stem and head of the task around the architecture
+                 task.train_set(...), task.loss(model, batch), task.evaluate(model, ...)
+                 task.save(folder), later Task.load(folder, facts)
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+__all__ = ["Result", "Share", "Task"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of an evaluation this process does, and how the parts are summed."""
+
+    rank: int = 0
+    world: int = 1
+    total: Callable[[Tensor], Tensor] = lambda part: part
+
+    def mine(self, number: int) -> bool:
+        """Is the batch of this number ours?"""
+        return number % self.world == self.rank
+
+
+@dataclass(frozen=True)
+class Result:
+    """Numbers by name, and the protocol in words that stands beside them everywhere."""
+
+    numbers: dict[str, float]
+    protocol: str
+
+
+class Task(ABC):
+    """Base of all tasks."""
+
+    name: ClassVar[str]
+    #: a frozen dataclass
+    Config: ClassVar[type]
+    #: which number of an evaluation makes a checkpoint the best, and in which direction
+    metric: ClassVar[str]
+    greater_is_better: ClassVar[bool]
+
+    @abstractmethod
+    def prepare(self, data: str | None) -> None:
+        """Open the data (None: the embedded default). ValueError if it does not do."""
+
+    @abstractmethod
+    def build(self, arch: str, fields: dict[str, Any]) -> nn.Module:
+        """A fresh model of the Hugging Face shell."""
+
+    @abstractmethod
+    def train_set(self, count: int, seed: int) -> Dataset:
+        """`count` items; item i depends on (seed, i) alone."""
+
+    @property
+    @abstractmethod
+    def tokens_per_item(self) -> int:
+        """For the rate that is shown."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
+        """The mean loss of a batch; `model` may be wrapped for data parallelism."""
+
+    @abstractmethod
+    def validate(self, model: nn.Module, share: Share) -> Result:
+        """The numbers of the validation part, as fast as makes sense during training."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write what the task needs again; return facts, as JSON, for run.json."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, facts: dict[str, Any]) -> "Task":
+        """The task of a saved run, without data."""
+
+    @property
+    @abstractmethod
+    def model_class(self) -> Any:
+        """The class of the Hugging Face shell that `build` makes."""
+
+
+def add(share: Share, *numbers: float) -> list[float]:
+    """Sums over all processes."""
+    return share.total(torch.tensor(numbers, dtype=torch.float64)).tolist()

@@ -1,0 +1,113 @@
+"""fit: from a task, an architecture and a configuration to a run folder."""
+
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import TrainerCallback, set_seed
+
+from subquad.tasks.task import Task
+from subquad.train.atomic import write_text
+from subquad.train.config import TrainConfig
+from subquad.train.folder import read_facts, write_card, write_facts
+from subquad.train.loop import Loop, newest_checkpoint
+
+__all__ = ["fit"]
+
+
+def fit(
+    task: Task,
+    arch: str,
+    fields: dict[str, Any],
+    config: TrainConfig,
+    folder: Path,
+    *,
+    data: str | None = None,
+    command: str = "",
+    config_text: str | None = None,
+    resume: bool = False,
+    callbacks: tuple[TrainerCallback, ...] = (),
+) -> dict[str, Any]:
+    """Train, and return the facts that also stand in run.json.
+
+    ValueError if the folder already holds a run (and not `resume`), or holds none (and `resume`).
+    """
+    checkpoint = _place(folder, resume)
+    transformers.utils.logging.disable_progress_bar()  # one for every file that is written
+    task.prepare(data)
+    set_seed(config.seed)
+    model = task.build(arch, fields)
+    folder.mkdir(parents=True, exist_ok=True)
+    loop = Loop(task, model, config, folder, callbacks)
+    first = loop.args.process_index == 0
+    facts = {
+        "task": task.name,
+        "arch": arch,
+        "model": fields,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "data": {"path": data, **task.data_facts},
+        "train": asdict(config),
+        "command": command,
+        "versions": _versions(),
+    }
+    if first:
+        facts["task_facts"] = task.save(folder)
+        write_facts(folder, facts)
+        if config_text is not None:
+            write_text(folder / "config.yaml", config_text)
+    try:
+        loop.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    finally:
+        loop.close()
+    if first:
+        if not (folder / "model.safetensors").is_file():
+            loop.save_best()
+        facts |= _outcome(loop)
+        write_facts(folder, facts)
+        write_card(folder, facts)
+    return facts
+
+
+def _place(folder: Path, resume: bool) -> Path | None:
+    """The checkpoint to go on from, or None for a folder that is free."""
+    if not resume:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(
+                f"{folder} is not empty; continue its run with --resume, or choose another --out"
+            )
+        return None
+    read_facts(folder)
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is None:
+        raise ValueError(f"{folder} has no checkpoint to resume from")
+    return checkpoint
+
+
+def _outcome(loop: Loop) -> dict[str, Any]:
+    state, pace = loop.state, loop.pace
+    scored = [row for row in state.log_history if f"eval_{loop.task.metric}" in row]
+    best = next((row for row in scored if row["step"] == state.best_global_step), {})
+    items = loop.config.batch * loop.config.accumulate * loop.args.world_size
+    return {
+        "steps": state.global_step,
+        "best_step": state.best_global_step,
+        "tokens": state.global_step * items * loop.task.tokens_per_item,
+        "seconds": round(pace.elapsed, 1),
+        "stopped_by": pace.stopped_by,
+        "numbers": {k.removeprefix("eval_"): v for k, v in best.items() if k.startswith("eval_")},
+        "protocol": loop.protocol,
+    }
+
+
+def _versions() -> dict[str, str]:
+    from subquad import __version__
+
+    return {
+        "subquad": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,102 @@
+"""The run folder: run.json (facts, with the format version), config.yaml, weights, a model card.
+
+config.json model.safetensors tokenizer*.json   best weights, as transformers reads them
+config.yaml                                     what was asked for: --config reads it again
+run.json                                        task, data, numbers with their protocol, command
+metrics.jsonl events/ README.md                 the course of training; the model card
+checkpoint-STEP/                                the newest state of training, for --resume
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from subquad.train.atomic import write_text
+
+__all__ = ["FORMAT", "read_facts", "write_card", "write_facts"]
+
+#: version of run.json and of what stands beside it
+FORMAT = 1
+
+
+def write_facts(folder: Path, facts: dict[str, Any]) -> None:
+    """Write run.json."""
+    text = json.dumps({"format_version": FORMAT, **facts}, indent=2, ensure_ascii=False)
+    write_text(folder / "run.json", text + "\n")
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What run.json says. ValueError if this is not a run folder, or one of another version."""
+    if not folder.is_dir():
+        raise ValueError(f"there is no run folder {folder}")
+    path = folder / "run.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} is not a run folder: it has no run.json")
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        version = facts.pop("format_version")
+        _ = facts["task"], facts["arch"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from None
+    if version != FORMAT:
+        raise ValueError(
+            f"{folder} is of format version {version}; this version of subquad reads {FORMAT}"
+        )
+    return facts
+
+
+def write_card(folder: Path, facts: dict[str, Any]) -> None:
+    """Write README.md, with the front matter that model hubs read."""
+    model = "\n".join(f"| {name} | {value} |" for name, value in facts["model"].items())
+    numbers = "\n".join(
+        f"| {name.replace('_', ' ')} | {value:,.4f} |"
+        if isinstance(value, float)
+        else f"| {name.replace('_', ' ')} | {value:,} |"
+        for name, value in facts.get("numbers", {}).items()
+    )
+    text = _CARD.format(
+        arch=facts["arch"],
+        task=facts["task"],
+        parameters=facts["parameters"],
+        data=facts["data"]["source"],
+        steps=facts.get("steps", 0),
+        tokens=facts.get("tokens", 0),
+        seconds=facts.get("seconds", 0.0),
+        protocol=facts.get("protocol", "not evaluated"),
+        command=facts["command"],
+        model=model,
+        numbers=numbers,
+        versions=", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
+    )
+    write_text(folder / "README.md", text)
+
+
+_CARD = """---
+library_name: subquad
+tags: [subquad, {arch}, {task}]
+---
+# {arch}, {task}
+
+{parameters:,} parameters, trained on {data}: {steps:,} steps, {tokens:,} tokens, {seconds:,.0f} s.
+
+| validation | |
+|---|---|
+{numbers}
+
+Measured so: {protocol}.
+
+| model | |
+|---|---|
+{model}
+
+Made by
+
+    {command}
+
+with {versions}. Use it from Python:
+
+    import subquad as sq
+    run = sq.load("this folder")
+
+or through transformers, after `import subquad.hf`, with `from_pretrained`.
+"""

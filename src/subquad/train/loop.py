@@ -1,0 +1,239 @@
+"""The loop: transformers' Trainer with the task's loss and metric, and checkpoints written whole.
+
+A run folder holds the best weights at its top and the newest checkpoint (weights, optimizer,
+schedule, random states, data position) in checkpoint-STEP.
+"""
+
+import json
+import os
+import re
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, get_scheduler
+
+from subquad.nn.mixer import after_step, penalty
+from subquad.tasks.task import Share, Task
+from subquad.train.atomic import finish_folder, reporting, write_files
+from subquad.train.config import TrainConfig
+from subquad.train.pace import Pace
+from subquad.train.records import Metrics, Progress, events
+
+__all__ = ["Loop", "newest_checkpoint"]
+
+_TICKS = 100_000  # the grain of a schedule that follows the clock
+
+
+class Loop(Trainer):
+    """Trains a model for a task into a run folder."""
+
+    def __init__(
+        self,
+        task: Task,
+        model: nn.Module,
+        config: TrainConfig,
+        folder: Path,
+        callbacks: tuple[TrainerCallback, ...] = (),
+    ) -> None:
+        self.task, self.config, self.folder = task, config, folder
+        self.pace = Pace(config)
+        self.protocol = ""
+        args = arguments(task, config, folder)
+        items = config.batch * config.accumulate * args.world_size
+        tokens = items * task.tokens_per_item
+        self.progress = Progress(self.pace, tokens, task.metric)
+        super().__init__(
+            model,
+            args,
+            train_dataset=task.train_set(config.limit * items, config.seed),
+            callbacks=[
+                _AfterStep(),
+                self.pace,
+                Metrics(folder / "metrics.jsonl", self.pace, tokens),
+                self.progress,
+                *callbacks,
+            ],
+        )
+        self.remove_callback(PrinterCallback)
+        if args.process_index == 0:
+            self.add_callback(events(folder / "events"))
+        # the loss is a mean over a batch, and all batches are alike
+        self.model_accepts_loss_kwargs, self.loss_is_scaled_for_ga = False, False
+
+    # --- what a step computes -----------------------------------------------------------------
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+        # items are random by themselves: in plain order a resumed run finds its place
+        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        loss = self.task.loss(model, inputs, self.config.label_smoothing) + penalty(self.model)
+        return (loss, {}) if return_outputs else loss
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.config.minutes is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        # the same schedule over ticks; the clock says how many have passed
+        optimizer = optimizer or self.optimizer
+        over_ticks = get_scheduler(
+            self.args.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=self.args.get_warmup_steps(_TICKS),
+            num_training_steps=_TICKS,
+        )
+        by_clock = partial(_at_clock, over_ticks.lr_lambdas[0], self.pace)
+        self.lr_scheduler = LambdaLR(optimizer, by_clock)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    # --- evaluation ---------------------------------------------------------------------------
+
+    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict:
+        share = Share(self.args.process_index, self.args.world_size, self._total)
+        with self.accelerator.autocast():
+            result = self.task.validate(self.model, share)
+        self.protocol = result.protocol
+        metrics = {f"{metric_key_prefix}_{k}": v for k, v in result.numbers.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def _total(self, part: Tensor) -> Tensor:
+        if self.args.world_size > 1:
+            part = part.to(self.args.device)
+            distributed.all_reduce(part)
+        return part
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        best = super()._determine_best_metric(metrics, trial)
+        if best:
+            self.state.best_global_step = self.state.global_step
+            if self.args.should_save:
+                self.save_best()
+        return best
+
+    def save_best(self) -> None:
+        """Write the weights as they are now to the top of the run folder."""
+        with write_files(self.folder, "best weights") as part:
+            self.model.save_pretrained(part)
+
+    # --- checkpoints --------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        name = f"checkpoint-{self.state.global_step}"
+        staging = Path(self._get_output_dir(trial))
+        with reporting(name, self.folder):
+            try:
+                if self.args.should_save:
+                    shutil.rmtree(staging, ignore_errors=True)
+                    staging.mkdir()
+                self._wait()
+                super()._save_checkpoint(model, trial)
+                self._wait()
+                if self.args.should_save:
+                    finish_folder(staging / name, self.folder / name)
+                    _remove_older(self.folder, self.state.global_step)
+            finally:
+                if self.args.should_save:
+                    shutil.rmtree(staging, ignore_errors=True)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self.folder / ".checkpoint.part")
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        # the Trainer's own adds its arguments as a pickle
+        if self.args.should_save and output_dir is not None:
+            self.model.save_pretrained(output_dir, state_dict=state_dict)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if self.args.should_save:
+            text = json.dumps({"elapsed": self.pace.elapsed})
+            (Path(output_dir) / "clock.json").write_text(text)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            clock = json.loads((Path(checkpoint) / "clock.json").read_text())
+            self.pace.elapsed_before = clock["elapsed"]
+        super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _wait(self) -> None:
+        if self.args.world_size > 1:
+            distributed.barrier()
+
+    def close(self) -> None:
+        """Give signals and the terminal back, also after an error."""
+        self.pace.release()
+        self.progress.close()
+
+
+class _AfterStep(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        after_step(model, state.global_step)
+
+
+def arguments(task: Task, config: TrainConfig, folder: Path) -> TrainingArguments:
+    """Our fields in transformers' words."""
+    cpu = not torch.cuda.is_available()
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=config.limit,
+        per_device_train_batch_size=config.batch,
+        gradient_accumulation_steps=config.accumulate,
+        learning_rate=config.lr,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=config.warmup,
+        weight_decay=config.weight_decay,
+        adam_beta2=config.beta2,
+        max_grad_norm=config.clip,
+        bf16=config.bf16,
+        activation_checkpointing=config.recompute,
+        metric_for_best_model=task.metric,
+        greater_is_better=task.greater_is_better,
+        logging_steps=config.log_every,
+        logging_nan_inf_filter=False,
+        seed=config.seed,
+        eval_strategy="no",  # Pace decides
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        use_cpu=cpu,
+        # naming a backend asks for processes, also where torchrun has not started any
+        ddp_backend="gloo" if cpu and int(os.environ.get("WORLD_SIZE", 1)) > 1 else None,
+    )
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the most steps, or None."""
+    found = _checkpoints(folder)
+    return max(found, key=found.__getitem__) if found else None
+
+
+def _checkpoints(folder: Path) -> dict[Path, int]:
+    names = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in folder.glob("*")}
+    return {path: int(name[1]) for path, name in names.items() if name}
+
+
+def _remove_older(folder: Path, step: int) -> None:
+    for path, at in _checkpoints(folder).items():
+        if at != step:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _at_clock(schedule: Any, pace: Pace, step: int) -> float:
+    return schedule(int(min(pace.fraction, 1.0) * _TICKS))

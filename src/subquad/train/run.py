@@ -1,0 +1,66 @@
+"""Run: what `subquad.load` gives back for a run folder."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from subquad.tasks import find_task
+from subquad.tasks.task import Task
+from subquad.train.folder import read_facts
+
+__all__ = ["Run", "load"]
+
+
+class Run:
+    """A trained model with its task. `facts` is what run.json says; `model` is a
+    transformers model, in eval mode.
+    """
+
+    def __init__(self, folder: Path, model: Any, task: Task, facts: dict[str, Any]) -> None:
+        self.folder, self.model, self.task, self.facts = folder, model, task, facts
+
+    def __repr__(self) -> str:
+        return f"Run({self.folder}: {self.facts['arch']}, {self.facts['task']})"
+
+    def _use(self, verb: str) -> Any:
+        method = getattr(self.task, verb, None)
+        if method is None:
+            raise ValueError(f"a model of the task {self.task.name} cannot {verb}")
+        return method
+
+    def generate(self, prompt: str | bytes = "", **how: Any) -> str:
+        """Continue the prompt: max_new_tokens=200, temperature=1.0, top_p=1.0, seed=None."""
+        return self._use("generate")(self.model, prompt, **how)
+
+    def predict(self, inputs: Any, **how: Any) -> Any:
+        """What the task predicts for an input; for `lm` its bits per byte and what may follow."""
+        return self._use("predict")(self.model, inputs, **how)
+
+    def stream(self, items: Iterable[Any]) -> Iterator[Tensor]:
+        """One in, one out, at once, in bounded memory; for `lm` log-probabilities (V,)."""
+        return self._use("stream")(self.model, items)
+
+
+def load(folder: str | Path) -> Run:
+    """The run in a folder. ValueError if it is none, damaged, or of another format version."""
+    folder = Path(folder)
+    facts = read_facts(folder)
+    kind = find_task(facts["task"])
+    if not (folder / "model.safetensors").is_file():
+        raise ValueError(f"{folder} holds no weights yet: no report was reached in training")
+    try:
+        task = kind.load(folder, facts["task_facts"])
+        model, seen = kind.model_class.from_pretrained(
+            folder, output_loading_info=True, local_files_only=True
+        )
+    except Exception as error:  # whatever readers of JSON, safetensors or tokenizers make of damage
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{folder} is damaged: {type(error).__name__}: {reason}") from error
+    # the tied head is not written, so it is not missing
+    wrong = {k: sorted(map(str, seen[k])) for k in ("missing_keys", "unexpected_keys") if seen[k]}
+    if wrong:
+        what = "; ".join(f"{k.replace('_', ' ')} {', '.join(v[:3])}" for k, v in wrong.items())
+        raise ValueError(f"{folder} is damaged: its weights do not fit its config: {what}")
+    return Run(folder, model.eval(), task, facts)
