@@ -8,19 +8,15 @@ The pattern is taken apart into disjoint parts, each is given to the engine that
 Axes: B batch, N queries, M keys, H heads, G key heads, D head width.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from subquad.ops.lowering import split_heads, without
-from subquad.ops.partial import Distance, Partial, Scoring, Where, merge
+from subquad.ops.partial import Distance, Scoring, Where, merge
 from subquad.ops.pattern import Coords, Pattern
-from subquad.ops.plan import plan
+from subquad.ops.plan import Engine, plan
 
 __all__ = ["Engine", "attend"]
-
-Engine = Callable[[Tensor, Tensor, Tensor, Pattern, Where, Scoring], Partial]
 
 
 def attend(
@@ -90,7 +86,8 @@ def _run(
     if engine is not None:
         return engine(q, k, v, pattern, where, scoring).out
     parts = plan(q, k, pattern, where, scoring)
-    return merge([run(q, k, v, part, where, scoring) for run, part in parts]).out.to(v.dtype)
+    done = [part.engine(q, k, v, part.pattern, where, scoring) for part in parts]
+    return merge(done).out.to(v.dtype)
 
 
 def _plain(q: Tensor, k: Tensor) -> tuple[Coords, Coords]:

@@ -34,5 +34,5 @@ def band(
     """
     behind, ahead, step, rest = lower(pattern)
     reach = FAR if behind is None else behind, FAR if ahead is None else ahead
-    text = "" if rest is None else str(rest)
+    text = "" if rest is None else rest.text()
     return _band(q, k, v, text, where, scoring, numbers=(*reach, step))

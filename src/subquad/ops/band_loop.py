@@ -12,8 +12,8 @@ from torch import Tensor
 from subquad.ops.calls import Call, continuous
 from subquad.ops.fold import Fold
 from subquad.ops.partial import EMPTY, factors
-from subquad.ops.pattern import Coords, Pattern
-from subquad.ops.patterns import Window
+from subquad.ops.pattern import Coords, Minus, Pattern
+from subquad.ops.patterns import Full, Window
 from subquad.ops.pieces import Piece, loose_pieces, pieces
 from subquad.ops.tiles import Tile, TileGrads, diagonals, skew, tile_backward, tile_forward
 
@@ -41,7 +41,9 @@ class Loop(Call):
                 "the band engine scores distances only where positions run on by one and queries "
                 "stand at the last keys; use the dense engine"
             )
-        inside = Window(self.behind, self.ahead, self.step)
+        inside: Pattern = Minus(Full(), Full())
+        if self.behind >= -self.ahead:
+            inside = Window(self.behind, self.ahead, self.step)
         self.test = inside if self.test is None else inside & self.test
 
     @property

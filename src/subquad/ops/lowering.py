@@ -1,6 +1,7 @@
 """What engines need to know of a pattern, and the way back from its text.
 
 lower(p)                the band of distances around p, and what is left to test inside it
+distances(p, limit)     the few distances that hold p, if they are few
 terms(p)                disjoint patterns whose union is p, none of them an Or
 split_heads(p, H)       [(first head, last head + 1, pattern without PerHead)]
 without(p, ...)         p for tokens that carry no labels or no marks
@@ -11,11 +12,13 @@ import ast
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
+import torch
+
 from subquad.ops import patterns
-from subquad.ops.pattern import And, Minus, Or, Pattern, PerHead, least
+from subquad.ops.pattern import And, Coords, Minus, Or, Pattern, PerHead, least
 from subquad.ops.patterns import Causal, Full, Marked, SameLabel, Strided, Window
 
-__all__ = ["Band", "lower", "parse", "split_heads", "terms", "without"]
+__all__ = ["Band", "candidates", "distances", "lower", "parse", "split_heads", "terms", "without"]
 
 
 class Band(NamedTuple):
@@ -61,6 +64,29 @@ def terms(p: Pattern) -> list[Pattern]:
     if isinstance(p, Minus):
         return [Minus(t, p.b) for t in terms(p.a)]
     return [p]
+
+
+def distances(p: Pattern, limit: int) -> tuple[int, ...] | None:
+    """A few distances that hold all those of `p` up to `limit` both ways; None if not known few.
+
+    They are all allowed where distance decides; elsewhere `p` must still be tested.
+    """
+    few = candidates(p, limit)
+    if few is None or not p.by_distance:
+        return few
+    allowed = p.allowed(Coords(torch.tensor(few)), Coords(torch.zeros(len(few), dtype=torch.int64)))
+    return tuple(d for d, yes in zip(few, allowed.tolist(), strict=True) if yes)
+
+
+def candidates(p: Pattern, limit: int) -> tuple[int, ...] | None:
+    """`distances`, and perhaps some that `p` forbids: what can be told without a tensor."""
+    if isinstance(p, And):
+        a, b = candidates(p.a, limit), candidates(p.b, limit)
+        return b if a is None else a if b is None else tuple(d for d in a if d in set(b))
+    if isinstance(p, Or):
+        a, b = candidates(p.a, limit), candidates(p.b, limit)
+        return None if a is None or b is None else tuple(sorted({*a, *b}))
+    return candidates(p.a, limit) if isinstance(p, Minus) else p.offsets(limit)
 
 
 def split_heads(p: Pattern, num_heads: int) -> list[tuple[int, int, Pattern]]:

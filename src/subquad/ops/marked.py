@@ -29,7 +29,7 @@ def marked(
     q (B, H, N, D), k (B, H, M, D), v (B, H, M, Dv) -> out (B, H, N, Dv), lse (B, H, N).
     Whole for patterns that allow no other pairs: conjunctions with `Marked()`.
     """
-    return _marked(q, k, v, str(pattern), where, scoring)
+    return _marked(q, k, v, pattern.text(), where, scoring)
 
 
 def rows(
@@ -45,7 +45,7 @@ def rows(
 
     Shapes as in `marked`; the other rows hold zeros and EMPTY. O(K M) time for K marked queries.
     """
-    return _rows(q, k, v, str(pattern), where, scoring, listed=mark)
+    return _rows(q, k, v, pattern.text(), where, scoring, listed=mark)
 
 
 class _Rows(Call):

@@ -51,6 +51,9 @@ class Coords(NamedTuple):
 class Pattern:
     """Base of all patterns; subclasses are frozen dataclasses of plain numbers and patterns."""
 
+    #: the names of its numbers, as dataclasses set it
+    __match_args__: tuple[str, ...] = ()
+
     def allowed(self, q: Coords, k: Coords) -> Tensor:
         """May query `q` look at key `k`? Coordinates broadcast: (..., N, 1) against (..., 1, M)."""
         raise NotImplementedError(f"{type(self).__name__} must define allowed(q, k)")
@@ -75,6 +78,11 @@ class Pattern:
             return None
         keys = q.unsqueeze(-1) - torch.tensor(distances, device=q.device)
         return keys.masked_fill((keys < 0) | (keys >= total), -1)
+
+    def text(self) -> str:
+        """What `str` prints and `parse` reads, in words that torch.compile can trace."""
+        given = [f"{name}={getattr(self, name)}" for name in self.__match_args__]
+        return f"{type(self).__name__}({', '.join(given)})"
 
     def __and__(self, other: "Pattern") -> "Pattern":
         return And(self, other)
@@ -114,8 +122,10 @@ class And(Pattern):
         at = Coords(torch.tensor(few)), Coords(torch.zeros(len(few), dtype=torch.int64))
         return tuple(d for d, yes in zip(few, other.allowed(*at).tolist(), strict=True) if yes)
 
-    def __repr__(self) -> str:
-        return f"({self.a!r} & {self.b!r})"
+    def text(self) -> str:
+        return f"({self.a.text()} & {self.b.text()})"
+
+    __repr__ = text
 
 
 @dataclass(frozen=True, repr=False)
@@ -140,8 +150,10 @@ class Or(Pattern):
         a, b = self.a.offsets(limit), self.b.offsets(limit)
         return None if a is None or b is None else tuple(sorted(set(a) | set(b)))
 
-    def __repr__(self) -> str:
-        return f"({self.a!r} | {self.b!r})"
+    def text(self) -> str:
+        return f"({self.a.text()} | {self.b.text()})"
+
+    __repr__ = text
 
 
 @dataclass(frozen=True, repr=False)
@@ -165,8 +177,10 @@ class Minus(Pattern):
         a, b = self.a.offsets(limit), self.b.offsets(limit)
         return None if a is None or b is None else tuple(d for d in a if d not in set(b))
 
-    def __repr__(self) -> str:
-        return f"({self.a!r} - {self.b!r})"
+    def text(self) -> str:
+        return f"({self.a.text()} - {self.b.text()})"
+
+    __repr__ = text
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -202,8 +216,10 @@ class PerHead(Pattern):
         behind, ahead = zip(*(p.reach() for _, p in self.groups), strict=True)
         return most(*behind), most(*ahead)
 
-    def __repr__(self) -> str:
-        return "PerHead(" + ", ".join(repr(g) for g in self.groups) + ")"
+    def text(self) -> str:
+        return "PerHead(" + ", ".join([f"({h}, {p.text()})" for h, p in self.groups]) + ")"
+
+    __repr__ = text
 
 
 def _heads(c: Coords, first: int, last: int) -> Coords:

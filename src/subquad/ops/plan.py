@@ -1,35 +1,86 @@
-"""Which engine runs which part of a pattern.
+"""Which engine runs which part of a pattern: the cheapest, by pairs scored for each query.
+
+    band      behind + ahead + 1 pairs in steps of its dilation, at most all
+    shifts    K distances, each worth several pairs of a matrix product
+    marked    a few columns and rows: taken as cheap, for how many is data
+    whole     everything that the union of the parts reaches, in one band
+
+A part costs something to start and to merge, so a union goes in parts only where that saves more.
 
 Axes: N queries, M keys.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import Tensor
 
 from subquad.ops.band import band
 from subquad.ops.dense import dense
-from subquad.ops.lowering import lower, terms
-from subquad.ops.partial import Scoring, Where
-from subquad.ops.pattern import Pattern
-from subquad.ops.patterns import Full
+from subquad.ops.lowering import candidates, lower, terms
+from subquad.ops.marked import marked
+from subquad.ops.partial import Partial, Scoring, Where
+from subquad.ops.pattern import And, Minus, Pattern
+from subquad.ops.patterns import Full, Marked
 from subquad.ops.sdpa import is_plainly_causal, sdpa
+from subquad.ops.shifts import shifts
 
-__all__ = ["plan"]
+__all__ = ["Engine", "Part", "plan"]
+
+Engine = Callable[[Tensor, Tensor, Tensor, Pattern, Where, Scoring], Partial]
 
 #: up to this many pairs a mask of N x M costs nothing worth avoiding
 FEW_PAIRS = 1 << 16
+#: pairs of a matrix product that take as long: to start and merge a part, one distance of shifts,
+#: and the marked tokens
+START, SHIFT, MARKS = 64, 16, 64
 
 
-def plan(q: Tensor, k: Tensor, pattern: Pattern, where: Where, scoring: Scoring) -> list:
-    """[(engine, part)]: disjoint parts whose union is `pattern`."""
+class Part(NamedTuple):
+    """An engine, what it runs, and the pairs per query that this is worth."""
+
+    engine: Engine
+    pattern: Pattern
+    cost: float = 0.0
+
+
+def plan(q: Tensor, k: Tensor, pattern: Pattern, where: Where, scoring: Scoring) -> list[Part]:
+    """Disjoint parts whose union is `pattern`, each with its engine."""
     n, m = q.shape[2], k.shape[2]
     bare = scoring.distance is None and scoring.dropout == 0
-    if bare and (
-        n * m <= FEW_PAIRS or isinstance(pattern, Full) or is_plainly_causal(pattern, where)
-    ):
-        return [(sdpa, pattern)]
-    if n * m <= FEW_PAIRS:
-        return [(dense, pattern)]
-    parts = terms(pattern)
-    if all(None not in lower(p)[:2] for p in parts):
-        return [(band, p) for p in parts]
-    return [(band, pattern)]
+    small = n * m <= FEW_PAIRS
+    if bare and (small or isinstance(pattern, Full) or is_plainly_causal(pattern, where)):
+        return [Part(sdpa, pattern)]
+    if small:
+        return [Part(dense, pattern)]
+    parts = [_cheapest(p, m) for p in terms(pattern)]
+    whole = _in_band(pattern, m)
+    return parts if sum(p.cost + START for p in parts) < whole.cost + START else [whole]
+
+
+def _cheapest(p: Pattern, m: int) -> Part:
+    if _needs_mark(p):
+        return Part(marked, p, MARKS)
+    best = _in_band(p, m)
+    # lengths in steps of four times: one graph then serves many of them
+    limit = 256
+    while limit < m:
+        limit *= 4
+    few = candidates(p, limit)
+    if few is not None and SHIFT * len(few) < best.cost:
+        return Part(shifts, p, SHIFT * len(few))
+    return best
+
+
+def _in_band(p: Pattern, m: int) -> Part:
+    behind, ahead, step, _ = lower(p)
+    longest = m // step + 1
+    sides = [longest if side is None else min(side, longest) for side in (behind, ahead)]
+    return Part(band, p, min(longest, max(0, sum(sides) + 1)))
+
+
+def _needs_mark(p: Pattern) -> bool:
+    """Does every pair of `p`, which holds no Or, hold a marked token?"""
+    if isinstance(p, And):
+        return _needs_mark(p.a) or _needs_mark(p.b)
+    return _needs_mark(p.a) if isinstance(p, Minus) else isinstance(p, Marked)
