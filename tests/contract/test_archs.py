@@ -121,6 +121,19 @@ def test_every_parameter_learns(arch, causal):
     assert all(n.endswith("key.bias") for n in still), still
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("arch", ARCHS)
+def test_gradients_with_forgotten_activations(arch, causal):
+    m, ids = model(arch, causal=causal).train(), tokens(2, 50)
+    found = []
+    for forget in (False, True):
+        m.backbone.gradient_checkpointing = forget
+        m.zero_grad()
+        m(ids)[0].square().mean().backward()
+        found.append([p.grad.clone() for p in m.parameters() if p.grad is not None])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("arch", ARCHS)
 def test_config_round_trip(arch):
     for preset in sq.ARCHS[arch].PRESETS.values():

@@ -29,13 +29,10 @@ def test_forward_is_weights_times_values(name, length, marks):
         found.append(
             [y, *torch.autograd.grad((y * grad).sum(), [x, *m.parameters()], allow_unused=True)]
         )
-    for fast, slow in zip(*found, strict=True):
-        fast, slow = (
-            torch.zeros((), dtype=torch.float64) if t is None else t for t in (fast, slow)
-        )
-        torch.testing.assert_close(
-            fast.expand_as(slow), slow.expand_as(fast), rtol=1e-10, atol=1e-10
-        )
+    none = torch.zeros((), dtype=torch.float64)
+    for pair in zip(*found, strict=True):
+        fast, slow = torch.broadcast_tensors(*(none if t is None else t for t in pair))
+        torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", MIXERS)
