@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from subquad.archs import ARCHS, configure
-from subquad.archs.parts import choose
+from subquad.nn.choices import choose
 from subquad.nn.heads import TokenHead
 from subquad.nn.init import initialise
 from subquad.nn.position import Learned, Sinusoidal

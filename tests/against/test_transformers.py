@@ -136,8 +136,9 @@ def test_longformer_attention(window, marks):
         is_index_global_attn=their_mask > 0,
         is_global_attn=bool(marks),
     )[0]
-    # their masks are -10,000, not infinite, and their padded rows differ; real rows agree
-    torch.testing.assert_close(found[0][valid], wanted[valid], rtol=1e-9, atol=1e-9)
+    # their softmax is float32 whatever the weights are; their padded rows hold something else
+    few = 8 * torch.finfo(torch.float32).eps
+    torch.testing.assert_close(found[0][valid], wanted[valid], rtol=few, atol=few)
 
 
 def tiny_fields(**fields):

@@ -9,7 +9,7 @@ from types import MappingProxyType, ModuleType
 from typing import Any
 
 from subquad.archs import hybrid, linear_transformer, local, longformer, performer, transformer
-from subquad.archs.parts import choose
+from subquad.nn.choices import choose
 
 __all__ = ["ARCHS", "configure"]
 

@@ -10,8 +10,8 @@ Ours differs: the kinds are a list in the configuration, and any mixture keeps e
 
 from dataclasses import dataclass
 
-from subquad.archs.parts import choose, position, stack
 from subquad.nn.attention import Attention, divide
+from subquad.nn.choices import choose, position, stack
 from subquad.nn.features import EluFeatures, PositiveRandomFeatures
 from subquad.nn.kernel import KernelAttention
 from subquad.nn.mixer import Mixer

@@ -8,8 +8,8 @@ Ours differs: sums are float32 or wider in any dtype; positions are rotary.
 
 from dataclasses import dataclass
 
-from subquad.archs.parts import position, stack
 from subquad.nn.attention import divide
+from subquad.nn.choices import position, stack
 from subquad.nn.features import EluFeatures
 from subquad.nn.kernel import KernelAttention
 from subquad.nn.stacks import Stack

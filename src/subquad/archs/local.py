@@ -9,8 +9,8 @@ Ours differs: any length, no padding to a multiple of the window.
 
 from dataclasses import dataclass
 
-from subquad.archs.parts import position, stack
 from subquad.nn.attention import Attention, divide
+from subquad.nn.choices import position, stack
 from subquad.nn.stacks import Stack
 from subquad.ops.patterns import Window
 

@@ -11,8 +11,8 @@ both directions; the causal form shares one set of projections; positions are ro
 
 from dataclasses import dataclass
 
-from subquad.archs.parts import position, stack
 from subquad.nn.attention import Attention, divide
+from subquad.nn.choices import position, stack
 from subquad.nn.marked import MarkedAttention
 from subquad.nn.mixer import Mixer
 from subquad.nn.stacks import Stack

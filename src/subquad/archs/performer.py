@@ -9,9 +9,9 @@ in the features; features are redrawn by the training loop, never inside forward
 
 from dataclasses import dataclass
 
-from subquad.archs.parts import choose, position, stack
 from subquad.nn import features
 from subquad.nn.attention import divide
+from subquad.nn.choices import choose, position, stack
 from subquad.nn.kernel import KernelAttention
 from subquad.nn.stacks import Stack
 

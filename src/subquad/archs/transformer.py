@@ -9,8 +9,8 @@ settings of the same parts.
 
 from dataclasses import dataclass
 
-from subquad.archs.parts import position, stack
 from subquad.nn.attention import Attention, divide
+from subquad.nn.choices import position, stack
 from subquad.nn.stacks import Stack
 from subquad.ops.patterns import Causal, Full
 

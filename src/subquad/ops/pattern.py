@@ -233,10 +233,12 @@ def _same_batch(parts: list[Tensor]) -> list[Tensor]:
 
 
 def least(*values: int | None) -> int | None:
+    """The smallest of some reaches, None being unbounded."""
     known = [v for v in values if v is not None]
     return min(known) if known else None
 
 
 def most(*values: int | None) -> int | None:
+    """The largest of some reaches, None being unbounded."""
     known = [v for v in values if v is not None]
     return max(known) if len(known) == len(values) else None
