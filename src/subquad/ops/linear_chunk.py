@@ -81,7 +81,7 @@ def spans(length: int, chunk: int) -> list[tuple[int, int]]:
 class Scratch:
     """Buffers of one block, kept by name and shape: fresh memory costs more than the sums."""
 
-    def __init__(self, lanes: tuple[int, int], dtype: torch.dtype, device: torch.device):
+    def __init__(self, lanes: torch.Size, dtype: torch.dtype, device: torch.device):
         self.lanes, self.count = lanes, math.prod(lanes)
         self.dtype, self.device = dtype, device
         self.kept: dict[tuple, Tensor] = {}
@@ -121,7 +121,9 @@ class Lift:
 
     def __init__(self, projection: Tensor | None, kind: str, scale: float, dtype: torch.dtype):
         self.kind, self.scale, self.dtype = kind, scale, dtype
-        self.rows = self.columns = self.gradient = None
+        self.rows: Tensor | None = None
+        self.columns: Tensor | None = None
+        self.gradient: Tensor | None = None
         if projection is not None:
             self.rows = projection.to(dtype) * math.sqrt(scale)
             base = 1 / math.log(2) if kind == "exp" else 1.0
@@ -129,10 +131,11 @@ class Lift:
 
     def count(self, depth: int) -> int:
         """Return F for rows of width D."""
-        return depth if self.rows is None else self.rows.shape[0]
+        return feature_count(depth, self.rows)
 
     def want_projection(self) -> None:
         """Start to sum the gradient of the projection."""
+        assert self.rows is not None, "a kind without projection has no gradient of one"
         self.gradient = torch.zeros_like(self.rows)
 
     def features(self, x: Tensor, phi: Tensor) -> Tensor | None:

@@ -32,8 +32,8 @@ class Block:
         self.lift, self.spans = lift, spans(q.shape[3], CHUNK)
         self.scratch = Scratch(k.shape[:2], lift.dtype, q.device)
         self.widths = (q.shape[2], q.shape[4], v.shape[3], lift.count(q.shape[4]))
-        known = [None] * len(self.spans) if valid is None else valid.split(CHUNK, 1)
-        self.inputs = list(zip(*(t.split(CHUNK, -2) for t in (q, k, v)), known, strict=True))
+        self.inputs = list(zip(*(t.split(CHUNK, -2) for t in (q, k, v)), strict=True))
+        self.valid = None if valid is None else valid.split(CHUNK, 1)
         self.kept: dict[int, Tiles] = {}
 
     def chunk(self, i: int) -> Tiles:
@@ -43,7 +43,8 @@ class Block:
             like = self.scratch.new("like", 0)
             self.kept[b - a] = Tiles(b - a, self.scratch.lanes, self.widths, like)
         tiles = self.kept[b - a]
-        tiles.load(*self.inputs[i], self.lift)
+        q, k, v = self.inputs[i]
+        tiles.load(q, k, v, None if self.valid is None else self.valid[i], self.lift)
         return tiles
 
     def state(self, name: str, kv: Tensor) -> Tensor:

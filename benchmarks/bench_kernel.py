@@ -1,0 +1,204 @@
+"""Measures causal kernel attention: speed against its peers, growth with length, memory.
+
+    python benchmarks/bench_kernel.py --out benchmarks/results/kernel.json
+
+B = 1, H = 8, D = 64, F = 256, float32, two threads unless told otherwise. Parties run interleaved
+and the medians are compared, because a shared machine is not equally fast from second to second.
+Useful work is 2 N H (2 D F + 2 F (D + 1) + 32 (F + D + 1)): features, state, and a triangle of 64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as nnf
+
+from subquad.nn.features import PositiveRandomFeatures
+from subquad.ops.linear import kernel_attention
+
+B, H, D, F = 1, 8, 64, 256
+MATMUL = 4096
+
+
+def tensors(n: int) -> list[torch.Tensor]:
+    """q, k, v and a gradient of the output."""
+    return [torch.randn(B, H, n, D) for _ in range(4)]
+
+
+def party(attend: Callable[..., torch.Tensor], n: int, backward: bool) -> Callable[[], object]:
+    """One run of a party: forward without gradients, or forward and backward."""
+    *inputs, gradient = tensors(n)
+    if not backward:
+
+        def forward() -> None:
+            with torch.no_grad():
+                attend(*inputs)
+
+        return forward
+    leaves = [t.requires_grad_() for t in inputs]
+    return lambda: torch.autograd.grad(attend(*leaves), leaves, gradient)
+
+
+def ours() -> Callable[..., torch.Tensor]:
+    features = PositiveRandomFeatures(D, F)
+    return lambda q, k, v: kernel_attention(q, k, v, features)[0]
+
+
+def exact(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return nnf.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def performer() -> Callable[..., torch.Tensor]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from performer_pytorch import FastAttention
+    return FastAttention(D, F, causal=True)
+
+
+def matmul() -> Callable[[], object]:
+    a, b = torch.randn(2, MATMUL, MATMUL)
+    out = torch.empty_like(a)
+    return lambda: torch.mm(a, b, out=out)
+
+
+def interleaved(parties: dict[str, Callable], reps: dict[str, int]) -> dict[str, float]:
+    """Median seconds of each party; round r runs every party that has r repetitions."""
+    for name, run in parties.items():
+        if reps[name] > 3:
+            run()
+    times: dict[str, list[float]] = {name: [] for name in parties}
+    for r in range(max(reps.values())):
+        for name, run in parties.items():
+            if r < reps[name]:
+                start = time.perf_counter()
+                run()
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def useful(n: int) -> int:
+    return 2 * n * H * (2 * D * F + 2 * F * (D + 1) + 32 * (F + D + 1))
+
+
+def against_peers(n: int, reps: int, slow: int) -> dict:
+    """Speed at one length next to torch's exact attention, performer-pytorch and a product."""
+    parties, counts = {"matmul": matmul()}, {"matmul": reps}
+    peers = {"ours": (ours(), reps), "exact": (exact, reps)}
+    if slow:
+        peers["performer-pytorch"] = (performer(), slow)
+    for name, (attend, count) in peers.items():
+        for mode in ("forward", "forward+backward"):
+            parties[f"{name} {mode}"] = party(attend, n, mode != "forward")
+            counts[f"{name} {mode}"] = count
+    seconds = interleaved(parties, counts)
+    rate = 2 * MATMUL**3 / seconds["matmul"]
+    result = {"n": n, "seconds": seconds, "matmul_gflops": rate / 1e9}
+    result["share_of_matmul_rate"] = useful(n) / seconds["ours forward"] / rate
+    for name in peers:
+        for mode in ("forward", "forward+backward"):
+            if name != "ours":
+                result[f"times faster than {name}, {mode}"] = (
+                    seconds[f"{name} {mode}"] / seconds[f"ours {mode}"]
+                )
+    return result
+
+
+def growth(lengths: list[int], reps: int) -> dict:
+    """How forward time grows when the length doubles."""
+    attend = ours()
+    parties = {str(n): party(attend, n, False) for n in lengths}
+    seconds = interleaved(parties, dict.fromkeys(parties, reps))
+    ratios = {
+        f"{a} -> {b}": seconds[str(b)] / seconds[str(a)] for a, b in itertools.pairwise(lengths)
+    }
+    return {"seconds": seconds, "ratios": ratios}
+
+
+def memory_of(n: int, backward: bool) -> dict:
+    """Peak resident memory of one call beyond inputs and results, in this very process."""
+    attend = ours()
+    party(attend, 300, backward)()  # thread pools and first imports
+    run = party(attend, n, backward)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = _status("VmRSS")
+    run()
+    results = (4 if backward else 1) * B * H * n * D * 4
+    extra = _status("VmHWM") - before - results
+    return {"n": n, "backward": backward, "extra_mb": extra / 2**20}
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def memory(n: int) -> list[dict]:
+    """`memory_of` in fresh processes."""
+    command = [sys.executable, __file__, "--memory-of", str(n)]
+    runs = [command, [*command, "--backward"]]
+    return [json.loads(subprocess.check_output(run, text=True)) for run in runs]
+
+
+def machine() -> dict:
+    names = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": len(names),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="where the JSON goes; default: standard output")
+    parser.add_argument("--reps", type=int, default=15)
+    parser.add_argument("--slow-reps", type=int, default=2, help="of performer-pytorch; 0: none")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--backward", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    if args.memory_of:
+        print(json.dumps(memory_of(args.memory_of, args.backward)))
+        return
+    report = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python", "benchmarks/bench_kernel.py", *sys.argv[1:]]),
+        "machine": machine(),
+        "sizes": {"B": B, "H": H, "D": D, "F": F, "dtype": "float32"},
+        "memory": memory(65_536),
+        "growth": growth([16_384, 32_768, 65_536, 131_072], max(3, args.reps // 3)),
+        "crossover": [against_peers(n, args.reps, 0) for n in (1024, 2048, 3072, 8192)],
+        "peers": against_peers(4096, args.reps, args.slow_reps),
+    }
+    text = json.dumps(report, indent=2)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
