@@ -37,7 +37,7 @@ class Parser(ArgumentParser):
         lines = [line.strip() for line in message.strip().splitlines()]
         text = " ".join(line for line in lines if line)
         unknown = re.search(r"[Uu]nrecognized arguments?:? *--([\w.\-]+)", text) or re.search(
-            r"[Kk]ey ['\"]?([\w.]+)['\"]? is not expected", text
+            r"(?:[Kk]ey|Option) ['\"]?([\w.]+)['\"]? is not (?:expected|accepted)", text
         )
         if unknown is None:
             return text

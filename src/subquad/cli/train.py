@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from subquad.archs import ARCHS
-from subquad.archs.parts import choose
 from subquad.cli.parser import Parser, add_fields, fields_of
+from subquad.nn.choices import choose
 from subquad.tasks import TASKS, find_task
 from subquad.train.config import TrainConfig
 
@@ -18,6 +18,7 @@ _SHORT = {"--arch": "--arch.name", "--preset": "--arch.preset"}
 
 def run(argv: list[str]) -> int:
     """Train, and say where the run folder is."""
+    asked = shlex.join(["subquad", "train", *argv])
     task, argv = _task(argv)
     argv = [_long(word) for word in argv]
     kind = find_task(task)
@@ -41,7 +42,7 @@ def run(argv: list[str]) -> int:
         config,
         folder,
         data=given.data,
-        command=shlex.join(["subquad", "train", task, *argv]),
+        command=asked,
         config_text=_yaml(parser, given),
         resume=given.resume,
     )

@@ -21,7 +21,7 @@ _OPENERS: dict[str, Callable] = {".xz": lzma.open, ".gz": gzip.open}
 _PIECE = 1 << 20
 # in the standard library's folder, but not written as part of it, or tests of it
 _NOT_STDLIB = {"site-packages", "dist-packages", "test", "tests", "idle_test", "ensurepip"}
-_VERSION = 1  # of what is kept in the cache
+_VERSION = 2  # of what is kept in the cache
 
 
 @dataclass(frozen=True)

@@ -67,14 +67,15 @@ class Text:
         if part not in PARTS:
             raise ValueError(f"there is no part {part!r}; parts are all, {', '.join(PARTS)}")
         number = PARTS.index(part)
-        key = f"{self.key}-{part}"
+        key, source = f"{self.key}-{part}", f"the {part} part of {self.source}"
         if self.part is not None:
             chosen = self.part == number
-            return replace(self, start=self.start[chosen], end=self.end[chosen], part=None, key=key)
+            start, end = self.start[chosen], self.end[chosen]
+            return replace(self, start=start, end=end, part=None, source=source, key=key)
         length = self.end - self.start
         cuts = [length * 0, length * 90 // 100, length * 95 // 100, length]
         start, end = (self._character(self.start + cuts[number + i]) for i in (0, 1))
-        return replace(self, start=start, end=end, key=key)
+        return replace(self, start=start, end=end, source=source, key=key)
 
     def head(self, limit: int) -> "Text":
         """The first `limit` bytes: whole documents, the last one cut."""
@@ -127,7 +128,7 @@ def _unpack(found: sources.Found, folder: Path) -> None:
     np.save(folder / "index.npy", np.stack([start, np.asarray(ends), part], 1)[kept])
     says = found.says
     if len(names) > 1:
-        says += f", {kept.sum():,} documents"
+        says += f" ({kept.sum():,} documents)"
     if not kept.all():
         says += f" ({(~kept).sum()} outside of train, valid and test left out)"
     (folder / "source.json").write_text(json.dumps({"says": says}))

@@ -7,7 +7,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
-from subquad.archs.parts import choose
+from subquad.nn.choices import choose
 
 __all__ = ["TASKS", "find_task"]
 

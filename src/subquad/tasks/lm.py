@@ -4,7 +4,8 @@ Bits per byte = (sum of -log2 p over all tokens of the text) / (its bytes), what
 so that models over bytes and over subwords compare, with each other and with gzip.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,13 +20,12 @@ from subquad.data.text import Text, open_text
 from subquad.data.vocabulary import Bytes, Subwords, learn, vocabulary
 from subquad.hf import SubquadConfig, SubquadForCausalLM
 from subquad.tasks.sampling import generate, score, stream
-from subquad.tasks.scoring import carried, gzip_bits, windowed
+from subquad.tasks.scoring import Tick, carried, gzip_bits, protocol, windowed
 from subquad.tasks.task import Result, Share, Task
 
 __all__ = ["LanguageModel", "LanguageModelConfig"]
 
-LN2 = 0.6931471805599453
-_EVAL_TOKENS = 8_192  # side by side in evaluation
+_SIDE_BY_SIDE = 8_192  # side by side in evaluation
 
 
 @dataclass(frozen=True)
@@ -171,46 +171,49 @@ class LanguageModel(Task):
 
     def score(
         self,
-        model: nn.Module,
+        model: Any,
         text: Text,
         corpus: Corpus,
         *,
         context: int | None = None,
         stride: int | None = None,
-        carry: bool = False,
+        carry: bool | None = None,
         share: Share | None = None,
-        tick: Callable[[int], None] = lambda scored: None,
+        tick: Tick = lambda scored: None,
     ) -> Result:
-        """Bits per byte of tokenised documents, and how it was measured."""
+        """Bits per byte of tokenised documents, and how it was measured.
+
+        Default: windows as long as in training with half of that as stride; or carried states, for
+        an architecture whose Config says so by `carry`, as one that is trained so does.
+        """
+        if carry is None:
+            trained_so = bool(getattr(model.config.backbone, "carry", False))
+            carry = trained_so and context is None and stride is None
         context = context or self.config.context
         stride = stride or max(1, context // 2)
-        batch = max(1, _EVAL_TOKENS // context)
-        unit = "bytes" if isinstance(self.words, Bytes) else "tokens"
-        was, inner = model.training, model.model
+        if not 0 < stride <= context:
+            raise ValueError(f"stride {stride} does not fit context {context}: 1 to {context}")
+        how: dict[str, Any] = {"batch": max(1, _SIDE_BY_SIDE // context)}
+        how |= {"share": share or Share(), "tick": tick}
+        was = model.training
         model.eval()
         if carry:
-            nats = carried(inner, corpus, context, batch=batch, share=share, tick=tick)
-            how = f"state carried through each document in chunks of {context:,} {unit}"
+            nats = carried(model.model, corpus, context, **how)
         else:
-            nats = windowed(inner, corpus, context, stride, batch=batch, share=share, tick=tick)
-            how = (
-                f"windows of {context:,} {unit}, stride {stride:,}: each scored once with between "
-                f"{context - stride:,} and {context:,} {unit} of past, fewer only at the start"
-            )
+            nats = windowed(model.model, corpus, context, stride, **how)
         model.train(was)
         tokens = int((corpus.end - corpus.start).sum())
         numbers = {
-            "bits_per_byte": nats / LN2 / text.nbytes,
+            "bits_per_byte": nats / math.log(2) / text.nbytes,
             "nats_per_token": nats / tokens,
             "bytes": text.nbytes,
             "tokens": tokens,
         }
+        unit = "bytes" if isinstance(self.words, Bytes) else "tokens"
+        said = protocol(context, None if carry else stride, unit)
         held = "document" if len(text) == 1 else "documents"
-        return Result(
-            numbers,
-            f"{text.nbytes:,} bytes in {len(text):,} {held} of {text.source}; {how}; "
-            "nothing passes between documents, ends of documents are not scored",
-        )
+        what = f"{text.nbytes:,} bytes in {len(text):,} {held} of {text.source}"
+        return Result(numbers, f"{what}; {said}")
 
     # --- use ----------------------------------------------------------------------------------
 

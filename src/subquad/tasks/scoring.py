@@ -21,7 +21,7 @@ from subquad.data.corpus import Corpus
 from subquad.nn.state import select
 from subquad.tasks.task import Share, add
 
-__all__ = ["carried", "gzip_bits", "windowed"]
+__all__ = ["Tick", "carried", "gzip_bits", "protocol", "windowed"]
 
 Tick = Callable[[int], None]
 
@@ -33,16 +33,16 @@ def windowed(
     context: int,
     stride: int,
     *,
-    batch: int = 16,
-    share: Share | None = None,
-    tick: Tick = lambda scored: None,
+    batch: int,
+    share: Share,
+    tick: Tick,
 ) -> float:
     """The nats of all tokens. `model` is a `subquad.Model`; tick(n) is told how many are done."""
     if not 0 < stride <= context:
         raise ValueError(
             f"a stride of {stride} does not fit a context of {context}: 1 to {context}"
         )
-    share, at = share or Share(), next(model.parameters()).device
+    at = next(model.parameters()).device
     nats = 0.0
     windows = enumerate(_batches(_windows(corpus, context, stride), batch))
     for group in (group for number, group in windows if share.mine(number)):
@@ -66,12 +66,12 @@ def carried(
     corpus: Corpus,
     chunk: int,
     *,
-    batch: int = 16,
-    share: Share | None = None,
-    tick: Tick = lambda scored: None,
+    batch: int,
+    share: Share,
+    tick: Tick,
 ) -> float:
     """The nats of all tokens, documents read in chunks with the state carried on."""
-    share, at = share or Share(), next(model.parameters()).device
+    at = next(model.parameters()).device
     # long ones first, so that those read side by side end at about the same time
     documents = sorted(corpus.documents(), key=lambda document: -document[1])
     groups = enumerate(_batches(documents, batch))
@@ -98,6 +98,18 @@ def carried(
                 state = select(state, torch.tensor(left, dtype=torch.int64))
                 group = [group[row] for row in left]
     return add(share, nats)[0]
+
+
+def protocol(context: int, stride: int | None, unit: str) -> str:
+    """How it was measured, in words; stride None means carried."""
+    if stride is None:
+        how = f"state carried through each document in chunks of {context:,} {unit}"
+    else:
+        how = (
+            f"windows of {context:,} {unit}, stride {stride:,}: each scored once with between "
+            f"{context - stride:,} and {context:,} {unit} of past, fewer only at the start"
+        )
+    return f"{how}; nothing passes between documents, ends of documents are not scored"
 
 
 def gzip_bits(pieces: Iterable[bytes]) -> float:

@@ -50,6 +50,7 @@ class Task(ABC):
     #: which number of an evaluation makes a checkpoint the best, and in which direction
     metric: ClassVar[str]
     greater_is_better: ClassVar[bool]
+    config: Any
 
     @abstractmethod
     def prepare(self, data: str | None) -> None:
@@ -62,6 +63,11 @@ class Task(ABC):
     @abstractmethod
     def train_set(self, count: int, seed: int) -> Dataset:
         """`count` items; item i depends on (seed, i) alone."""
+
+    @property
+    @abstractmethod
+    def data_facts(self) -> dict[str, Any]:
+        """What a run remembers of its data: `source` in words, `key` of its content, sizes."""
 
     @property
     @abstractmethod

@@ -1,5 +1,7 @@
 """fit: from a task, an architecture and a configuration to a run folder."""
 
+import json
+import os
 import platform
 from dataclasses import asdict
 from pathlib import Path
@@ -33,11 +35,21 @@ def fit(
 ) -> dict[str, Any]:
     """Train, and return the facts that also stand in run.json.
 
-    ValueError if the folder already holds a run (and not `resume`), or holds none (and `resume`).
+    ValueError if the folder already holds a run (and not `resume`), or holds none (and `resume`),
+    or another one.
     """
-    checkpoint = _place(folder, resume)
+    before = _before(folder, resume)
+    if before is not None:
+        _same(folder, before, task, arch, fields)
+        task = type(task).load(folder, before["task_facts"])
+    checkpoint = newest_checkpoint(folder)
     transformers.utils.logging.disable_progress_bar()  # one for every file that is written
     task.prepare(data)
+    if before is not None and before["data"]["key"] != task.data_facts["key"]:
+        raise ValueError(
+            f"{before['data']['source']} is not what {folder} was begun with: it has moved, or its "
+            "size or time has changed"
+        )
     set_seed(config.seed)
     model = task.build(arch, fields)
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,19 +83,26 @@ def fit(
     return facts
 
 
-def _place(folder: Path, resume: bool) -> Path | None:
-    """The checkpoint to go on from, or None for a folder that is free."""
-    if not resume:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ValueError(
-                f"{folder} is not empty; continue its run with --resume, or choose another --out"
-            )
+def _before(folder: Path, resume: bool) -> dict[str, Any] | None:
+    """The facts of the run to go on with, or None for a folder that is free."""
+    if resume:
+        return read_facts(folder)
+    if int(os.environ.get("RANK", 0)):  # the first process has looked, and may have begun to write
         return None
-    read_facts(folder)
-    checkpoint = newest_checkpoint(folder)
-    if checkpoint is None:
-        raise ValueError(f"{folder} has no checkpoint to resume from")
-    return checkpoint
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"{folder} is not empty; continue its run with --resume, or choose another --out"
+        )
+    return None
+
+
+def _same(folder: Path, before: dict[str, Any], task: Task, arch: str, fields: dict) -> None:
+    """ValueError if something else was trained here before."""
+    now = {"task": task.name, "arch": arch, "model": fields, "task_facts": asdict(task.config)}
+    old = {**before, "task_facts": before["task_facts"]["config"]}
+    for name, value in json.loads(json.dumps(now)).items():
+        if old[name] != value:
+            raise ValueError(f"{folder} was begun with {name} {old[name]}, not {value}")
 
 
 def _outcome(loop: Loop) -> dict[str, Any]:

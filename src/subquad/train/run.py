@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from transformers.utils import logging
 
 from subquad.tasks import find_task
 from subquad.tasks.task import Task
@@ -51,6 +52,7 @@ def load(folder: str | Path) -> Run:
     if not (folder / "model.safetensors").is_file():
         raise ValueError(f"{folder} holds no weights yet: no report was reached in training")
     try:
+        logging.disable_progress_bar()
         task = kind.load(folder, facts["task_facts"])
         model, seen = kind.model_class.from_pretrained(
             folder, output_loading_info=True, local_files_only=True
