@@ -48,8 +48,9 @@ def lower(p: Pattern) -> Band:
             return Band(*both, None if not rest else rest[0] if len(rest) == 1 else p)
     if isinstance(p, Minus):
         a, b = lower(p.a), lower(p.b)
-        if a.dilation == b.dilation and a.rest is None and b.rest is None and _past(a) and _past(b):
-            return Band(a.behind, -b.behind - 1, a.dilation, None) if b.behind is not None else a
+        plain = a.dilation == b.dilation and a.rest is None and b.rest is None
+        if plain and a.ahead == b.ahead == 0 and b.behind is not None:
+            return Band(a.behind, -b.behind - 1, a.dilation, None)
         return a._replace(rest=p)
     return Band(*p.reach(), 1, p)
 
@@ -203,7 +204,3 @@ def _intersect(a: Band, b: Band) -> tuple[int | None, int | None, int] | None:
         y = None if y is None else y * b.dilation // step
         sides.append(least(x, y))
     return sides[0], sides[1], step
-
-
-def _past(band: Band) -> bool:
-    return band.ahead == 0

@@ -24,6 +24,19 @@ __all__ = [
 ]
 
 
+class Leaf(Pattern):
+    """A pattern of plain numbers. Its text is fixed when it is made: under torch.compile numbers
+    may be symbols, and a symbol cannot be printed.
+    """
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_text", super().text())
+
+    def text(self) -> str:
+        """What `str` prints and `parse` reads."""
+        return self.__dict__["_text"]
+
+
 def _at_least(name: str, value: int, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
@@ -39,7 +52,7 @@ def _everywhere(q: Coords, k: Coords, value: bool) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Full(Pattern):
+class Full(Leaf):
     """Every query looks at every key."""
 
     by_distance = True
@@ -49,7 +62,7 @@ class Full(Pattern):
 
 
 @dataclass(frozen=True)
-class Causal(Pattern):
+class Causal(Leaf):
     """A query looks at itself and at everything before it."""
 
     by_distance = True
@@ -62,7 +75,7 @@ class Causal(Pattern):
 
 
 @dataclass(frozen=True)
-class Window(Pattern):
+class Window(Leaf):
     """Keys from `behind` steps before the query to `ahead` steps after it, both included.
 
     A step is `dilation` tokens: `Window(64, 64, 4)` reaches 256 tokens each way and looks at every
@@ -74,6 +87,7 @@ class Window(Pattern):
     dilation: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _at_least("dilation", self.dilation, 1)
         if self.behind < -self.ahead:
             raise ValueError(
@@ -97,12 +111,13 @@ class Window(Pattern):
 
 
 @dataclass(frozen=True)
-class Strided(Pattern):
+class Strided(Leaf):
     """Keys a whole number of strides away, both ways (Sparse Transformer, arXiv 1904.10509)."""
 
     stride: int
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _at_least("stride", self.stride, 1)
 
     by_distance = True
@@ -112,12 +127,13 @@ class Strided(Pattern):
 
 
 @dataclass(frozen=True)
-class Blocks(Pattern):
+class Blocks(Leaf):
     """Keys in the query's own block of `size` tokens (Sparse Transformer, fixed: first half)."""
 
     size: int
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _at_least("size", self.size, 1)
 
     def allowed(self, q: Coords, k: Coords) -> Tensor:
@@ -128,7 +144,7 @@ class Blocks(Pattern):
 
 
 @dataclass(frozen=True)
-class Segments(Pattern):
+class Segments(Leaf):
     """Causal inside segments of `length`, plus the `memory` tokens before the segment.
 
     What a Transformer-XL sees in training (arXiv 1901.02860, section 3.2).
@@ -138,6 +154,7 @@ class Segments(Pattern):
     memory: int
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _at_least("length", self.length, 1)
         _at_least("memory", self.memory, 0)
 
@@ -150,13 +167,14 @@ class Segments(Pattern):
 
 
 @dataclass(frozen=True)
-class Chunks(Pattern):
+class Chunks(Leaf):
     """The query's own chunk of `size` tokens, whole, and the `left` chunks before it."""
 
     size: int
     left: int
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _at_least("size", self.size, 1)
         _at_least("left", self.left, 0)
 
@@ -169,7 +187,7 @@ class Chunks(Pattern):
 
 
 @dataclass(frozen=True)
-class LogSteps(Pattern):
+class LogSteps(Leaf):
     """Distances 0..local, then local + 1, 2, 4, 8, ... (LogSparse, arXiv 1907.00235).
 
     With `restart`, distances are reduced modulo `restart` first, so the same steps repeat in every
@@ -180,6 +198,7 @@ class LogSteps(Pattern):
     restart: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _at_least("local", self.local, 0)
         if self.restart is not None:
             _at_least("restart", self.restart, 1)
@@ -208,7 +227,7 @@ class LogSteps(Pattern):
 
 
 @dataclass(frozen=True)
-class SameLabel(Pattern):
+class SameLabel(Leaf):
     """Keys that carry the query's label: packed documents, LSH buckets."""
 
     def allowed(self, q: Coords, k: Coords) -> Tensor:
@@ -218,7 +237,7 @@ class SameLabel(Pattern):
 
 
 @dataclass(frozen=True)
-class Marked(Pattern):
+class Marked(Leaf):
     """Pairs of which the query or the key is marked: Longformer's global tokens."""
 
     def allowed(self, q: Coords, k: Coords) -> Tensor:
