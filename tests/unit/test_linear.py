@@ -108,9 +108,12 @@ def test_output_and_gradients(kind, causal, n, padding):
             assert_near(mine.grad, torch.zeros_like(mine) if right.grad is None else right.grad)
 
 
-def test_long_and_many_heads():
-    # several blocks of lanes, and several chunks with an odd rest
-    q, k, v, rows = inputs(1025, batch=3, heads=6, key_heads=3)
+@pytest.mark.parametrize(
+    ("n", "batch", "heads", "key_heads"), [(1025, 1, 2, 1), (200, 3, 6, 3)], ids=["long", "wide"]
+)
+def test_several_blocks(n, batch, heads, key_heads):
+    # many chunks with an odd rest; several blocks of lanes
+    q, k, v, rows = inputs(n, batch=batch, heads=heads, key_heads=key_heads)
     want_in, got_in = leaves(q, k, v, rows), leaves(q, k, v, rows)
     want = oracle(*want_in[:3], "exp", want_in[3])
     got, _ = kernel_attention(*got_in[:3], Map("exp", got_in[3]))
