@@ -15,7 +15,7 @@ from subquad.ops.partial import EMPTY, factors
 from subquad.ops.pattern import Coords, Minus, Pattern
 from subquad.ops.patterns import Full, Window
 from subquad.ops.pieces import Piece, loose_pieces, pieces
-from subquad.ops.tiles import Tile, TileGrads, diagonals, skew, tile_backward, tile_forward
+from subquad.ops.tiles import LOG2_E, Tile, TileGrads, diagonals, skew, tile_backward, tile_forward
 
 __all__ = ["Loop"]
 
@@ -152,7 +152,7 @@ class Loop(Call):
         return allowed[..., first:last], piece.narrow(first, last)
 
     def _fixed_bias(self, piece: Piece) -> Tensor:
-        """What distance adds and forbids: (X or 1, T, S)."""
+        """What distance adds and forbids, to base 2: (X or 1, T, S)."""
         per_head = self.rel_bias is not None and self.rel_bias.shape[0] > 1
         heads = (piece.b is None, piece.h0, piece.h1) if per_head else None
         key = (heads, piece.rows, piece.keys, piece.lead)
@@ -166,7 +166,7 @@ class Loop(Call):
             if self.rel_bias is not None:
                 rows = self.rel_bias[:, self._rows(piece, self.rel_bias)].to(self.wide)
                 fall = _of_heads(rows[:, None].expand(-1, piece.rows, -1), piece, self.q.shape[0])
-                bias = bias + skew(fall.contiguous(), piece.keys)
+                bias = bias + skew((fall * LOG2_E).contiguous(), piece.keys)
             self._memo = {key: bias}
         return self._memo[key]
 

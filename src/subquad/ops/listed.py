@@ -18,6 +18,7 @@ from subquad.ops.lowering import distances
 from subquad.ops.partial import EMPTY, factors
 from subquad.ops.pattern import Coords
 from subquad.ops.relative import Relative
+from subquad.ops.tiles import LOG2_E
 
 __all__ = ["Listed"]
 
@@ -100,7 +101,7 @@ class Listed(Call):
         for block in self._blocks():
             s = self._scores(block)
             top = s.amax(-1, keepdim=True)
-            p = s.sub_(top).exp_()
+            p = s.sub_(top).mul_(LOG2_E).exp2_()
             total = p.sum(-1, keepdim=True)
             empty = top < EMPTY / 2
             block.rows(lse).copy_(torch.where(empty, EMPTY, top + total.log()).squeeze(-1))
@@ -121,7 +122,8 @@ class Listed(Call):
         dr, dtable, dbias = (None if t is None else self.sums(t) for t in rel)
         for block in self._blocks():
             row = block.rows(lse)
-            p = self._scores(block).sub_(row.where(row > EMPTY / 2, -EMPTY).unsqueeze(-1)).exp_()
+            full = row.where(row > EMPTY / 2, -EMPTY).unsqueeze(-1)
+            p = self._scores(block).sub_(full).mul_(LOG2_E).exp2_()
             kept = p if block.factors is None else p * block.factors.to(p.dtype)
             do = block.rows(grad).to(self.wide)
             dp = torch.zeros_like(p)

@@ -14,7 +14,7 @@ from subquad.ops.calls import Call
 from subquad.ops.partial import EMPTY, Partial, factors
 from subquad.ops.pattern import Coords
 from subquad.ops.relative import Relative
-from subquad.ops.tiles import Tile, tile_backward, tile_forward
+from subquad.ops.tiles import LOG2_E, Tile, tile_backward, tile_forward
 
 __all__ = ["Product", "Side"]
 
@@ -151,7 +151,7 @@ class Product:
         rel = None if self.rel is None else self.rel[cut]
         relative = Relative(rel, _of(c.rel_table, h), _of(c.rel_bias, h), c.zero, distance)
         bias = torch.zeros((), dtype=c.wide, device=q.device).where(allowed, EMPTY)
-        bias = (bias + relative.scores()).to(c.wide).expand(full).flatten(0, 1)
+        bias = ((bias + relative.scores()) * LOG2_E).to(c.wide).expand(full).flatten(0, 1)
         drop = None
         if c.seed is not None:
             lanes = torch.arange(c.q.shape[0] * c.q.shape[1], device=q.device)
