@@ -1,0 +1,74 @@
+"""What the benchmarks share: interleaved timing, memory of a fresh process, the machine, the file.
+
+Parties run interleaved and medians are compared, because a shared machine is not equally fast from
+second to second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+__all__ = ["interleaved", "machine", "main_of", "write"]
+
+
+def interleaved(parties: dict[str, Callable], reps: dict[str, int]) -> dict[str, float]:
+    """Median seconds of each party; round r runs every party that has more than r repetitions."""
+    for name, run in parties.items():
+        if reps[name] > 3:
+            run()
+    times: dict[str, list[float]] = {name: [] for name in parties}
+    for r in range(max(reps.values())):
+        for name, run in parties.items():
+            if r < reps[name]:
+                start = time.perf_counter()
+                run()
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def machine() -> dict:
+    """Processor, cores, threads and versions."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": len(names),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def write(path: Path, found: dict) -> None:
+    """Keep what was found, with date, command and machine."""
+    stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    command = " ".join(["python", *sys.argv])
+    full = {"date": stamp, "command": command, "machine": machine(), **found}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(full, indent=2) + "\n")
+
+
+def main_of(report: Callable[[int, int], dict], doc: str, file: str) -> None:
+    """The command line of one benchmark: repetitions, threads, where the JSON goes."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    default = Path(file).parent / "results" / f"{Path(file).stem.removeprefix('bench_')}.json"
+    parser.add_argument("--out", type=Path, default=default)
+    parser.add_argument("--reps", type=int, default=15)
+    parser.add_argument("--slow-reps", type=int, default=3, help="of peers that take seconds")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    found = report(args.reps, args.slow_reps)
+    write(args.out, found)
+    print(json.dumps(found, indent=2))
