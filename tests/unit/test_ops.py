@@ -16,6 +16,8 @@ from subquad.ops.pattern import Coords, Pattern, PerHead
 from subquad.ops.patterns import Causal, Full, LogSteps, Marked, SameLabel, Strided, Window
 from subquad.ops.shifts import shifts
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 OPS = {
     "band": (torch.ops.subquad.band.default, "Window(3, 2)", [3, 2, 1]),
     "band over strides": (torch.ops.subquad.band.default, "", [4, 0, 3]),

@@ -15,6 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from subquad.ops.flops import register
 from subquad.ops.lowering import parse
 from subquad.ops.partial import EMPTY, Partial, Scoring, Where, wide
 from subquad.ops.pattern import Coords, Pattern
@@ -91,11 +92,9 @@ class Call:
 
 def operator(name: str, loop: type[Call]) -> Operator:
     """Register `subquad::name` and its backward; `loop` does the work."""
-    forward = f"({_TENSORS}, {_NUMBERS}) -> (Tensor, Tensor)"
-    results = ", ".join(["Tensor"] * 6)
-    backward = f"(Tensor grad, Tensor lse, Tensor delta, {_TENSORS}, {_NUMBERS}) -> ({results})"
+    schema = f"({_TENSORS}, {_NUMBERS}) -> (Tensor, Tensor)"
 
-    @torch.library.custom_op(f"subquad::{name}", mutates_args=(), schema=forward)
+    @torch.library.custom_op(f"subquad::{name}", mutates_args=(), schema=schema)
     def op(*args):
         with torch.no_grad(), torch.autocast(args[0].device.type, enabled=False):
             return loop(*args).forward()
@@ -104,16 +103,7 @@ def operator(name: str, loop: type[Call]) -> Operator:
     def _(q, k, v, *_):
         return empty_output(q, v), q.new_empty(q.shape[:3], dtype=wide(q.dtype))
 
-    @torch.library.custom_op(f"subquad::{name}_backward", mutates_args=(), schema=backward)
-    def op_backward(grad, lse, delta, *args):
-        with torch.no_grad(), torch.autocast(args[0].device.type, enabled=False):
-            grads = loop(*args).backward(grad, lse, delta)
-            return tuple(_result(g, t, lse) for g, t in zip(grads, _inputs(args), strict=True))
-
-    @op_backward.register_fake
-    def _(grad, lse, delta, *args):
-        like = [lse.new_empty(0) if t is None else t for t in _inputs(args)]
-        return tuple(t.new_empty(t.shape) for t in like)
+    op_backward = _backward_operator(name, loop)
 
     def setup(ctx, inputs, output) -> None:
         ctx.save_for_backward(*inputs[:_COUNT], *output)
@@ -129,6 +119,30 @@ def operator(name: str, loop: type[Call]) -> Operator:
         return (*grads[:3], *[None] * 4, *given, None, *[None] * len(ctx.numbers))
 
     op.register_autograd(differentiate, setup_context=setup)
+    register(name)
+    return _caller(op)
+
+
+def _backward_operator(name: str, loop: type[Call]) -> Callable[..., tuple[Tensor, ...]]:
+    results = ", ".join(["Tensor"] * 6)
+    schema = f"(Tensor grad, Tensor lse, Tensor delta, {_TENSORS}, {_NUMBERS}) -> ({results})"
+
+    @torch.library.custom_op(f"subquad::{name}_backward", mutates_args=(), schema=schema)
+    def op(grad, lse, delta, *args):
+        with torch.no_grad(), torch.autocast(args[0].device.type, enabled=False):
+            grads = loop(*args).backward(grad, lse, delta)
+            return tuple(_result(g, t, lse) for g, t in zip(grads, _inputs(args), strict=True))
+
+    @op.register_fake
+    def _(grad, lse, delta, *args):
+        like = [lse.new_empty(0) if t is None else t for t in _inputs(args)]
+        return tuple(t.new_empty(t.shape) for t in like)
+
+    return op
+
+
+def _caller(op: Callable[..., tuple[Tensor, Tensor]]) -> Operator:
+    """The op as engines call it."""
 
     def run(
         q: Tensor,

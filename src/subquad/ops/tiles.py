@@ -19,7 +19,7 @@ from torch import Tensor
 
 from subquad.ops.partial import EMPTY, wide
 
-__all__ = ["LN_2", "LOG2_E", "Tile", "TileGrads", "diagonals", "skew", "tile_backward", "tile_forward"]
+__all__ = ["LOG2_E", "Tile", "TileGrads", "diagonals", "skew", "tile_backward", "tile_forward"]
 
 LOG2_E = math.log2(math.e)
 LN_2 = math.log(2.0)
