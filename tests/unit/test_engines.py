@@ -14,6 +14,7 @@ from torch import Tensor
 from subquad.ops.attend import attend
 from subquad.ops.band import band
 from subquad.ops.dense import dense
+from subquad.ops.flex import flex
 from subquad.ops.gather import gather, gather_listed
 from subquad.ops.lowering import terms
 from subquad.ops.marked import marked, rows
@@ -404,3 +405,32 @@ def test_sdpa_equals_dense():
             where = where._replace(q=where.k)
             a, b = (run(e, inputs, pattern, where, 0.0) for e in (dense, sdpa))
             assert (a.out - b.out).abs().max() < CLOSE
+
+
+# --- flex on a CPU ------------------------------------------------------------------------------
+
+
+@pytest.mark.no_poison
+@pytest.mark.parametrize("pattern", [*BAND, *MARKS, *UNIONS, LogSteps()], ids=str)
+def test_flex_equals_dense_without_gradients(pattern: Pattern):
+    case = Case(n=37, d=8, dv=8)
+    inputs, where = [t.detach().float() for t in case.inputs()], case.where()
+    bias = torch.randn(4, 30)
+    scoring = Scoring(0.2, Distance(None, None, bias, 11))
+    expected, found = (e(*inputs, pattern, where, scoring) for e in (dense, flex))
+    assert torch.allclose(found.out, expected.out, atol=1e-5)
+    assert torch.allclose(found.lse, expected.lse, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("span", "dropout", "message"),
+    [
+        (0, 0.0, "no gradient on a CPU; use the band engine"),
+        (0, 0.5, r"drops no weights, and dropout is 0\.5"),
+        (9, 0.0, "no relative query"),
+    ],
+)
+def test_flex_says_what_it_cannot_do(span: int, dropout: float, message: str):
+    case = Case(span=span)
+    with pytest.raises(ValueError, match=message):
+        run(flex, case.inputs(), Causal(), case.where(), dropout)
