@@ -29,6 +29,7 @@ class Loop(Call):
 
     folded: Fold | None = None
     _memo: dict = field(default_factory=dict, repr=False)
+    _tested: dict = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.behind, self.ahead, self.step = self.numbers
@@ -114,6 +115,7 @@ class Loop(Call):
             rel_query=None if self.rel_query is None else fold.fold_queries(self.rel_query),
             folded=fold,
             _memo={},
+            _tested={},
         )
         return fold, folded
 
@@ -136,6 +138,11 @@ class Loop(Call):
 
     def _allowed(self, piece: Piece) -> tuple[Tensor | None, Piece]:
         """What coordinates and validity allow, and the piece without the keys at its ends."""
+        key = (piece.i0, piece.j0, piece.rows, piece.keys)
+        shared = piece.b is None and self.q_where.shape[2] == self.k_where.shape[2] == 1
+        if shared and key in self._tested:
+            allowed, first, last = self._tested[key]
+            return (None if last == 0 else allowed), piece.narrow(first, last)
         allowed = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.q.device)
         if not self.fixed and self.test is not None:
             q = _coords(*(piece.queries(c) for c in self.q_where))
@@ -146,10 +153,11 @@ class Loop(Call):
         if piece.b is not None:
             return allowed.view(-1, *allowed.shape[-2:]), piece
         columns = allowed.flatten(0, -2).any(0).nonzero()
-        if not len(columns):
-            return None, piece
-        first, last = int(columns[0]), int(columns[-1]) + 1
-        return allowed[..., first:last], piece.narrow(first, last)
+        first, last = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, 0)
+        allowed = allowed[..., first:last]
+        if shared:  # the groups of heads of one block follow each other
+            self._tested = {key: (allowed, first, last)}
+        return (None if last == 0 else allowed), piece.narrow(first, last)
 
     def _fixed_bias(self, piece: Piece) -> Tensor:
         """What distance adds and forbids, to base 2: (X or 1, T, S)."""

@@ -10,6 +10,7 @@ Axes: B batch, N queries, M keys, H heads, D head width.
 import warnings
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,10 +44,9 @@ def flex(
         _allowed(pattern, where), batch, heads, n, m, device=str(q.device), _compile=gpu
     )
     add = None if scoring.distance is None else _addition(scoring.distance, where)
-    run: Callable = _compiled() if gpu else flex_attention
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
-        out, aux = run(
+        out, aux = _run(gpu)(
             *(q, k, v), add, blocks, scale=scoring.scale, return_aux=AuxRequest(lse=True)
         )
     some = aux.lse > EMPTY / 2
@@ -54,8 +54,9 @@ def flex(
 
 
 @cache
-def _compiled() -> Callable:
-    return torch.compile(flex_attention, dynamic=False)
+def _run(compiled: bool) -> Callable[..., Any]:
+    attention: Any = flex_attention
+    return torch.compile(attention, dynamic=False) if compiled else attention
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> None:

@@ -56,10 +56,14 @@ class _Rows(Call):
         yield Product(self, Side.of(self.listed), Side())
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        out, lse = self.empty_result()
-        for product in self.products():
+        products = list(self.products())
+        if products[0].queries.slots is None:
+            out, lse = products.pop(0).forward()
+        else:
+            out, lse = self.empty_result()
+        for product in products:
             side = product.queries
-            both = merge([Partial(side.take(out), side.take(lse)), product.forward()])
+            both = merge([Partial(side.take(out), side.take(lse)), Partial(*product.forward())])
             side.put(out, both.out.to(out.dtype))
             if both.lse is not None:
                 side.put(lse, both.lse)

@@ -105,8 +105,10 @@ def merge(parts: list[Partial]) -> Partial:
     if len(lses) != len(parts):
         raise ValueError("an engine without a log-sum-exp cannot be merged with others")
     lse = lses.logsumexp(0)
-    weights = (lses - lse).exp()
-    out = sum(w.unsqueeze(-1) * p.out for w, p in zip(weights, parts, strict=True))
+    first, *weights = (lses - lse).exp().unsqueeze(-1)
+    out = first * parts[0].out
+    for weight, part in zip(weights, parts[1:], strict=True):
+        out = torch.addcmul(out, weight, part.out.to(out.dtype))
     return Partial(out, lse)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from subquad.ops.calls import Call
-from subquad.ops.partial import EMPTY, Partial, factors
+from subquad.ops.partial import EMPTY, factors
 from subquad.ops.pattern import Coords
 from subquad.ops.relative import Relative
 from subquad.ops.tiles import LOG2_E, Tile, tile_backward, tile_forward
@@ -57,10 +57,7 @@ class Side:
 
     def put(self, total: Tensor, part: Tensor) -> None:
         """Write `part` over its slots of `total`."""
-        if self.slots is None:
-            total.copy_(part)
-        else:
-            total.scatter_(2, self._index(total), part)
+        total.scatter_(2, self._index(total), part)
 
     def _index(self, t: Tensor) -> Tensor:
         assert self.slots is not None
@@ -86,14 +83,14 @@ class Product:
         if keys.real is not None:
             self.usable = self.usable & keys.real
 
-    def forward(self) -> Partial:
+    def forward(self) -> tuple[Tensor, Tensor]:
         """out (B, H, T, Dv) and lse (B, H, T) of the queries on this side."""
         out, lse = replace(self.call, q=self.q).empty_result()
         for cut in self._cuts():
             part, part_lse = tile_forward(self._tile(cut)[0])
             out[cut] = part.view(out[cut].shape)
             lse[cut] = part_lse.view(lse[cut].shape)
-        return Partial(out, lse)
+        return out, lse
 
     def backward(
         self, grad: Tensor, lse: Tensor, delta: Tensor, total: list[Tensor | None]
@@ -124,9 +121,9 @@ class Product:
     def _cuts(self) -> Iterator[Cut]:
         """Which batch rows, heads and queries make a tile."""
         b, h, n, d = self.q.shape
-        s = self.k.shape[2]
-        if s == 0:
+        if self.k.shape[2] == 0:
             return
+        s = max(self.k.shape[2], d)  # few keys: then the queries themselves fill the cache
         # reading rows of a table pair by pair takes D times the room
         room = BUDGET if self.rel is None else max(1, 4 * BUDGET // d)
         t = max(1, min(n, max(16, room // s)))
