@@ -20,7 +20,8 @@ VERBS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code comes back."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    # `list` and `eval` are verbs here: once imported, those modules hide the functions
+    words = [*(sys.argv[1:] if argv is None else argv)]
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:

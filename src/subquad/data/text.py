@@ -74,7 +74,7 @@ class Text:
             return replace(self, start=start, end=end, part=None, source=source, key=key)
         length = self.end - self.start
         cuts = [length * 0, length * 90 // 100, length * 95 // 100, length]
-        start, end = (self._character(self.start + cuts[number + i]) for i in (0, 1))
+        start, end = (self._character(self.start + cuts[number + i], self.end) for i in (0, 1))
         return replace(self, start=start, end=end, source=source, key=key)
 
     def head(self, limit: int) -> "Text":
@@ -82,16 +82,16 @@ class Text:
         before = np.cumsum(self.end - self.start) - (self.end - self.start)
         chosen = before < limit
         start, end = self.start[chosen], self.end[chosen]
-        end = self._character(np.minimum(end, start + limit - before[chosen]))
+        end = self._character(np.minimum(end, start + limit - before[chosen]), end)
         return replace(self, start=start, end=end, part=None, key=f"{self.key}-{limit}")
 
-    def _character(self, at: np.ndarray) -> np.ndarray:
-        """Places moved on to where a UTF-8 character begins; other bytes stay where they are."""
+    def _character(self, at: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Places moved on to where a UTF-8 character begins, as far as the document's end."""
         moved = at.copy()
         for i, place in enumerate(at):
-            after = self.raw[place : place + 4]
+            after = self.raw[place : min(place + 4, end[i])]
             begins = np.flatnonzero((after & 0xC0) != 0x80)
-            moved[i] += int(begins[0]) if len(begins) and place > 0 else 0
+            moved[i] += int(begins[0]) if len(begins) else 0
         return moved
 
 

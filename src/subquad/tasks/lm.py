@@ -75,10 +75,10 @@ class LanguageModel(Task):
             self.words = self._vocabulary(train)
         self.corpus = tokenise(train, self.words, keep=True)
         need = self.config.context + 1
-        if len(self.corpus) <= need or not self.text.take("valid").nbytes:
+        if len(self.corpus) < need or not self.text.take("valid").nbytes:
             raise ValueError(
                 f"{data or self.text.source}: the training part has {len(self.corpus):,} tokens "
-                f"and one window needs {need + 1:,}; give a longer text or a smaller --task.context"
+                f"and one window needs {need:,}; give a longer text or a smaller --task.context"
             )
         valid = self.text.take("valid").head(self.config.valid_bytes)
         self.valid = tokenise(valid, self.words, keep=False)

@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
+from subquad.archs.parts import choose
+
 __all__ = ["TrainConfig"]
+
+SCHEDULES = ("cosine", "inverse_sqrt", "linear", "constant", "constant_with_warmup")
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class TrainConfig:
         for name in ("steps", "minutes"):
             if (given := getattr(self, name)) is not None and given <= 0:
                 raise ValueError(f"train.{name} is {given}; it must be positive")
+        choose("schedule", self.schedule, dict.fromkeys(SCHEDULES))
         if not 0 <= self.warmup < 1:
             raise ValueError(f"train.warmup is {self.warmup}; it is a fraction from 0 to below 1")
 

@@ -210,9 +210,12 @@ def arguments(task: Task, config: TrainConfig, folder: Path) -> TrainingArgument
         eval_strategy="no",  # Pace decides
         save_strategy="no",
         report_to="none",
+        log_level="error",
+        log_level_replica="error",
         disable_tqdm=True,
         remove_unused_columns=False,
         use_cpu=cpu,
+        ddp_find_unused_parameters=False,
         # naming a backend asks for processes, also where torchrun has not started any
         ddp_backend="gloo" if cpu and int(os.environ.get("WORLD_SIZE", 1)) > 1 else None,
     )

@@ -1,0 +1,330 @@
+"""The loop: exact resumption, whole checkpoints, budgets, what is written down."""
+
+import dataclasses
+import errno
+import json
+import math
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import TrainerCallback
+
+import subquad
+from subquad.archs import ARCHS
+from subquad.tasks.lm import LanguageModel, LanguageModelConfig
+from subquad.train import atomic
+from subquad.train.config import TrainConfig
+from subquad.train.fit import fit
+from subquad.train.loop import newest_checkpoint
+from subquad.train.pace import Pace
+
+# accelerate and tensorboard warn about themselves
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+TEXT = b"".join(b"%d times %d is %d.\n" % (i, j, i * j) for i in range(40) for j in range(40))
+LITTLE = TrainConfig(steps=6, batch=2, reports=2, log_every=2, lr=1e-2)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUBQUAD_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    path = tmp_path / "tables.txt"
+    path.write_bytes(TEXT)
+    return str(path)
+
+
+def fields(arch: str, **changed) -> dict:
+    return dataclasses.asdict(dataclasses.replace(ARCHS[arch].PRESETS["tiny"], **changed))
+
+
+def task(**given) -> LanguageModel:
+    return LanguageModel(LanguageModelConfig(context=32, valid_bytes=500, **given))
+
+
+def train(folder: Path, data: str, config: TrainConfig = LITTLE, arch="local", **more) -> dict:
+    model = more.pop("model", None) or fields(arch)
+    return fit(more.pop("task", None) or task(), arch, model, config, folder, data=data, **more)
+
+
+class Interrupt(TrainerCallback):
+    """As Ctrl-C does at a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step - 1:
+            signal.raise_signal(signal.SIGINT)
+
+
+def rows(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+# --- a run --------------------------------------------------------------------------------------
+
+
+def test_a_run_folder_holds_what_it_should(tmp_path, data):
+    facts = train(tmp_path / "run", data, command="subquad train lm", config_text="train: {}\n")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {
+        *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json"),
+        *("tokenizer_config.json", "run.json", "config.yaml", "metrics.jsonl", "README.md"),
+        *("events", "checkpoint-6"),
+    }
+    assert not list((tmp_path / "run").rglob("training_args.bin"))  # a pickle
+    assert next((tmp_path / "run" / "events").iterdir()).stat().st_size > 500
+    written = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert written == {"format_version": 1, **json.loads(json.dumps(facts))}
+    assert written["numbers"]["bits_per_byte"] < 8
+    assert written["tokens"] == 6 * 2 * 32
+    card = (tmp_path / "run" / "README.md").read_text()
+    for part in ("bits per byte", written["protocol"], "subquad train lm", "window"):
+        assert part in card
+
+
+def test_metrics_have_loss_rate_and_score(tmp_path, data):
+    train(tmp_path / "run", data)
+    logged = rows(tmp_path / "run")
+    assert [row["step"] for row in logged if "loss" in row] == [2, 3, 4, 6]
+    assert [row["step"] for row in logged if "eval_bits_per_byte" in row] == [3, 6]
+    for row in logged:
+        assert row["tokens"] == row["step"] * 64
+        assert ("tokens_per_second" in row) == ("loss" in row)
+
+
+def test_it_learns(tmp_path, data):
+    config = TrainConfig(steps=60, batch=8, reports=1, lr=1e-2)
+    assert train(tmp_path / "run", data, config)["numbers"]["bits_per_byte"] < 4.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHS)
+def test_every_architecture_trains(tmp_path, data, arch):
+    config = TrainConfig(steps=40, batch=4, reports=1, lr=1e-2)
+    facts = train(tmp_path / "run", data, config, arch=arch)
+    assert facts["numbers"]["bits_per_byte"] < 6
+    run = subquad.load(tmp_path / "run")
+    assert math.isfinite(run.predict("3 times 4 is ")["bits_per_byte"])
+
+
+def test_the_best_weights_are_kept_not_the_last(tmp_path, data):
+    class Spoil(TrainerCallback):
+        def on_evaluate(self, args, state, control, model=None, **kwargs):
+            with torch.no_grad():
+                model.model.stem.embedding.weight.mul_(50)
+
+    facts = train(tmp_path / "run", data, callbacks=(Spoil(),))
+    assert facts["best_step"] == 3
+    best = load_file(tmp_path / "run" / "model.safetensors")
+    last = load_file(tmp_path / "run" / "checkpoint-6" / "model.safetensors")
+    assert any(not torch.equal(best[name], last[name]) for name in best)
+    assert facts["numbers"]["bits_per_byte"] == rows(tmp_path / "run")[2]["eval_bits_per_byte"]
+
+
+def test_features_are_told_of_each_step_and_penalties_are_added(tmp_path, data, monkeypatch):
+    steps = []
+    monkeypatch.setattr(nn.LayerNorm, "after_step", lambda self, s: steps.append(s), raising=False)
+    plain = train(tmp_path / "plain", data)
+    assert sorted({*steps}) == [1, 2, 3, 4, 5, 6]
+
+    def penalty(self):
+        return 1000 * (self.weight - 1).square().sum() if self.weight.shape == (32,) else 0.0
+
+    monkeypatch.setattr(nn.LayerNorm, "penalty", penalty, raising=False)
+    train(tmp_path / "held", data)
+
+    def moved(name):
+        weights = load_file(tmp_path / name / "checkpoint-6" / "model.safetensors")
+        return float((weights["model.backbone.norm.weight"] - 1).abs().max())
+
+    assert moved("held") < moved("plain")
+    assert plain["steps"] == 6
+
+
+# --- resuming -----------------------------------------------------------------------------------
+
+
+def assert_same(one: Path, two: Path) -> None:
+    for name in ("model.safetensors", f"{newest_checkpoint(one).name}/model.safetensors"):
+        first, second = load_file(one / name), load_file(two / name)
+        assert first.keys() == second.keys()
+        for key in first:
+            assert torch.equal(first[key], second[key]), key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arch", "changed"),
+    [
+        ("transformer", {"dropout": 0.2}),
+        ("performer", {"redraw": 2}),
+        ("performer", {"redraw": 3}),
+        ("longformer", {}),
+    ],
+)
+def test_resuming_is_exact_to_the_bit(tmp_path, data, arch, changed):
+    config = dataclasses.replace(LITTLE, steps=8, accumulate=2)
+    how = {"arch": arch, "model": fields(arch, **changed)}
+    whole = train(tmp_path / "whole", data, config, **how)
+    part = train(tmp_path / "parts", data, config, callbacks=(Interrupt(4),), **how)
+    assert part["stopped_by"] == "SIGINT"
+    assert newest_checkpoint(tmp_path / "parts").name == "checkpoint-4"
+    rest = train(tmp_path / "parts", data, config, resume=True, **how)
+    assert rest["stopped_by"] is None
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+    assert whole["numbers"] == rest["numbers"]
+    assert [r["step"] for r in rows(tmp_path / "parts") if "eval_bits_per_byte" in r] == [4, 8]
+
+
+def test_more_steps_than_planned(tmp_path, data):
+    config = dataclasses.replace(LITTLE, schedule="constant")
+    train(tmp_path / "whole", data, dataclasses.replace(config, steps=12))
+    train(tmp_path / "parts", data, config)
+    train(tmp_path / "parts", data, dataclasses.replace(config, steps=12), resume=True)
+    one, two = (
+        load_file(tmp_path / n / "checkpoint-12/model.safetensors") for n in ("whole", "parts")
+    )
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_a_learnt_vocabulary_is_not_learnt_again(tmp_path, data):
+    first = task(tokenizer="bpe:280")
+    train(tmp_path / "run", data, task=first)
+    before = (tmp_path / "run" / "tokenizer.json").read_text()
+    second = task(tokenizer="bpe:280")
+    config = dataclasses.replace(LITTLE, steps=8)
+    train(tmp_path / "run", data, config, task=second, resume=True)
+    assert (tmp_path / "run" / "tokenizer.json").read_text() == before
+
+
+def test_another_run_is_not_gone_on_with(tmp_path, data):
+    train(tmp_path / "run", data)
+    with pytest.raises(ValueError, match="not empty; continue its run with --resume"):
+        train(tmp_path / "run", data)
+    with pytest.raises(ValueError, match="begun with arch local, not transformer"):
+        train(tmp_path / "run", data, arch="transformer", resume=True)
+    with pytest.raises(ValueError, match=r"'window': 8.* not .*'window': 4"):
+        train(tmp_path / "run", data, model=fields("local", window=4), resume=True)
+    with pytest.raises(ValueError, match="begun with task_facts"):
+        train(tmp_path / "run", data, task=task(position="none"), resume=True)
+    Path(data).write_bytes(TEXT + b"more")
+    with pytest.raises(ValueError, match=r"is not what .* was begun with"):
+        train(tmp_path / "run", data, resume=True)
+    with pytest.raises(ValueError, match="no run folder"):
+        train(tmp_path / "none", data, resume=True)
+
+
+# --- a full disk --------------------------------------------------------------------------------
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, name: str, after: int) -> None:
+    """The disk is full when a model is saved for the `after`-th time."""
+    from subquad.hf import SubquadForCausalLM
+
+    real, calls = SubquadForCausalLM.save_pretrained, []
+
+    def save(self, folder, *args, **kwargs):
+        calls.append(1)
+        if name in str(folder) and len(calls) > after:
+            Path(folder).mkdir(exist_ok=True)
+            (Path(folder) / "model.safetensors").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, folder, *args, **kwargs)
+
+    monkeypatch.setattr(SubquadForCausalLM, "save_pretrained", save)
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "best weights"])
+def test_a_full_disk_loses_nothing(tmp_path, data, monkeypatch, name):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        fill_disk(patch, name, after=2)
+        with pytest.raises(OSError, match=r"could not write .*No space left.* is untouched"):
+            train(run, data)
+    assert newest_checkpoint(run).name == "checkpoint-3"
+    assert not list(run.glob(".*"))  # no halves
+    subquad.load(run)
+    train(tmp_path / "whole", data)
+    train(run, data, resume=True)
+    assert_same(tmp_path / "whole", run)
+
+
+def test_whole_or_not_at_all(tmp_path, monkeypatch):
+    atomic.write_text(tmp_path / "a", "old")
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(atomic, "_sync", full)
+    with pytest.raises(OSError, match="could not write a to"):
+        atomic.write_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "old"
+    with (
+        pytest.raises(OSError, match="could not write things"),
+        atomic.write_files(tmp_path, "things") as part,
+    ):
+        (part / "a").write_text("new")
+    assert (tmp_path / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+# --- budgets and numbers ------------------------------------------------------------------------
+
+
+def test_training_stops_by_the_clock_and_the_rate_follows_it(tmp_path, data):
+    config = TrainConfig(minutes=0.05, batch=2, reports=2, log_every=1, lr=1e-2)
+    facts = train(tmp_path / "run", data, config)
+    assert 2.9 < facts["seconds"] < 12
+    rates = [row["learning_rate"] for row in rows(tmp_path / "run") if "loss" in row]
+    assert max(rates) <= 1e-2
+    assert rates[-1] < 0.1 * max(rates)
+
+
+def test_the_clock_goes_on_where_it_stopped():
+    pace = Pace(TrainConfig(minutes=1.0))
+    pace.elapsed_before = 30.0
+    assert 0.5 <= pace._measure(0) < 0.6
+
+
+def test_a_loss_that_is_no_number_stops_with_a_reason(tmp_path, data):
+    config = dataclasses.replace(LITTLE, lr=1e30, clip=0.0, schedule="constant", warmup=0.0)
+    with pytest.raises(ValueError, match=r"the loss is nan at step \d+ with learning rate 1e\+30"):
+        train(tmp_path / "run", data, config)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"batch": 0}, "train.batch is 0"),
+        ({"minutes": -1.0}, "train.minutes is -1"),
+        ({"warmup": 1.5}, "train.warmup is 1.5"),
+    ],
+)
+def test_impossible_numbers_are_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**given)
+
+
+def test_too_little_text_is_named(tmp_path):
+    path = tmp_path / "short.txt"
+    path.write_bytes(b"x" * 30)
+    with pytest.raises(ValueError, match="training part has 28 tokens and one window needs 33"):
+        train(tmp_path / "run", str(path))
+    assert not (tmp_path / "run").exists()
+
+
+def test_label_smoothing_bf16_and_recomputation_run(tmp_path, data):
+    config = dataclasses.replace(LITTLE, label_smoothing=0.1, bf16=True, recompute=True)
+    facts = train(tmp_path / "run", data, config)
+    assert facts["numbers"]["bits_per_byte"] < 8.5
+    shutil.rmtree(tmp_path / "run")
