@@ -18,7 +18,9 @@ class Parser(ArgumentParser):
     """Raises ValueError where argparse would print its usage and exit."""
 
     def __init__(self, prog: str, description: str) -> None:
-        super().__init__(prog=prog, description=description, exit_on_error=False, default_env=False)
+        super().__init__(
+            prog=prog, description=description, exit_on_error=False, allow_abbrev=False
+        )
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise ValueError(self._clear(message)) from ex

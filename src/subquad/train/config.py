@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from subquad.archs.parts import choose
+from subquad.nn.choices import choose
 
 __all__ = ["TrainConfig"]
 
