@@ -9,8 +9,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
+import subquad.ops.plan as plans
+from any_pattern import ANY
 from subquad.ops.attend import attend
 from subquad.ops.band import band
 from subquad.ops.dense import dense
@@ -405,6 +409,27 @@ def test_sdpa_equals_dense():
             where = where._replace(q=where.k)
             a, b = (run(e, inputs, pattern, where, 0.0) for e in (dense, sdpa))
             assert (a.out - b.out).abs().max() < CLOSE
+
+
+@pytest.mark.parametrize("start", [plans.START, -(10**6)], ids=["chosen", "in parts"])
+def test_any_pattern_whole_or_in_parts(start: int, monkeypatch: pytest.MonkeyPatch):
+    """Random patterns, at a length where `attend` leaves the dense engine."""
+    monkeypatch.setattr(plans, "START", start)
+    monkeypatch.setattr(plans, "FEW_PAIRS", 0)
+
+    @settings(max_examples=25)
+    @given(ANY, st.sampled_from(["moved", "gaps"]), st.booleans())
+    def check(pattern: Pattern, places: str, padded: bool) -> None:
+        case = Case(n=120, m=131, d=4, places=places, padded=padded)
+        inputs, where = case.inputs(), case.where()
+        same = {"valid": where.valid, "where": (where.q, where.k), "seed": torch.tensor(3)}
+        outs = [attend(*inputs, pattern, dropout=0.2, engine=e, **same) for e in (None, dense)]
+        assert (outs[0] - outs[1]).abs().max() < CLOSE
+        if outs[0].requires_grad:
+            a, b = (torch.autograd.grad(o.square().sum(), inputs) for o in outs)
+            assert max((x - y).abs().max() for x, y in zip(a, b, strict=True)) < CLOSE
+
+    check()
 
 
 # --- flex on a CPU ------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from any_pattern import ANY, LEAVES
 from subquad.ops.lowering import (
     candidates,
     distances,
@@ -16,7 +17,7 @@ from subquad.ops.lowering import (
     terms,
     without,
 )
-from subquad.ops.pattern import And, Coords, Minus, Or, Pattern, PerHead
+from subquad.ops.pattern import Coords, Pattern, PerHead
 from subquad.ops.patterns import (
     Blocks,
     Causal,
@@ -31,27 +32,6 @@ from subquad.ops.patterns import (
 )
 
 N = 41
-
-small = st.integers(0, 9)
-size = st.integers(1, 9)
-LEAVES: st.SearchStrategy[Pattern] = st.one_of(
-    st.builds(Full),
-    st.builds(Causal),
-    st.builds(Window, small, small, st.integers(1, 4)),
-    st.builds(lambda near, more: Window(near + more, -near), small, small),
-    st.builds(Strided, size),
-    st.builds(Blocks, size),
-    st.builds(Segments, size, small),
-    st.builds(Chunks, size, st.integers(0, 2)),
-    st.builds(LogSteps, small, st.none() | size),
-    st.builds(SameLabel),
-    st.builds(Marked),
-)
-ANY = st.recursive(
-    LEAVES,
-    lambda inner: st.one_of(*(st.builds(kind, inner, inner) for kind in (And, Or, Minus))),
-    max_leaves=4,
-)
 
 
 def coords(heads: int = 1) -> Coords:
