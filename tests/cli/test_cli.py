@@ -363,12 +363,10 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(run, capsys):
 
 @pytest.mark.slow
 def test_learning_real_text(data_dir, tmp_path, capsys):
-    """A minute's worth of steps on Shakespeare beat counting letters by far."""
+    """A few steps on Shakespeare beat counting letters, which takes 4.8 bits."""
     words = ["train", "lm", "--arch", "local", "--arch.dim", "64", "--arch.num_layers", "2"]
     words += ["--arch.ffn_dim", "128", "--arch.num_heads", "4", "--arch.window", "32"]
     words += ["--data", str(data_dir / "text" / "tinyshakespeare.txt.xz"), "--out", "run"]
     words += ["--task.context", "128", "--task.valid_bytes", "20000"]
-    assert (
-        main([*words, "--train.steps", "150", "--train.lr", "0.004", "--train.reports", "1"]) == 0
-    )
-    assert json.loads(Path("run/run.json").read_text())["numbers"]["bits_per_byte"] < 3.6
+    assert main([*words, "--train.steps", "80", "--train.lr", "0.004", "--train.reports", "1"]) == 0
+    assert json.loads(Path("run/run.json").read_text())["numbers"]["bits_per_byte"] < 4.5

@@ -40,19 +40,16 @@ def fit(
     """
     before = _before(folder, resume)
     if before is not None:
-        _same(folder, before, task, arch, fields)
+        _same_run(folder, before, task, arch, fields)
         task = type(task).load(folder, before["task_facts"])
-    checkpoint = newest_checkpoint(folder)
     transformers.utils.logging.disable_progress_bar()  # one for every file that is written
     task.prepare(data)
-    if before is not None and before["data"]["key"] != task.data_facts["key"]:
-        raise ValueError(
-            f"{before['data']['source']} is not what {folder} was begun with: it has moved, or its "
-            "size or time has changed"
-        )
+    if before is not None:
+        _same_data(folder, before, task)
     set_seed(config.seed)
     model = task.build(arch, fields)
     folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = newest_checkpoint(folder)
     loop = Loop(task, model, config, folder, callbacks)
     first = loop.args.process_index == 0
     facts = {
@@ -96,13 +93,22 @@ def _before(folder: Path, resume: bool) -> dict[str, Any] | None:
     return None
 
 
-def _same(folder: Path, before: dict[str, Any], task: Task, arch: str, fields: dict) -> None:
+def _same_run(folder: Path, before: dict[str, Any], task: Task, arch: str, fields: dict) -> None:
     """ValueError if something else was trained here before."""
     now = {"task": task.name, "arch": arch, "model": fields, "task_facts": asdict(task.config)}
     old = {**before, "task_facts": before["task_facts"]["config"]}
     for name, value in json.loads(json.dumps(now)).items():
         if old[name] != value:
             raise ValueError(f"{folder} was begun with {name} {old[name]}, not {value}")
+
+
+def _same_data(folder: Path, before: dict[str, Any], task: Task) -> None:
+    """ValueError if the data has changed since."""
+    if before["data"]["key"] != task.data_facts["key"]:
+        raise ValueError(
+            f"{before['data']['source']} is not what {folder} was begun with: it has moved, or its "
+            "size or time has changed"
+        )
 
 
 def _outcome(loop: Loop) -> dict[str, Any]:
