@@ -2,14 +2,14 @@
 
     output, state = model(inputs, valid=..., state=...)
 
-Left padding is solved here, once: rows are rolled so that their first token stands at slot 0, run,
-and rolled back. Everything inside sees padding on the right only.
+Padding is solved here, once: real tokens are moved to the front of each row, in order, run, and
+moved back. Everything inside sees padding on the right only, wherever it stood.
 
 Axes: B batch, N tokens, C model width, V vocabulary.
 """
 
-import dataclasses
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from subquad.archs import ARCHS, configure
-from subquad.nn.choices import choose
-from subquad.nn.heads import TokenHead
+from subquad.nn.choices import choose, fill
+from subquad.nn.heads import HEADS
 from subquad.nn.init import initialise
-from subquad.nn.position import Learned, Sinusoidal
-from subquad.nn.stacks import Decoder
 from subquad.nn.state import ModelState
-from subquad.nn.stems import TokenStem
+from subquad.nn.stems import STEMS
 
-__all__ = ["FORMAT", "Model", "build", "init_state", "load", "run", "save"]
+__all__ = ["FORMAT", "Model", "build", "complete", "init_state", "load", "run", "save"]
 
 #: version of what is written to disk
 FORMAT = 1
@@ -49,8 +47,8 @@ class Model(nn.Module):
     ) -> tuple[Tensor, ModelState | None]:
         """Run a batch (B, N, ...); with a state, it follows what the state has seen.
 
-        valid (B, N): which tokens are real (padding left or right).  label (B, N) keeps packed
-        documents apart.  mark (B, N): tokens that SameLabel and Marked patterns ask about.
+        valid (B, N): which tokens are real, wherever padding stands.  label (B, N) keeps packed
+        documents apart.  mark (B, N): the tokens that Marked patterns ask about.
         """
         return run(
             self.stem,
@@ -66,7 +64,7 @@ class Model(nn.Module):
     @property
     def streams(self) -> bool:
         """Can it be fed piece by piece?"""
-        return isinstance(self.backbone, Decoder)
+        return hasattr(self.backbone, "init_state")
 
     def init_state(self, batch: int) -> ModelState:
         """The state before the first token. ValueError if the model looks ahead."""
@@ -85,18 +83,18 @@ def run(
     state: ModelState | None = None,
 ) -> tuple[Tensor, ModelState | None]:
     """What `Model.forward` does, for parts that live in another module."""
-    first = None
+    _check(inputs, state, valid=valid, label=label, mark=mark)
+    order = None
     if valid is not None:
-        # index of the first real token; rows without any stay where they are
-        first = valid.to(torch.int8).argmax(1)
-        inputs, valid = _roll(inputs, first), _roll(valid, first)
-        label, mark = (None if t is None else _roll(t, first) for t in (label, mark))
+        order = (~valid).to(torch.int8).argsort(dim=1, stable=True)
+        inputs, valid = _take(inputs, order), _take(valid, order)
+        label, mark = (None if t is None else _take(t, order) for t in (label, mark))
     x, context = stem(inputs, valid, None if state is None else state.length)
     label = None if label is None else label[:, None]
-    context = dataclasses.replace(context, label=label, mark=mark)
+    context = replace(context, label=label, mark=mark)
     y, layers = backbone(x, context, None if state is None else state.layers)
+    y = y if order is None else _take(y, order.argsort(1))
     y = y if head is None else head(y)
-    y = y if first is None else _roll(y, -first)
     if state is None:
         return y, None
     seen = inputs.shape[1] if valid is None else valid.sum(1)
@@ -105,11 +103,12 @@ def run(
 
 def init_state(backbone: nn.Module, batch: int) -> ModelState:
     """The state of a model around `backbone` before the first token of `batch` rows."""
-    if not isinstance(backbone, Decoder):
+    start = getattr(backbone, "init_state", None)
+    if start is None:
         raise ValueError("this model looks ahead, so it cannot stream; build it with causal=True")
     device = next(backbone.parameters()).device
     length = torch.zeros(batch, dtype=torch.int64, device=device)
-    return ModelState(length, backbone.init_state(batch))
+    return ModelState(length, start(batch))
 
 
 def build(
@@ -123,21 +122,44 @@ def build(
 ) -> Model:
     """A freshly initialised model from plain fields, as they stand in config.json.
 
-    `model` holds fields of the architecture's Config.  `stem`: {"position": "none", "sinusoidal" or
-    "learned", "max_len": ..., "dropout": ...}.  `head`: {"kind": "tokens" or "none", "bias": ...}.
-    `tie` shares the embedding with the head. ValueError names what does not fit.
+    `model` holds fields of the architecture's Config; `stem` those of `subquad.nn.stems.STEMS`, its
+    "kind" among them, and `head` those of `subquad.nn.heads.HEADS`. `tie` shares the embedding with
+    the head. ValueError names what does not fit, and the nearest name.
     """
     config = configure(arch, model)
     backbone = ARCHS[arch].build(config)
     made = Model(
-        _stem(vocab_size, config.dim, **(stem or {})),
+        _part("stem", stem, STEMS).build(config.dim, vocab_size),
         backbone,
-        _head(backbone.out_dim, vocab_size, **(head or {})),
+        _part("head", head, HEADS).build(backbone.out_dim, vocab_size),
     )
     initialise(made)
     if tie and made.head is not None:
         made.head.project.weight = made.stem.embedding.weight
     return made
+
+
+def complete(
+    arch: str,
+    model: dict[str, Any] | None,
+    stem: dict[str, Any] | None,
+    head: dict[str, Any] | None,
+) -> dict[str, dict[str, Any]]:
+    """All fields of the three parts, defaults included: what must be written to disk.
+
+    A default that changes in a later version then leaves old checkpoints as they are.
+    """
+    parts = {"stem": (stem, STEMS), "head": (head, HEADS)}
+    full = {"model": plain(asdict(configure(arch, model or {})))}
+    for what, (fields, table) in parts.items():
+        kind = (fields or {}).get("kind", "tokens")
+        full[what] = {"kind": kind, **plain(asdict(_part(what, fields, table)))}
+    return full
+
+
+def plain(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields as JSON holds them: lists instead of tuples."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
 
 
 def save(model: Model, folder: str | Path, config: dict[str, Any]) -> None:
@@ -147,7 +169,8 @@ def save(model: Model, folder: str | Path, config: dict[str, Any]) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_model(model, str(folder / "model.safetensors"))
-    text = json.dumps({"format_version": FORMAT, **config}, indent=2)
+    parts = complete(config["arch"], config["model"], config.get("stem"), config.get("head"))
+    text = json.dumps({"format_version": FORMAT, **config, **parts}, indent=2)
     (folder / "config.json").write_text(text + "\n")
 
 
@@ -164,40 +187,30 @@ def load(folder: str | Path) -> Model:
     return model
 
 
-def _stem(
-    vocab_size: int,
-    dim: int,
-    *,
-    position: str = "none",
-    max_len: int = 1024,
-    dropout: float = 0.0,
-    scale: float = 1.0,
-) -> TokenStem:
-    make = choose(
-        "stem position",
-        position,
-        {
-            "none": lambda: None,
-            "sinusoidal": lambda: Sinusoidal(dim),
-            "learned": lambda: Learned(dim, max_len),
-        },
-    )
-    return TokenStem(vocab_size, dim, position=make(), scale=scale, dropout=dropout)
+def _part(what: str, fields: dict[str, Any] | None, table: Any) -> Any:
+    """The Config of a stem or head, by its kind."""
+    given = dict(fields or {})
+    return fill(what, choose(what, given.pop("kind", "tokens"), table), given)
 
 
-def _head(
-    dim: int, vocab_size: int, *, kind: str = "tokens", bias: bool = False
-) -> nn.Module | None:
-    make = choose(
-        "head",
-        kind,
-        {"tokens": lambda: TokenHead(dim, vocab_size, bias=bias), "none": lambda: None},
-    )
-    return make()
+def _take(t: Tensor, order: Tensor) -> Tensor:
+    """The slots `order` (B, N) of each row of t (B, N, ...)."""
+    return t.gather(1, order.view(*order.shape, *[1] * (t.dim() - 2)).expand_as(t))
 
 
-def _roll(t: Tensor, by: Tensor) -> Tensor:
-    """Row b of t (B, N, ...) rolled left by by[b]."""
-    n = t.shape[1]
-    index = (torch.arange(n, device=t.device) + by[:, None]) % max(n, 1)
-    return t.gather(1, index.view(*index.shape, *[1] * (t.dim() - 2)).expand_as(t))
+def _check(inputs: Tensor, state: ModelState | None, **tokens: Tensor | None) -> None:
+    for name, t in tokens.items():
+        if t is not None and t.shape != inputs.shape[:2]:
+            raise ValueError(
+                f"{name} is {tuple(t.shape)} and the inputs are {tuple(inputs.shape[:2])}; "
+                "(batch, length) must agree"
+            )
+    for name in ("valid", "mark"):
+        t = tokens[name]
+        if t is not None and t.dtype != torch.bool:
+            raise ValueError(f"{name} must be bool, True for yes, not {t.dtype}")
+    if state is not None and len(state.length) != len(inputs):
+        raise ValueError(
+            f"the state holds {len(state.length)} rows and the batch has {len(inputs)}; "
+            "they must agree"
+        )

@@ -90,6 +90,53 @@ def test_streams_on_after_left_padding(arch):
         torch.testing.assert_close(found, whole, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("arch", ["transformer", "longformer", "local"])
+def test_packed_documents_equal_documents_alone(arch, causal):
+    m, ids, sizes = model(arch, causal=causal), tokens(2, 60), [25, 1, 34]
+    label = torch.repeat_interleave(torch.tensor([4, 0, 7]), torch.tensor(sizes)).expand(2, -1)
+    packed, start = m(ids, label=label)[0], 0
+    for size in sizes:
+        part = slice(start, start + size)
+        torch.testing.assert_close(packed[:, part], m(ids[:, part])[0], rtol=1e-9, atol=1e-9)
+        start += size
+
+
+@pytest.mark.parametrize("arch", ["transformer", "longformer", "local"])
+def test_streams_with_marks_and_labels(arch):
+    m, ids = model(arch), tokens(2, 50)
+    label = (torch.arange(50) >= 30).long().expand(2, -1)
+    mark = torch.zeros(2, 50, dtype=torch.bool)
+    mark[:, [1, 31]] = True
+    whole = m(ids, label=label, mark=mark)[0]
+    for cut in ([32, 18], [32, *[1] * 18], [32, 5, 13]):
+        state, parts, start = m.init_state(2), [], 0
+        for size in cut:
+            part = slice(start, start + size)
+            y, state = m(ids[:, part], label=label[:, part], mark=mark[:, part], state=state)
+            parts.append(y)
+            start += size
+        torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("position", ["alibi", "xl", "rotary"])
+@pytest.mark.parametrize("arch", ["transformer", "local"])
+def test_rows_that_begin_late_stream_with_any_position(arch, position):
+    torch.manual_seed(7)
+    fields = {**tiny(arch), "position": position}
+    m = build(arch, fields, vocab_size=50).double().eval()
+    ids, lengths = tokens(2, 90), [90, 20]
+    valid = torch.arange(90) >= 90 - torch.tensor(lengths)[:, None]
+    state, parts = m.init_state(2), []
+    for part, real in zip(ids.split(30, 1), valid.split(30, 1), strict=True):
+        y, state = m(part, valid=real, state=state)
+        parts.append(y)
+    found = torch.cat(parts, 1)
+    for b, n in enumerate(lengths):
+        alone = m(ids[b : b + 1, 90 - n :])[0][0]
+        torch.testing.assert_close(found[b, 90 - n :], alone, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("arch", ARCHS)
 def test_selecting_a_state_is_reindexing_the_batch(arch):
     m, ids, index = model(arch), tokens(3, 40), torch.tensor([1, 1, 2])
@@ -110,6 +157,14 @@ def test_state_stays_bounded(arch):
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("arch", ARCHS)
+def test_every_parameter_takes_part_in_every_step(arch, causal):
+    m = model(arch, causal=causal).train()
+    m(tokens(2, 50))[0].square().mean().backward()
+    assert all(p.grad is not None for p in m.parameters())
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("arch", ARCHS)
 def test_every_parameter_learns(arch, causal):
     m = model(arch, causal=causal)
     ids = tokens(2, 50)
@@ -124,11 +179,14 @@ def test_every_parameter_learns(arch, causal):
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("arch", ARCHS)
 def test_gradients_with_forgotten_activations(arch, causal):
-    m, ids = model(arch, causal=causal).train(), tokens(2, 50)
+    torch.manual_seed(7)
+    fields = {**tiny(arch, causal=causal), "dropout": 0.2}
+    m, ids = build(arch, fields, vocab_size=50).double().train(), tokens(2, 50)
     found = []
     for forget in (False, True):
         m.backbone.gradient_checkpointing = forget
         m.zero_grad()
+        torch.manual_seed(8)
         m(ids)[0].square().mean().backward()
         found.append([p.grad.clone() for p in m.parameters() if p.grad is not None])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
@@ -177,6 +235,22 @@ def test_misspelt_names_are_answered_with_the_nearest():
         build("transformer", {**tiny("transformer"), "num_heads": 7}, vocab_size=9)
     with pytest.raises(ValueError, match="looks ahead"):
         model("transformer", causal=False).init_state(1)
+
+
+def test_what_does_not_agree_is_said():
+    m, ids = model("local"), tokens(3, 4)
+    with pytest.raises(ValueError, match=r"mark is \(3, 5\) and the inputs are \(3, 4\)"):
+        m(ids, mark=torch.ones(3, 5, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"valid must be bool, True for yes, not torch.float32"):
+        m(ids, valid=torch.ones(3, 4))
+    with pytest.raises(ValueError, match="the state holds 2 rows and the batch has 3"):
+        m(ids, state=m.init_state(2))
+    with pytest.raises(
+        ValueError, match="position 21, but positions are learned up to max_len = 20"
+    ):
+        build("local", tiny("local"), vocab_size=50, stem={"position": "learned", "max_len": 20})(
+            tokens(1, 22)
+        )
 
 
 def test_another_format_version_is_refused(tmp_path):

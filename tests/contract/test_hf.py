@@ -114,7 +114,8 @@ def test_masked_language_model(arch, tmp_path):
     assert out.loss.isfinite()
     m.save_pretrained(tmp_path)
     again = AutoModelForMaskedLM.from_pretrained(tmp_path)
-    assert torch.equal(again(ids, mask, marks).logits, out.logits)
+    found = again(ids, attention_mask=mask, global_attention_mask=marks).logits
+    assert torch.equal(found, out.logits)
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -179,8 +180,83 @@ def test_bfloat16_and_float16_stay_finite(arch):
         assert torch.isfinite(m(ids, attention_mask=mask).logits[1]).all()
 
 
+@pytest.mark.parametrize("arch", ARCHS)
+def test_parameters_that_a_checkpoint_lacks_are_drawn(arch, tmp_path):
+    fields = {**tiny(arch), "num_layers": 2, "norm": "layer"}
+    fields.update({"windows": [4], "dilations": [1]} if arch == "longformer" else {})
+    SubquadForCausalLM(SubquadConfig(arch=arch, model=fields, vocab_size=WORDS)).save_pretrained(
+        tmp_path
+    )
+    deeper = SubquadConfig(arch=arch, model={**fields, "num_layers": 3}, vocab_size=WORDS)
+    m = AutoModelForCausalLM.from_pretrained(tmp_path, config=deeper)
+    new = dict(m.model.backbone.blocks[2].named_parameters())
+    assert (new["norms.0.weight"] == 1).all()
+    assert (new["norms.0.bias"] == 0).all()
+    assert 0 < new["mixers.0.query.weight"].std() < 0.1
+    ids = torch.randint(1, 49, (1, 9))
+    assert torch.isfinite(m(ids, labels=ids).loss)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_second_turn_after_a_padded_first(arch):
+    m, ids = causal_lm(arch), torch.randint(1, 49, (2, 20))
+    mask = torch.ones_like(ids)
+    mask[0, 8:11] = 0
+    mask[1, :4] = 0
+    whole = m(ids, attention_mask=mask).logits
+    first = m(ids[:, :14], attention_mask=mask[:, :14], use_cache=True)
+    rest = m(ids[:, 14:], attention_mask=mask, past_key_values=first.past_key_values).logits
+    torch.testing.assert_close(rest, whole[:, 14:], rtol=1e-10, atol=1e-10)
+    for b in (0, 1):
+        alone = m(ids[b][mask[b] > 0][None]).logits[0]
+        torch.testing.assert_close(whole[b][mask[b] > 0], alone, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("arch", ["longformer", "local", "transformer"])
+def test_generates_with_marks_and_documents(arch, use_cache):
+    m, (ids, _) = causal_lm(arch), prompt()
+    marks = torch.zeros_like(ids)
+    marks[:, 2] = 1
+    documents = (torch.arange(20) >= 11).long().expand(2, -1)
+    options = {"global_attention_mask": marks, "document_ids": documents, "max_new_tokens": 6}
+    words = m.generate(ids, use_cache=use_cache, eos_token_id=None, **options)
+    assert words.shape == (2, 26)
+    # the marked token belongs to the first document, so the second goes on as if it were alone
+    alone = m.generate(ids[:, 11:], max_new_tokens=6, eos_token_id=None)
+    assert torch.equal(words[:, 20:], alone[:, 9:])
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_embedded_inputs(arch):
+    m, (ids, mask) = causal_lm(arch), prompt()
+    embedded = m.get_input_embeddings()(ids)
+    found = m(inputs_embeds=embedded, attention_mask=mask).logits
+    assert torch.equal(found, m(ids, attention_mask=mask).logits)
+    words = m.generate(inputs_embeds=embedded, attention_mask=mask, max_new_tokens=5)
+    assert torch.equal(words, m.generate(ids, attention_mask=mask, max_new_tokens=5)[:, 20:])
+
+
+def test_pipeline(tmp_path):
+    from transformers import pipeline
+
+    from subquad.data.vocabulary import Bytes
+
+    m = SubquadForCausalLM(SubquadConfig(arch="performer", model=tiny("performer"), vocab_size=260))
+    m.save_pretrained(tmp_path)
+    Bytes().save(tmp_path)
+    write = pipeline("text-generation", model=str(tmp_path), device="cpu")
+    made = write(["Call me", "A"], max_new_tokens=5, do_sample=False)
+    assert made[0][0]["generated_text"].startswith("Call me")
+    assert len(made) == 2
+
+
 def test_properties_that_tools_read():
     c = config("performer")
+    assert (
+        c.model["features"] == 16
+    )  # every field is written, so that later defaults cannot change it
+    assert SubquadConfig().model["dim"] == 512
     assert (c.hidden_size, c.num_hidden_layers, c.num_attention_heads) == (32, 2, 4)
     m = SubquadForCausalLM(c)
     assert m.get_input_embeddings().weight is m.get_output_embeddings().weight
@@ -199,7 +275,23 @@ def test_what_does_not_fit_is_said():
         SubquadForMaskedLM(config("local"))
     with pytest.raises(ValueError, match="format version 9; this library reads 1"):
         SubquadConfig(format_version=9)
+    with pytest.raises(ValueError, match="num_heads must be int, not 'four'"):
+        SubquadConfig(arch="local", model={"num_heads": "four"})
+    with pytest.raises(ValueError, match="stem has no field 'positon'; did you mean 'position'"):
+        SubquadConfig(stem={"positon": "none"})
     m, (ids, _) = causal_lm("local"), prompt()
+    with pytest.raises(ValueError, match="take no position_ids"):
+        m(ids, position_ids=ids)
+    with pytest.raises(ValueError, match="take no output_attentions"):
+        m(ids, output_attentions=True)
+    with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
+        m()
+    with pytest.raises(ValueError, match="logits_to_keep does not go with labels"):
+        m(ids, labels=ids, logits_to_keep=2)
+    with pytest.raises(ValueError, match="at least 20 long"):
+        m(ids, attention_mask=torch.ones(2, 5))
+    with pytest.raises(ValueError, match="cannot keep labelled documents apart"):
+        causal_lm("performer")(ids, document_ids=ids)
     cache = m(ids, use_cache=True).past_key_values
     assert isinstance(cache, StateCache)
     with pytest.raises(ValueError, match="the cache holds 2 rows and the batch has 1"):

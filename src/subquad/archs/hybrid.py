@@ -17,7 +17,7 @@ from subquad.nn.kernel import KernelAttention
 from subquad.nn.mixer import Mixer
 from subquad.nn.position import Position
 from subquad.nn.stacks import Stack
-from subquad.ops.patterns import Causal, Full, Window
+from subquad.ops.patterns import Causal, Full, SameLabel, Window
 
 __all__ = ["KINDS", "PRESETS", "Config", "build"]
 
@@ -72,12 +72,12 @@ def build(config: Config) -> Stack:
 
 
 def _full(c: Config, layer: int) -> Mixer:
-    pattern = Causal() if c.causal else Full()
+    pattern = (Causal() if c.causal else Full()) & SameLabel()
     return Attention(c.dim, c.num_heads, pattern, position=_position(c), dropout=c.dropout)
 
 
 def _local(c: Config, layer: int) -> Mixer:
-    pattern = Window(c.window, 0 if c.causal else c.window)
+    pattern = Window(c.window, 0 if c.causal else c.window) & SameLabel()
     return Attention(c.dim, c.num_heads, pattern, position=_position(c), dropout=c.dropout)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from subquad.nn.attention import Attention, divide
 from subquad.nn.choices import position, stack
 from subquad.nn.stacks import Stack
-from subquad.ops.patterns import Window
+from subquad.ops.patterns import SameLabel, Window
 
 __all__ = ["PRESETS", "Config", "build"]
 
@@ -46,7 +46,7 @@ def build(config: Config) -> Stack:
         Attention(
             c.dim,
             c.num_heads,
-            Window(c.window, 0 if c.causal else c.window),
+            Window(c.window, 0 if c.causal else c.window) & SameLabel(),
             position=position(c.position, c.num_heads, divide(c.dim, c.num_heads)),
             dropout=c.dropout,
         )

@@ -17,7 +17,7 @@ from subquad.nn.marked import MarkedAttention
 from subquad.nn.mixer import Mixer
 from subquad.nn.stacks import Stack
 from subquad.ops.pattern import Pattern, PerHead
-from subquad.ops.patterns import Causal, Marked, Window
+from subquad.ops.patterns import Causal, Marked, SameLabel, Window
 
 __all__ = ["PRESETS", "Config", "build", "window"]
 
@@ -53,7 +53,7 @@ PRESETS = {
         dilations=(1,) * 6 + (2, 2, 3, 3, 4, 4),
         dropout=0.2,
     ),
-    "roberta-base": Config(
+    "encoder": Config(
         dim=768, num_layers=12, num_heads=12, ffn_dim=3072, causal=False, wiring="post"
     ),
     "tiny": Config(
@@ -108,7 +108,7 @@ def _mixer(c: Config, layer: int) -> Mixer:
     near = window(c, layer)
     at = position(c.position, c.num_heads, divide(c.dim, c.num_heads))
     if c.causal:
-        pattern = Causal() & (near | Marked())
+        pattern = Causal() & (near | Marked()) & SameLabel()
         return Attention(c.dim, c.num_heads, pattern, position=at, dropout=c.dropout)
     return MarkedAttention(c.dim, c.num_heads, near, position=at, dropout=c.dropout)
 

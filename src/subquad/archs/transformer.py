@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from subquad.nn.attention import Attention, divide
 from subquad.nn.choices import position, stack
 from subquad.nn.stacks import Stack
-from subquad.ops.patterns import Causal, Full
+from subquad.ops.patterns import Causal, Full, SameLabel
 
 __all__ = ["PRESETS", "Config", "build"]
 
@@ -44,7 +44,7 @@ PRESETS = {
 def build(config: Config) -> Stack:
     """The features-to-features stack of this configuration."""
     c = config
-    pattern = Causal() if c.causal else Full()
+    pattern = (Causal() if c.causal else Full()) & SameLabel()
     mixers = [
         Attention(
             c.dim,

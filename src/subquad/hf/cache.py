@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -87,17 +86,3 @@ class StateCache(Cache):
     @property
     def batch_size(self) -> int:
         return len(self.state.length)
-
-
-def valid_slots(attention_mask: Tensor | None, slots: int) -> Tensor | None:
-    """The mask of the last `slots` tokens as validity, None where all are real."""
-    if attention_mask is None:
-        return None
-    if attention_mask.dim() != 2:
-        raise ValueError(
-            f"attention_mask must be (batch, length), not {tuple(attention_mask.shape)}"
-        )
-    valid = attention_mask[:, -slots:].bool()
-    if not torch.compiler.is_compiling() and bool(valid.all()):
-        return None
-    return valid

@@ -6,7 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from subquad.archs import configure
-from subquad.model import FORMAT
+from subquad.model import FORMAT, complete
 
 __all__ = ["SubquadConfig"]
 
@@ -41,9 +41,8 @@ class SubquadConfig(PreTrainedConfig):
                 f"this checkpoint is of format version {self.format_version}; "
                 f"this library reads {FORMAT}"
             )
-        self.model = {**(self.model or {})}
-        self.stem, self.head = {**(self.stem or {})}, {**(self.head or {})}
-        configure(self.arch, self.model)
+        full = complete(self.arch, self.model, self.stem, self.head)
+        self.model, self.stem, self.head = full["model"], full["stem"], full["head"]
         super().__post_init__(**kwargs)
 
     @property
@@ -70,10 +69,9 @@ class SubquadConfig(PreTrainedConfig):
 
     def parts(self) -> dict[str, Any]:
         """The arguments of `subquad.model.build`."""
-        model = {k: list(v) if isinstance(v, tuple) else v for k, v in self.model.items()}
         return {
             "arch": self.arch,
-            "model": model,
+            "model": self.model,
             "vocab_size": self.vocab_size,
             "stem": self.stem,
             "head": self.head,

@@ -14,8 +14,9 @@ from transformers.modeling_outputs import (
     MaskedLMOutput,
 )
 
-from subquad.hf.cache import StateCache, valid_slots
+from subquad.hf.cache import StateCache
 from subquad.hf.config import SubquadConfig
+from subquad.hf.inputs import follow, loss_options, token_inputs
 from subquad.model import build, init_state, run
 from subquad.nn.init import initialise_one
 
@@ -23,7 +24,15 @@ __all__ = ["SubquadForCausalLM", "SubquadForMaskedLM", "SubquadModel"]
 
 
 class SubquadPreTrainedModel(PreTrainedModel):
-    """What all heads share: configuration, initialisation, the embedding."""
+    """What all heads share: configuration, initialisation, embedding, and how a batch runs.
+
+    Every `forward` takes input_ids (B, N), or inputs_embeds (B, N, C) in their place, and
+        attention_mask (B, length so far): 0 marks padding, wherever it stands
+        global_attention_mask (B, N): marked tokens, Longformer's global ones
+        document_ids (B, N): keeps packed documents apart
+        token_type_ids: accepted from tokenizers, and ignored: there is no such embedding
+    Any other argument is refused by name.
+    """
 
     config: SubquadConfig
     base_model_prefix = "model"
@@ -36,22 +45,36 @@ class SubquadPreTrainedModel(PreTrainedModel):
         if hasattr(module, "draw"):
             initialization.copy_(module.projection, module.draw())
 
+    @property
+    def _parts(self) -> nn.Module:
+        """Where stem and backbone live: here, or in the model inside."""
+        return getattr(self, "model", self)
+
     def get_input_embeddings(self) -> nn.Module:
-        return getattr(self, "model", self).stem.embedding
+        return self._parts.stem.embedding
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        getattr(self, "model", self).stem.embedding = value
+        self._parts.stem.embedding = value
 
-    def _advance(
-        self, head: nn.Module | None, input_ids: Tensor, cache: StateCache | None, **inputs: Any
-    ) -> Tensor:
-        """Run stem, backbone and head over (B, N) tokens; a cache is brought up to date."""
-        parts = getattr(self, "model", self)
+    def get_output_embeddings(self) -> nn.Module | None:
+        head = getattr(self._parts, "head", None)
+        return None if head is None else head.project
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        self._parts.head.project = value
+
+    def features(
+        self, given: dict[str, Any], past_key_values: Any = None, use_cache: bool | None = None
+    ) -> tuple[Tensor, StateCache | None]:
+        """Features (B, N, C) of what `forward` was given, and the cache after it."""
+        inputs, options = token_inputs(given)
+        cache = self._cache(past_key_values, use_cache, len(inputs))
         state = None if cache is None else cache.state
-        y, state = run(parts.stem, parts.backbone, head, input_ids, state=state, **inputs)
+        parts = self._parts
+        y, state = run(parts.stem, parts.backbone, None, inputs, state=state, **options)
         if cache is not None:
-            cache.advance(state, input_ids.shape[1])
-        return y
+            cache.advance(state, inputs.shape[1])
+        return y, cache
 
     def _cache(self, given: Any, use_cache: bool | None, batch: int) -> StateCache | None:
         if given is not None and not isinstance(given, StateCache):
@@ -61,12 +84,22 @@ class SubquadPreTrainedModel(PreTrainedModel):
             )
         if given is not None and given.batch_size != batch:
             raise ValueError(
-                f"the cache holds {given.batch_size} rows and the batch has {batch}; "
-                "they must agree"
+                f"the cache holds {given.batch_size} rows and the batch has {batch}; they must "
+                "agree (for beams or several sequences, call its batch_repeat_interleave first)"
             )
         if given is None and use_cache:
-            given = StateCache(init_state(getattr(self, "model", self).backbone, batch))
+            given = StateCache(init_state(self._parts.backbone, batch))
         return given
+
+    def _loss(self, logits: Tensor, labels: Tensor | None, **options: Any) -> Tensor | None:
+        if labels is None:
+            return None
+        if labels.shape != logits.shape[:2]:
+            raise ValueError(
+                f"labels are {tuple(labels.shape)} and logits {tuple(logits.shape[:2])}; "
+                "they must agree (logits_to_keep does not go with labels)"
+            )
+        return self.loss_function(logits, labels, self.config.vocab_size, **options)
 
 
 class SubquadModel(SubquadPreTrainedModel):
@@ -80,29 +113,16 @@ class SubquadModel(SubquadPreTrainedModel):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        global_attention_mask: Tensor | None = None,
-        document_ids: Tensor | None = None,
         past_key_values: StateCache | None = None,
         use_cache: bool | None = None,
         return_dict: bool | None = None,
+        **inputs: Any,
     ) -> BaseModelOutputWithPast | tuple:
-        """Features of input_ids (B, N).
-
-        attention_mask (B, length so far): 0 marks padding, left or right.  global_attention_mask
-        (B, N): marked tokens.  document_ids (B, N) keeps packed documents apart.  A cache comes
-        back only for `use_cache=True`, or if one is given.
-        """
-        cache = self._cache(past_key_values, use_cache, len(input_ids))
-        y = self._advance(
-            None,
-            input_ids,
-            cache,
-            valid=valid_slots(attention_mask, input_ids.shape[1]),
-            mark=None if global_attention_mask is None else global_attention_mask.bool(),
-            label=document_ids,
-        )
+        """Features. A cache comes back only for `use_cache=True`, or if one is given."""
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
+        y, cache = self.features(given, past_key_values, use_cache)
         out = BaseModelOutputWithPast(last_hidden_state=y, past_key_values=cache)
         return out if return_dict is not False else out.to_tuple()
 
@@ -121,46 +141,57 @@ class SubquadForCausalLM(SubquadPreTrainedModel, GenerationMixin):
         self.model = build(**config.parts())
         self.post_init()
 
-    def get_output_embeddings(self) -> nn.Module:
-        return self.model.head.project
-
-    def set_output_embeddings(self, value: nn.Module) -> None:
-        self.model.head.project = value
-
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         global_attention_mask: Tensor | None = None,
         document_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
         past_key_values: StateCache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         return_dict: bool | None = None,
-        **kwargs: Any,
+        **inputs: Any,
     ) -> CausalLMOutputWithPast | tuple:
         """Logits (B, N, V), of the last `logits_to_keep` tokens if that is not 0.
 
         labels (B, N): the tokens themselves, -100 where not scored; they are shifted here.
-        Other arguments as in `SubquadModel.forward`; `kwargs` go to the loss function.
         """
-        cache = self._cache(past_key_values, use_cache, len(input_ids))
-        y = self._advance(
-            None,
-            input_ids,
-            cache,
-            valid=valid_slots(attention_mask, input_ids.shape[1]),
-            mark=None if global_attention_mask is None else global_attention_mask.bool(),
-            label=document_ids,
-        )
+        options = loss_options(inputs)
+        # by name above, because generate() refuses what a signature does not show
+        given = {
+            "input_ids": input_ids,
+            "inputs_embeds": inputs_embeds,
+            "attention_mask": attention_mask,
+            "global_attention_mask": global_attention_mask,
+            "document_ids": document_ids,
+            **inputs,
+        }
+        y, cache = self.features(given, past_key_values, use_cache)
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.model.head(y[:, keep])
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
+        loss = self._loss(logits, labels, **options)
         out = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)
         return out if return_dict is not False else out.to_tuple()
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, inputs_embeds: Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """What generate() passes to each call; marks and documents go on as they ended."""
+        follow(kwargs, input_ids.shape[1])
+        ready = super().prepare_inputs_for_generation(
+            input_ids, inputs_embeds=inputs_embeds, **kwargs
+        )
+        first = ready.get("input_ids")
+        slots = (first if first is not None else ready["inputs_embeds"]).shape[1]
+        for name in ("global_attention_mask", "document_ids"):
+            if ready.get(name) is not None:
+                ready[name] = ready[name][:, -slots:]
+        ready.pop("position_ids", None)
+        return ready
 
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict, *args: Any, **kwargs: Any
@@ -202,33 +233,17 @@ class SubquadForMaskedLM(SubquadPreTrainedModel):
         self.model = build(**config.parts())
         self.post_init()
 
-    def get_output_embeddings(self) -> nn.Module:
-        return self.model.head.project
-
-    def set_output_embeddings(self, value: nn.Module) -> None:
-        self.model.head.project = value
-
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        global_attention_mask: Tensor | None = None,
-        document_ids: Tensor | None = None,
         labels: Tensor | None = None,
         return_dict: bool | None = None,
-        **kwargs: Any,
+        **inputs: Any,
     ) -> MaskedLMOutput | tuple:
         """Logits (B, N, V); labels (B, N) hold -100 where a token was not hidden."""
-        logits = self._advance(
-            self.model.head,
-            input_ids,
-            None,
-            valid=valid_slots(attention_mask, input_ids.shape[1]),
-            mark=None if global_attention_mask is None else global_attention_mask.bool(),
-            label=document_ids,
-        )
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
-        out = MaskedLMOutput(loss=loss, logits=logits)
+        options = loss_options(inputs)
+        y, _ = self.features({"input_ids": input_ids, "attention_mask": attention_mask, **inputs})
+        logits = self.model.head(y)
+        out = MaskedLMOutput(loss=self._loss(logits, labels, **options), logits=logits)
         return out if return_dict is not False else out.to_tuple()

@@ -71,6 +71,11 @@ class Attention(Mixer):
             full = kept.append(k, v, at, context.valid)
             k, v, valid, k_at = full.k, full.v, full.valid, full.coords()
             q_at = Coords(at.pos, at.label, None if full.mark is None else at.mark)
+            if full.mark is not None and self.position.scores:
+                raise ValueError(
+                    f"{type(self.position).__name__} scores distances, and a stream with marked "
+                    "tokens keeps tokens from far apart; take rotary positions"
+                )
         q, distance = self.position.lower(q, self.scale, *self._span(k.shape[2]))
         y = attend(
             q,
@@ -84,7 +89,9 @@ class Attention(Mixer):
             dropout=self.dropout if self.training else 0.0,
             engine=self.engine,
         )
-        return self.output(y), None if full is None else full.trim(self._behind())
+        if full is not None:
+            full = full.trim(self._behind(), ragged=context.valid is not None)
+        return self.output(y), full
 
     def weights(self, x: Tensor, context: Context, rows: Tensor | None = None) -> Tensor:
         q, k, _ = self._project(context.clean(x), context)

@@ -6,7 +6,8 @@ Strings exist in configurations only; `stack` turns them into objects.
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch.nn.functional as F
 from torch import nn
@@ -17,7 +18,7 @@ from subquad.nn.mlp import MLP, GatedMLP
 from subquad.nn.position import ALiBi, Position, Rotary, XLRelative
 from subquad.nn.stacks import Decoder, Encoder, Stack
 
-__all__ = ["choose", "position", "stack"]
+__all__ = ["choose", "fill", "position", "stack"]
 
 NORMS: Mapping[str, Callable[[int], nn.Module]] = {
     "layer": nn.LayerNorm,
@@ -49,6 +50,38 @@ def choose(kind: str, name: str, table: Mapping[str, Any]) -> Any:
     near = get_close_matches(str(name), table, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ValueError(f"no {kind} is called {name!r}; {hint}known: {', '.join(table)}")
+
+
+def fill(what: str, config: type, fields: Mapping[str, Any]) -> Any:
+    """A Config dataclass from plain fields, as they stand in JSON; lists become tuples.
+
+    ValueError for an unknown field, with the nearest name, or for a value of another type.
+    """
+    kinds = get_type_hints(config)
+    for name, value in fields.items():
+        if name not in kinds:
+            near = get_close_matches(name, kinds, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"{what} has no field {name!r}; {hint}known: {', '.join(kinds)}")
+        if not _fits(value, kinds[name]):
+            kind = getattr(kinds[name], "__name__", str(kinds[name]))
+            if get_args(kinds[name]):
+                kind = str(kinds[name])
+            raise ValueError(f"{what}: {name} must be {kind}, not {value!r}")
+    return config(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)[0]
+        return isinstance(value, list | tuple) and all(_fits(v, inner) for v in value)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
 
 
 def position(name: str, num_heads: int, head_dim: int) -> Position:

@@ -3,9 +3,11 @@
 Axes: B batch, N tokens, C model width, V vocabulary.
 """
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
-__all__ = ["TokenHead"]
+__all__ = ["HEADS", "NoHeadConfig", "TokenHead", "TokenHeadConfig"]
 
 
 class TokenHead(nn.Module):
@@ -17,3 +19,25 @@ class TokenHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.project(x)
+
+
+@dataclass(frozen=True)
+class TokenHeadConfig:
+    """Fields of a token head."""
+
+    bias: bool = False
+
+    def build(self, dim: int, vocab_size: int) -> TokenHead:
+        """The head on features of this width."""
+        return TokenHead(dim, vocab_size, bias=self.bias)
+
+
+@dataclass(frozen=True)
+class NoHeadConfig:
+    """Features come out as they are."""
+
+    def build(self, dim: int, vocab_size: int) -> None:
+        """No head."""
+
+
+HEADS = {"tokens": TokenHeadConfig, "none": NoHeadConfig}

@@ -5,7 +5,7 @@
 | Linear weight, Embedding         | normal, standard deviation `std`                      |
 | the maps that end a residual branch (`out`, `down`) | the same / sqrt(2 * number of blocks) |
 | Linear bias                      | 0                                                     |
-| norms                            | 1 and 0, as PyTorch makes them                        |
+| norms                            | 1 and 0                                               |
 | u, v of Transformer-XL           | normal, `std`                                         |
 | random features, hashes          | never touched: they are drawn from their seeds        |
 """
@@ -38,6 +38,9 @@ def initialise_one(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, std=std)
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        for name, parameter in module.named_parameters(recurse=False):
+            nn.init.constant_(parameter, 0.0 if name == "bias" else 1.0)
     elif isinstance(module, XLRelative):
         nn.init.normal_(module.u, std=std)
         nn.init.normal_(module.v, std=std)

@@ -64,6 +64,11 @@ class KernelAttention(Mixer):
         self, x: Tensor, context: Context, state: Sum | None = None
     ) -> tuple[Tensor, Sum | None]:
         """y (B, N, C) and, if a state came in, the state after these tokens."""
+        if context.label is not None:
+            raise ValueError(
+                "kernel attention sums over all keys and cannot keep labelled documents apart; "
+                "give each document a row of its own"
+            )
         q, k, v = self._project(context.clean(x), context)
         y, after = kernel_attention(
             q, k, v, self.feature_map, causal=self.causal, valid=context.valid, state=state

@@ -9,6 +9,8 @@ Since rows use different values, the matrix has two columns for each token: v, t
 Axes: B batch, N queries, M keys, H heads, R rows, D head width, C model width.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ from subquad.ops.attend import attend
 from subquad.ops.marked import rows as marked_rows
 from subquad.ops.partial import Scoring, Where
 from subquad.ops.pattern import Pattern
-from subquad.ops.patterns import Full, Marked
+from subquad.ops.patterns import Marked, SameLabel
 
 __all__ = ["MarkedAttention"]
 
@@ -28,6 +30,7 @@ __all__ = ["MarkedAttention"]
 class MarkedAttention(Mixer):
     """`Attention` over `local | Marked()`, whose marked queries use projections of their own.
 
+    Labelled documents stay apart.
     Marks come with the context (`Context.mark`), per example; without any this is `local` alone.
     Only rotary positions apply: a marked query meets keys at any distance. It does not stream: a
     marked query looks ahead.
@@ -44,8 +47,9 @@ class MarkedAttention(Mixer):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        pattern = (local | Marked()) & SameLabel()
         self.inner = Attention(
-            dim, num_heads, local | Marked(), position=position, bias=bias, dropout=dropout
+            dim, num_heads, pattern, position=position, bias=bias, dropout=dropout
         )
         if self.inner.position.scores:
             raise ValueError(
@@ -61,13 +65,19 @@ class MarkedAttention(Mixer):
         """y (B, N, C); a state is refused."""
         if state is not None:
             raise ValueError("MarkedAttention looks ahead, so it cannot stream")
-        if context.mark is None:
-            return self.inner(x, context)
+        mark = context.mark
+        if mark is None:
+            if not self.training:
+                return self.inner(x, context)
+            # every parameter takes part in every step, or replicas could not agree on gradients
+            mark = torch.zeros_like(x[..., 0], dtype=torch.bool)
+            context = replace(context, mark=mark)
         x = context.clean(x)
         q, k, v = self.inner._project(x, context)
         at = context.coords()
         # marked queries get their rows below, so here only keys count as marked
-        plain = at._replace(mark=torch.zeros_like(at.mark))
+        plain = at._replace(mark=torch.zeros_like(mark[:, None]))
+        rate = self.inner.dropout if self.training else 0.0
         local = attend(
             q,
             k,
@@ -76,16 +86,16 @@ class MarkedAttention(Mixer):
             valid=context.valid,
             where=(plain, at),
             scale=self.inner.scale,
-            dropout=self.inner.dropout if self.training else 0.0,
+            dropout=rate,
         )
         whole = marked_rows(
             *self._project(x, context),
-            context.mark[:, None],
-            Full(),
+            mark[:, None],
+            SameLabel(),
             Where(at, at, context.valid),
-            Scoring(self.inner.scale),
+            Scoring(self.inner.scale, None, rate, torch.randint(2**31, (), device=x.device)),
         ).out
-        return self.output(torch.where(context.mark[:, None, :, None], whole, local)), None
+        return self.output(torch.where(mark[:, None, :, None], whole, local)), None
 
     def weights(self, x: Tensor, context: Context, rows: Tensor | None = None) -> Tensor:
         rows = torch.arange(x.shape[1], device=x.device) if rows is None else rows
@@ -96,7 +106,7 @@ class MarkedAttention(Mixer):
         near = self.inner.weights(x, context, rows)
         q, k, _ = self._project(context.clean(x), context)
         where = Where(context.rows(rows).coords(), context.coords(), context.valid)
-        far = softmax_matrix(q[:, :, rows], k, Full(), where, self.inner.scale, None)
+        far = softmax_matrix(q[:, :, rows], k, SameLabel(), where, self.inner.scale, None)
         return torch.cat((near * ~marked, far * marked), -1)
 
     def values(self, x: Tensor, context: Context) -> Tensor:

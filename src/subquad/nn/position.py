@@ -9,7 +9,7 @@ Axes: B batch, N tokens, H heads, D head width, C model width, S rows of a table
 import torch
 from torch import Tensor, nn
 
-from subquad.ops.partial import Distance
+from subquad.ops.partial import Distance, wide
 from subquad.ops.positions import alibi_slopes, rotate, sinusoids
 
 __all__ = ["ALiBi", "Learned", "Position", "Rotary", "Sinusoidal", "XLRelative"]
@@ -59,19 +59,17 @@ class ALiBi(Position):
     """
 
     scores = True
-    slopes: Tensor
 
     def __init__(self, num_heads: int) -> None:
         super().__init__()
-        self.register_buffer("slopes", alibi_slopes(num_heads))
+        self.num_heads = num_heads
 
     def lower(
         self, q: Tensor, scale: float, behind: int, ahead: int
     ) -> tuple[Tensor, Distance | None]:
         d = torch.arange(-ahead, behind + 1, device=q.device)
-        bias = -self.slopes.to(q.device)[:, None] * d.abs()
-        kind = torch.float64 if q.dtype == torch.float64 else torch.float32
-        return q, Distance(None, None, bias.to(kind), ahead)
+        slopes = alibi_slopes(self.num_heads).to(q.device, wide(q.dtype))
+        return q, Distance(None, None, -slopes[:, None] * d.abs(), ahead)
 
 
 class XLRelative(Position):
@@ -110,7 +108,7 @@ class Sinusoidal(nn.Module):
         super().__init__()
         self.dim = dim
 
-    def forward(self, pos: Tensor) -> Tensor:
+    def forward(self, pos: Tensor, valid: Tensor | None = None) -> Tensor:
         """pos (B or 1, N) to (B or 1, N, C)."""
         return sinusoids(pos, self.dim)
 
@@ -126,14 +124,15 @@ class Learned(nn.Module):
         self.max_len = max_len
         self.table = nn.Embedding(max_len, dim)
 
-    def forward(self, pos: Tensor) -> Tensor:
-        """pos (B or 1, N) to (B or 1, N, C)."""
-        if pos.shape[1] > self.max_len:
+    def forward(self, pos: Tensor, valid: Tensor | None = None) -> Tensor:
+        """pos (B or 1, N) to (B or 1, N, C); where `valid` (B, N) is False any vector may come."""
+        if valid is not None:
+            pos = torch.where(valid, pos, 0)
+        last = pos.shape[1] - 1
+        if not torch.compiler.is_compiling() and pos.numel():
+            last = int(pos.max())
+        if last >= self.max_len:
             raise ValueError(
-                f"{pos.shape[1]} tokens, but positions are learned up to max_len = {self.max_len}"
-            )
-        if not torch.compiler.is_compiling() and pos.numel() and int(pos.max()) >= self.max_len:
-            raise ValueError(
-                f"position {int(pos.max())}, but they are learned up to max_len = {self.max_len}"
+                f"position {last}, but positions are learned up to max_len = {self.max_len}"
             )
         return self.table(pos)

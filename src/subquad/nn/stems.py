@@ -3,15 +3,22 @@
 Axes: B batch, N tokens, C model width, V vocabulary.
 """
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
+from subquad.nn.choices import choose
 from subquad.nn.context import Context
+from subquad.nn.position import Learned, Sinusoidal
 
-__all__ = ["TokenStem"]
+__all__ = ["STEMS", "TokenStem", "TokenStemConfig"]
 
 
 class TokenStem(nn.Module):
-    """Token numbers (B, N) to features (B, N, C): an embedding, and absolute positions if given."""
+    """Token numbers (B, N) to features (B, N, C): an embedding, and absolute positions if given.
+
+    Features (B, N, C) that come embedded already take the rest of the way.
+    """
 
     def __init__(
         self,
@@ -33,7 +40,33 @@ class TokenStem(nn.Module):
     ) -> tuple[Tensor, Context]:
         """Features and context; rows begin at position `start` (B,), default 0."""
         context = Context.of(tokens, valid, start)
-        x = self.embedding(tokens) * self.scale
+        x = tokens if tokens.is_floating_point() else self.embedding(tokens) * self.scale
         if self.position is not None:
-            x = x + self.position(context.pos).to(x.dtype)
+            x = x + self.position(context.pos, valid).to(x.dtype)
         return context.clean(self.dropout(x)), context
+
+
+@dataclass(frozen=True)
+class TokenStemConfig:
+    """Fields of a token stem. `position`: absolute ones, "none", "sinusoidal" or "learned"."""
+
+    position: str = "none"
+    max_len: int = 1024
+    scale: float = 1.0
+    dropout: float = 0.0
+
+    def build(self, dim: int, vocab_size: int) -> TokenStem:
+        """The stem of a model of this width."""
+        make = choose(
+            "stem position",
+            self.position,
+            {
+                "none": lambda: None,
+                "sinusoidal": lambda: Sinusoidal(dim),
+                "learned": lambda: Learned(dim, self.max_len),
+            },
+        )
+        return TokenStem(vocab_size, dim, position=make(), scale=self.scale, dropout=self.dropout)
+
+
+STEMS = {"tokens": TokenStemConfig}

@@ -48,6 +48,8 @@ def attend(
     fit, or the named engine cannot run the pattern.
     """
     _check(q, k, v, valid)
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")
     q, k, v = _autocast(q, k, v)
     groups = q.shape[1] // k.shape[1]
     if valid is not None:
@@ -122,7 +124,7 @@ def _lane(seed: Tensor | None, first: int) -> Tensor | None:
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Inputs in the dtype of a surrounding autocast, as torch's own attention takes them."""
     kind = tensors[0].device.type
-    if not torch.is_autocast_enabled(kind):
+    if not torch.is_autocast_enabled(kind) or tensors[0].dtype == torch.float64:
         return tensors
     return tuple(t.to(torch.get_autocast_dtype(kind)) for t in tensors)
 

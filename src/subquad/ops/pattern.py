@@ -171,7 +171,7 @@ class Minus(Pattern):
         return self.a.by_distance and self.b.by_distance
 
     def reach(self) -> tuple[int | None, int | None]:
-        return self.a.reach()
+        return (0, 0) if self.a == self.b else self.a.reach()
 
     def offsets(self, limit: int) -> tuple[int, ...] | None:
         a, b = self.a.offsets(limit), self.b.offsets(limit)

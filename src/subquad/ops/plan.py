@@ -13,6 +13,7 @@ Axes: N queries, M keys.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from subquad.ops.band import band
@@ -31,6 +32,8 @@ Engine = Callable[[Tensor, Tensor, Tensor, Pattern, Where, Scoring], Partial]
 
 #: up to this many pairs a mask of N x M costs nothing worth avoiding
 FEW_PAIRS = 1 << 16
+#: the length that a graph is planned for
+LONG = 1 << 16
 #: pairs of a matrix product that take as long: to start and merge a part, one distance of shifts,
 #: and the marked tokens
 START, SHIFT, MARKS = 64, 16, 64
@@ -47,8 +50,10 @@ class Part(NamedTuple):
 def plan(q: Tensor, k: Tensor, pattern: Pattern, where: Where, scoring: Scoring) -> list[Part]:
     """Disjoint parts whose union is `pattern`, each with its engine."""
     n, m = q.shape[2], k.shape[2]
+    if torch.compiler.is_compiling():
+        n = m = LONG  # one graph for every length
     bare = scoring.distance is None and scoring.dropout == 0
-    small = n * m <= FEW_PAIRS
+    small = n * m * (1 if bare else q.shape[0] * q.shape[1]) <= FEW_PAIRS
     if bare and (small or isinstance(pattern, Full) or is_plainly_causal(pattern, where)):
         return [Part(sdpa, pattern)]
     if small:

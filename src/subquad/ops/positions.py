@@ -19,19 +19,17 @@ def sinusoids(pos: Tensor, dim: int, base: float = 10000.0) -> Tensor:
     """
     if dim % 2:
         raise ValueError(f"sinusoidal positions need an even width, not {dim}")
-    rate = base ** (-torch.arange(0, dim, 2, device=pos.device, dtype=torch.float64) / dim)
-    angle = pos.to(torch.float64).unsqueeze(-1) * rate
+    angle = _angles(pos, dim, base)
     return torch.cat((angle.sin(), angle.cos()), -1).float()
 
 
 def rotate(x: Tensor, pos: Tensor, width: int, base: float = 10000.0) -> Tensor:
-    """x (B, H, N, D) with its first `width` channels rotated by pos (B or 1, N) (RoFormer, 2104.09864).
+    """x (B, H, N, D), its first `width` channels turned by pos (B or 1, N) (RoFormer, 2104.09864).
 
     Channel i turns with channel i + width / 2, as in Llama and GPT-NeoX. Angles are computed in
     float64: at position 100,000 float32 angles are off by 0.004.
     """
-    rate = base ** (-torch.arange(0, width, 2, device=x.device, dtype=torch.float64) / width)
-    angle = (pos.to(torch.float64).unsqueeze(-1) * rate)[:, None]
+    angle = _angles(pos, width, base)[:, None]
     kind = wide(x.dtype)
     cos, sin = angle.cos().to(kind), angle.sin().to(kind)
     a, b = x[..., : width // 2].to(kind), x[..., width // 2 : width].to(kind)
@@ -39,10 +37,17 @@ def rotate(x: Tensor, pos: Tensor, width: int, base: float = 10000.0) -> Tensor:
     return turned if width == x.shape[-1] else torch.cat((turned, x[..., width:]), -1)
 
 
+def _angles(pos: Tensor, width: int, base: float) -> Tensor:
+    """Positions times base^(-2i/width): (..., width / 2), in float64 where the device has it."""
+    kind = torch.float32 if pos.device.type == "mps" else torch.float64
+    rate = base ** (-torch.arange(0, width, 2, device=pos.device, dtype=kind) / width)
+    return pos.to(kind).unsqueeze(-1) * rate
+
+
 def alibi_slopes(num_heads: int) -> Tensor:
     """Slopes of ALiBi (2108.12409): a geometric row from 2^(-8/n), n the power of two below.
 
-    Further heads take every other slope of the row for twice as many heads, as in the released code.
+    Further heads take every other slope of the row for twice as many, as in the released code.
     """
     power = 1 << (num_heads.bit_length() - 1)
     slopes = [2.0 ** (-8.0 * (i + 1) / power) for i in range(power)]

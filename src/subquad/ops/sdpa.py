@@ -33,8 +33,9 @@ def sdpa(
             return Partial(
                 F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale), None
             )
-        q, k = _exclude(q, k, where.valid)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        q, k, wide_v = _exclude(q, k, v, where.valid)
+        out = F.scaled_dot_product_attention(q, k, wide_v, is_causal=True, scale=scale)
+        out = out[..., : v.shape[-1]]
         some = where.valid.cummax(-1).values[:, None, :, None]
         return Partial(torch.where(some, out, 0.0), None)
     if isinstance(pattern, Full) and where.valid is None:
@@ -54,14 +55,20 @@ def is_plainly_causal(pattern: Pattern, where: Where) -> bool:
     return isinstance(pattern, Causal) and where.q.pos is where.k.pos
 
 
-def _exclude(q: Tensor, k: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """q and k with extra channels whose product is 0 for valid keys and hugely negative for others.
+def _exclude(q: Tensor, k: Tensor, v: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """q and k with one more channel: its product is 0 for valid keys, hugely negative for others.
 
-    Eight channels, so that rows stay aligned; this spares the N x M mask.
+    This spares the N x M mask. All three get one width, a multiple of 8: with unequal ones torch's
+    kernel gives way to a path that writes the matrix down.
     """
     low = -3e4 if q.dtype == torch.float16 else EMPTY
-    ones = torch.zeros(*q.shape[:-1], 8, dtype=q.dtype, device=q.device)
-    ones[..., 0] = 1.0
-    bias = torch.zeros(*k.shape[:-1], 8, dtype=k.dtype, device=k.device)
-    bias[..., 0] = torch.where(valid, 0.0, low)[:, None].to(k.dtype)
-    return torch.cat((q, ones), -1), torch.cat((k, bias), -1)
+    width = max(q.shape[-1] + 1, v.shape[-1])
+    width += -width % 8
+    ones = torch.ones_like(q[..., :1])
+    bias = torch.where(valid, 0.0, low)[:, None, :, None].to(k.dtype).expand_as(k[..., :1])
+
+    def fill(t: Tensor, *more: Tensor) -> Tensor:
+        t = torch.cat((t, *more), -1)
+        return F.pad(t, (0, width - t.shape[-1]))
+
+    return fill(q, ones), fill(k, bias), fill(v)

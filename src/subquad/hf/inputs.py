@@ -1,0 +1,75 @@
+"""What comes into a forward of the shell: names that transformers uses, checked, in our words."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["follow", "loss_options", "token_inputs"]
+
+#: arguments of transformers' loss functions
+LOSS = ("num_items_in_batch", "ignore_index", "shift_labels")
+
+#: arguments that describe tokens
+TOKENS = (
+    "input_ids",
+    "inputs_embeds",
+    "attention_mask",
+    "global_attention_mask",
+    "document_ids",
+    "token_type_ids",
+)
+
+
+def loss_options(given: dict[str, Any]) -> dict[str, Any]:
+    """Take the arguments of the loss function out of `given`."""
+    return {name: given.pop(name) for name in LOSS if name in given}
+
+
+def token_inputs(given: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor | None]]:
+    """Inputs (B, N) or (B, N, C), and valid, mark and label as `subquad.model.run` takes them.
+
+    ValueError for an argument that nothing here would honour.
+    """
+    for name, value in given.items():
+        # transformers passes some switches down; unset, they ask for nothing
+        if name not in TOKENS and value is not None and value is not False:
+            raise ValueError(
+                f"subquad models take no {name}; they take {', '.join(TOKENS)} "
+                "(positions follow from attention_mask, attention maps from subquad.viz)"
+            )
+    ids, embedded = given.get("input_ids"), given.get("inputs_embeds")
+    if (ids is None) == (embedded is None):
+        raise ValueError("pass either input_ids or inputs_embeds, and not both")
+    inputs = ids if ids is not None else embedded
+    marks = given.get("global_attention_mask")
+    return inputs, {
+        "valid": _valid(given.get("attention_mask"), inputs.shape[1]),
+        "mark": None if marks is None else marks.bool(),
+        "label": given.get("document_ids"),
+    }
+
+
+def follow(given: dict[str, Any], length: int) -> None:
+    """Extend marks and documents to `length` tokens: new ones unmarked, of the last document."""
+    for name in ("global_attention_mask", "document_ids"):
+        t = given.get(name)
+        missing = 0 if t is None else length - t.shape[1]
+        if missing > 0:
+            last = t[:, -1:] if name == "document_ids" else torch.zeros_like(t[:, -1:])
+            given[name] = torch.cat((t, last.expand(-1, missing)), 1)
+
+
+def _valid(attention_mask: Tensor | None, slots: int) -> Tensor | None:
+    """The mask of the last `slots` tokens as validity, None where all are real."""
+    if attention_mask is None:
+        return None
+    if attention_mask.dim() != 2 or attention_mask.shape[1] < slots:
+        raise ValueError(
+            f"attention_mask must be (batch, length so far), at least {slots} long, "
+            f"not {tuple(attention_mask.shape)}"
+        )
+    valid = attention_mask[:, -slots:].bool() if slots else attention_mask[:, :0].bool()
+    if not torch.compiler.is_compiling() and bool(valid.all()):
+        return None
+    return valid

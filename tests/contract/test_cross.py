@@ -1,0 +1,69 @@
+"""The laws for mixers that read a memory: weights, streaming, padding, an empty memory."""
+
+import pytest
+import torch
+
+from catalog import DIM, HEADS, WIDTH, inputs
+from subquad import nn
+from subquad.nn.state import select
+
+CROSS = {
+    "attention": lambda: nn.CrossAttention(DIM, HEADS, memory_dim=10),
+    "kernel": lambda: nn.KernelCrossAttention(
+        DIM, HEADS, nn.PositiveRandomFeatures(WIDTH, 32), memory_dim=10
+    ),
+}
+
+
+def mixer(name):
+    torch.manual_seed(7)
+    made = CROSS[name]().double().eval()
+    for p in made.parameters():
+        torch.nn.init.normal_(p, std=0.4)
+    return made
+
+
+def context(length, lengths=(17, 5), memory_len=17):
+    memory = torch.randn(2, memory_len, 10, dtype=torch.float64)
+    valid = torch.arange(memory_len) < torch.tensor(lengths)[:, None]
+    memory = memory.masked_fill(~valid[..., None], torch.nan)
+    return nn.Context(torch.arange(length)[None], memory=memory, memory_valid=valid)
+
+
+@pytest.mark.parametrize("length", [1, 2, 63, 65])
+@pytest.mark.parametrize("name", CROSS)
+def test_forward_is_weights_times_values(name, length):
+    m, x, at = mixer(name), inputs(2, length).requires_grad_(), context(length)
+    grad = torch.randn(2, length, DIM, dtype=torch.float64)
+    found = []
+    for y in (m(x, at)[0], m.output(m.weights(x, at) @ m.values(x, at))):
+        found.append([y, *torch.autograd.grad((y * grad).sum(), [x, *m.parameters()])])
+    for fast, slow in zip(*found, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-10)
+    rows = torch.tensor([0, length - 1])
+    torch.testing.assert_close(m.weights(x, at, rows), m.weights(x, at)[:, :, rows])
+
+
+@pytest.mark.parametrize("name", CROSS)
+def test_the_memory_is_read_once(name):
+    m, x, at = mixer(name), inputs(2, 20), context(20)
+    whole = m(x, at)[0]
+    first, state = m(x[:, :6], at, m.init_state(2))
+    later = nn.Context(torch.arange(6, 20)[None])
+    rest, state = m(x[:, 6:], later, state)
+    torch.testing.assert_close(torch.cat((first, rest), 1), whole, rtol=1e-10, atol=1e-10)
+    index = torch.tensor([1, 1, 0])
+    picked = m(x[index, 6:], later, select(state, index))[0]
+    torch.testing.assert_close(picked, rest[index], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", CROSS)
+def test_padding_and_an_empty_memory(name):
+    m, x = mixer(name), inputs(2, 9)
+    at = context(9, lengths=(17, 0))
+    y = m(x, at)[0]
+    short = nn.Context(at.pos, memory=at.memory[:1, :17], memory_valid=None)
+    torch.testing.assert_close(m(x[:1], short)[0], y[:1], rtol=1e-10, atol=1e-10)
+    assert torch.equal(y[1], m.output(torch.zeros(1, HEADS, 9, WIDTH, dtype=torch.float64))[0])
+    with pytest.raises(ValueError, match=r"needs Context\.memory"):
+        m(x, nn.Context(at.pos))
