@@ -10,16 +10,10 @@ Useful work is 2 N H (2 D F + 2 F (D + 1) + 32 (F + D + 1)): features, state, an
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import json
-import os
-import platform
 import resource
-import statistics
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
@@ -27,6 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as nnf
+from measure import interleaved, main_of
 
 from subquad.nn.features import PositiveRandomFeatures
 from subquad.ops.linear import kernel_attention
@@ -74,24 +69,6 @@ def matmul() -> Callable[[], object]:
     a, b = torch.randn(2, MATMUL, MATMUL)
     out = torch.empty_like(a)
     return lambda: torch.mm(a, b, out=out)
-
-
-def interleaved(parties: dict[str, Callable], reps: dict[str, int]) -> dict[str, dict]:
-    """Seconds of each party, median and fastest; round r runs all that have r repetitions."""
-    for name, run in parties.items():
-        if reps[name] > 3:
-            run()
-    times: dict[str, list[float]] = {name: [] for name in parties}
-    for r in range(max(reps.values())):
-        for name, run in parties.items():
-            if r < reps[name]:
-                start = time.perf_counter()
-                run()
-                times[name].append(time.perf_counter() - start)
-    return {
-        "median": {name: statistics.median(seconds) for name, seconds in times.items()},
-        "fastest": {name: min(seconds) for name, seconds in times.items()},
-    }
 
 
 def useful(n: int) -> int:
@@ -163,56 +140,20 @@ def memory(n: int) -> list[dict]:
     return [json.loads(subprocess.check_output(run, text=True)) for run in runs]
 
 
-def machine() -> dict:
-    names = [
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
+def report(reps: int, slow_reps: int) -> dict:
+    """All that is measured here."""
     return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": len(names),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="where the JSON goes; default: standard output")
-    parser.add_argument("--reps", type=int, default=15)
-    parser.add_argument("--slow-reps", type=int, default=2, help="of performer-pytorch; 0: none")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--backward", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    if args.memory_of:
-        print(json.dumps(memory_of(args.memory_of, args.backward)))
-        return
-    report = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", "benchmarks/bench_kernel.py", *sys.argv[1:]]),
-        "machine": machine(),
         "sizes": {"B": B, "H": H, "D": D, "F": F, "dtype": "float32"},
+        "memory": memory(65_536),
+        "growth": growth([16_384, 32_768, 65_536, 131_072], max(3, reps // 3)),
+        "crossover": [against_peers(n, reps, 0) for n in (1024, 2048, 3072, 8192)],
+        "peers": against_peers(4096, reps, slow_reps),
     }
-    stages = {
-        "memory": lambda: memory(65_536),
-        "peers": lambda: against_peers(4096, args.reps, args.slow_reps),
-        "crossover": lambda: [against_peers(n, args.reps, 0) for n in (1024, 2048, 3072)],
-        "growth": lambda: growth([16_384, 32_768, 65_536, 131_072], max(3, args.reps // 3)),
-    }
-    for name, stage in stages.items():
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        report[name] = stage()
-        report[f"load after {name}"] = os.getloadavg()[0]
-        if args.out:
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            args.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    if "--memory-of" in sys.argv:
+        torch.set_num_threads(2)
+        print(json.dumps(memory_of(int(sys.argv[2]), "--backward" in sys.argv)))
+    else:
+        main_of(report, __doc__, __file__)
