@@ -16,12 +16,11 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 import torch.nn.functional as nnf
-from measure import interleaved, main_of
+from measure import growth_of, interleaved, main_of
 
 from subquad.nn.features import PositiveRandomFeatures
 from subquad.ops.linear import kernel_attention
@@ -105,12 +104,7 @@ def growth(lengths: list[int], reps: int) -> dict:
     """How forward time grows when the length doubles."""
     attend = ours()
     parties = {str(n): party(attend, n, False) for n in lengths}
-    result = interleaved(parties, dict.fromkeys(parties, reps))
-    for kind, seconds in tuple(result.items()):
-        result[f"ratios of {kind}"] = {
-            f"{a} -> {b}": seconds[str(b)] / seconds[str(a)] for a, b in pairwise(lengths)
-        }
-    return result
+    return growth_of(parties, lengths, reps)
 
 
 def memory_of(n: int, backward: bool) -> dict:

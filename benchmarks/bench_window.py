@@ -8,11 +8,10 @@ value projections are inside on both sides; neither has the output projection.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import torch
-from measure import interleaved, main_of
+from measure import growth_of, interleaved, main_of
 from torch import nn
 
 from subquad.nn import Attention, Context
@@ -70,28 +69,20 @@ def against_longformer(n: int, reps: int) -> dict:
         for name, attend in (("ours", ours()), ("longformer", longformer()))
         for mode in ("forward", "forward+backward")
     }
-    seconds = interleaved(parties, dict.fromkeys(parties, reps))
-    return {
-        "n": n,
-        "seconds": seconds,
-        **{
-            f"times faster than longformer, {mode}": seconds[f"longformer {mode}"]
-            / seconds[f"ours {mode}"]
-            for mode in ("forward", "forward+backward")
-        },
-    }
+    result: dict = {"n": n}
+    for kind, seconds in interleaved(parties, dict.fromkeys(parties, reps)).items():
+        result[kind] = {"seconds": seconds}
+        for mode in ("forward", "forward+backward"):
+            times = seconds[f"longformer {mode}"] / seconds[f"ours {mode}"]
+            result[kind][f"times faster than longformer, {mode}"] = times
+    return result
 
 
 def growth(lengths: list[int], reps: int) -> dict:
     """How forward time grows when the length doubles."""
     attend = ours()
     parties = {str(n): party(attend, n, False) for n in lengths}
-    seconds = interleaved(parties, dict.fromkeys(parties, reps))
-    pairs = itertools.pairwise(lengths)
-    return {
-        "seconds": seconds,
-        "ratios": {f"{a} -> {b}": seconds[str(b)] / seconds[str(a)] for a, b in pairs},
-    }
+    return growth_of(parties, lengths, reps)
 
 
 def report(reps: int, slow_reps: int) -> dict:

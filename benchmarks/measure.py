@@ -14,15 +14,16 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 
-__all__ = ["interleaved", "machine", "main_of", "write"]
+__all__ = ["growth_of", "interleaved", "machine", "main_of", "write"]
 
 
-def interleaved(parties: dict[str, Callable], reps: dict[str, int]) -> dict[str, float]:
-    """Median seconds of each party; round r runs every party that has more than r repetitions."""
+def interleaved(parties: dict[str, Callable], reps: dict[str, int]) -> dict[str, dict[str, float]]:
+    """Seconds of each party, "median" and "fastest"; round r runs those with more than r reps."""
     for name, run in parties.items():
         if reps[name] > 3:
             run()
@@ -33,7 +34,20 @@ def interleaved(parties: dict[str, Callable], reps: dict[str, int]) -> dict[str,
                 start = time.perf_counter()
                 run()
                 times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
+    return {
+        "median": {name: statistics.median(seconds) for name, seconds in times.items()},
+        "fastest": {name: min(seconds) for name, seconds in times.items()},
+    }
+
+
+def growth_of(parties: dict[str, Callable], lengths: list[int], reps: int) -> dict:
+    """Seconds at each length, and how they grow from one to the next."""
+    result: dict = interleaved(parties, dict.fromkeys(parties, reps))
+    for kind, seconds in tuple(result.items()):
+        result[f"ratios of {kind}"] = {
+            f"{a} -> {b}": seconds[str(b)] / seconds[str(a)] for a, b in pairwise(lengths)
+        }
+    return result
 
 
 def machine() -> dict:
