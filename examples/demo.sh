@@ -20,7 +20,7 @@ echo "Training a Performer for $seconds seconds:"
 
 echo
 echo "On files that it has not seen:"
-"$subquad" eval "$out" --part test $([ "$seconds" -ge 120 ] || echo --max-bytes 131072) | tee "$out/eval.txt"
+"$subquad" eval "$out" --part test --max-bytes "$((seconds >= 120 ? 262144 : 65536))" | tee "$out/eval.txt"
 awk -v seconds="$seconds" '
   /^bits per byte/    { ours = $NF }
   /^gzip -9 bits/     { gzip = $NF }

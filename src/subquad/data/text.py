@@ -78,11 +78,13 @@ class Text:
         return replace(self, start=start, end=end, source=source, key=key)
 
     def head(self, limit: int) -> "Text":
-        """The first `limit` bytes: whole documents, the last one cut."""
-        before = np.cumsum(self.end - self.start) - (self.end - self.start)
-        chosen = before < limit
-        start, end = self.start[chosen], self.end[chosen]
-        end = self._character(np.minimum(end, start + limit - before[chosen]), end)
+        """`limit` bytes in whole documents, the last one cut, spread evenly over all documents."""
+        # multiples of the golden section fall between each other, so any first few are spread
+        spread = np.argsort(np.arange(len(self)) * 0.6180339887498949 % 1, kind="stable")
+        start, end = self.start[spread], self.end[spread]
+        before = np.cumsum(end - start) - (end - start)
+        start, end, before = (values[before < limit] for values in (start, end, before))
+        end = self._character(np.minimum(end, start + limit - before), end)
         return replace(self, start=start, end=end, part=None, key=f"{self.key}-{limit}")
 
     def _character(self, at: np.ndarray, end: np.ndarray) -> np.ndarray:
