@@ -31,6 +31,7 @@ awk -v seconds="$seconds" '
 
 echo
 echo "A sample of 300 bytes that begins with \"def \":"
+printf "def "
 "$subquad" generate "$out" --prompt "def " --max-new-tokens 300 --seed 1 | head -c 300
 echo
 echo
