@@ -12,6 +12,9 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     DO_NOT_TRACK="1",
     TOKENIZERS_PARALLELISM="false",
+    # threads that wait sleep instead of spinning: a busy machine then runs the tests several times
+    # faster, an idle one hardly slower
+    OMP_WAIT_POLICY="PASSIVE",
 )
 
 import functools
