@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import lzma
 
 import pytest
 import torch
@@ -266,3 +267,18 @@ def test_another_format_version_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match="format version 7; this library reads 1"):
         load(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHS)
+def test_sixteen_kilobytes_of_real_text_streamed(arch, data_dir):
+    with lzma.open(data_dir / "text" / "tinyshakespeare.txt.xz") as file:
+        ids = torch.tensor(list(file.read(16_384)))[None] % 50
+    m = model(arch)
+    with torch.no_grad():
+        whole = m(ids)[0]
+        state, parts = m.init_state(1), []
+        for part in ids.split([1] * 40 + [777] * 20 + [16_384 - 40 - 777 * 20], 1):
+            y, state = m(part, state=state)
+            parts.append(y)
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-10, atol=1e-10)
