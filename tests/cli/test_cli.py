@@ -157,6 +157,7 @@ def test_eval_scores_every_byte_once_with_gzip_beside(run, capsys):
     assert capsys.readouterr().out.count("evaluated") == 3
 
 
+@pytest.mark.slow
 def test_generate_from_prompt_and_stdin(trained, capsys, monkeypatch):
     words = ["generate", str(trained), "--max-new-tokens", "12", "--temperature", "0"]
     assert main([*words, "--prompt", "3 times"]) == 0

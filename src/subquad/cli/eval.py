@@ -2,7 +2,12 @@
 
 import json
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress, TextColumn
 
 from subquad.cli.parser import Parser
 from subquad.train.folder import read_facts
@@ -17,15 +22,18 @@ def run(argv: list[str]) -> int:
     read_facts(Path(given.run))  # before anything slow
     run = load(given.run)
     begun = time.monotonic()
-    how = {"context": given.context, "stride": given.stride, "carry": given.carry or None}
-    result = run.task.evaluate_on(  # type: ignore[attr-defined]
-        run.model,
-        given.data,
-        run.facts["data"],
-        part=given.part,
-        limit=given.max_bytes,
-        **how,
-    )
+    with _bar() as report:
+        result = run.task.evaluate_on(  # type: ignore[attr-defined]
+            run.model,
+            given.data,
+            run.facts["data"],
+            part=given.part,
+            limit=given.max_bytes,
+            context=given.context,
+            stride=given.stride,
+            carry=given.carry or None,
+            report=report,
+        )
     for name, value in result.numbers.items():
         shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
         print(f"{name.replace('_', ' ').replace('gzip', 'gzip -9'):<25}{shown}")
@@ -38,6 +46,23 @@ def run(argv: list[str]) -> int:
     with open(Path(given.run) / "evaluations.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     return 0
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    """Shows on a terminal how many of how many tokens are scored."""
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[rate]}"))
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        row = bar.add_task("scoring", total=None, rate="")
+
+        def report(scored: int, of: int) -> None:
+            speed = bar.tasks[0].speed or 0.0
+            bar.update(row, advance=scored, total=of, rate=f"{speed:,.0f} tokens/s")
+
+        yield report
 
 
 def _parser() -> Parser:

@@ -5,7 +5,7 @@ so that models over bytes and over subwords compare, with each other and with gz
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ from subquad.data.text import Text, open_text
 from subquad.data.vocabulary import Bytes, Subwords, learn, vocabulary
 from subquad.hf import SubquadConfig, SubquadForCausalLM
 from subquad.tasks.sampling import generate, score, stream
-from subquad.tasks.scoring import Tick, carried, gzip_bits, protocol, windowed
+from subquad.tasks.scoring import carried, gzip_bits, protocol, windowed
 from subquad.tasks.task import Result, Share, Task
 
 __all__ = ["LanguageModel", "LanguageModelConfig"]
@@ -179,7 +179,7 @@ class LanguageModel(Task):
         stride: int | None = None,
         carry: bool | None = None,
         share: Share | None = None,
-        tick: Tick = lambda scored: None,
+        report: Callable[[int, int], None] = lambda scored, of: None,
     ) -> Result:
         """Bits per byte of tokenised documents, and how it was measured.
 
@@ -194,7 +194,8 @@ class LanguageModel(Task):
         if not 0 < stride <= context:
             raise ValueError(f"stride {stride} does not fit context {context}: 1 to {context}")
         how: dict[str, Any] = {"batch": max(1, _SIDE_BY_SIDE // context)}
-        how |= {"share": share or Share(), "tick": tick}
+        tokens = int((corpus.end - corpus.start).sum())
+        how |= {"share": share or Share(), "tick": lambda scored: report(scored, tokens)}
         was = model.training
         model.eval()
         if carry:
@@ -202,7 +203,6 @@ class LanguageModel(Task):
         else:
             nats = windowed(model.model, corpus, context, stride, **how)
         model.train(was)
-        tokens = int((corpus.end - corpus.start).sum())
         numbers = {
             "bits_per_byte": nats / math.log(2) / text.nbytes,
             "nats_per_token": nats / tokens,

@@ -38,14 +38,8 @@ def fit(
     ValueError if the folder already holds a run (and not `resume`), or holds none (and `resume`),
     or another one.
     """
-    before = _before(folder, resume)
-    if before is not None:
-        _same_run(folder, before, task, arch, fields)
-        task = type(task).load(folder, before["task_facts"])
+    task = _ready(task, arch, fields, folder, data, resume)
     transformers.utils.logging.disable_progress_bar()  # one for every file that is written
-    task.prepare(data)
-    if before is not None:
-        _same_data(folder, before, task)
     set_seed(config.seed)
     model = task.build(arch, fields)
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,6 +74,23 @@ def fit(
     return facts
 
 
+def _ready(
+    task: Task, arch: str, fields: dict[str, Any], folder: Path, data: str | None, resume: bool
+) -> Task:
+    """The task with its data open; the one of the run that is gone on with, if any."""
+    before = _before(folder, resume)
+    if before is not None:
+        _same_run(folder, before, task, arch, fields)
+        task = type(task).load(folder, before["task_facts"])
+    task.prepare(data)
+    if before is not None and before["data"]["key"] != task.data_facts["key"]:
+        raise ValueError(
+            f"{before['data']['source']} is not what {folder} was begun with: it has moved, or its "
+            "size or time has changed"
+        )
+    return task
+
+
 def _before(folder: Path, resume: bool) -> dict[str, Any] | None:
     """The facts of the run to go on with, or None for a folder that is free."""
     if resume:
@@ -100,15 +111,6 @@ def _same_run(folder: Path, before: dict[str, Any], task: Task, arch: str, field
     for name, value in json.loads(json.dumps(now)).items():
         if old[name] != value:
             raise ValueError(f"{folder} was begun with {name} {old[name]}, not {value}")
-
-
-def _same_data(folder: Path, before: dict[str, Any], task: Task) -> None:
-    """ValueError if the data has changed since."""
-    if before["data"]["key"] != task.data_facts["key"]:
-        raise ValueError(
-            f"{before['data']['source']} is not what {folder} was begun with: it has moved, or its "
-            "size or time has changed"
-        )
 
 
 def _outcome(loop: Loop) -> dict[str, Any]:

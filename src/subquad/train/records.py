@@ -61,14 +61,14 @@ class Progress(TrainerCallback):
         self.score = ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
         if not state.is_world_process_zero:
             return
         self._start = (state.global_step, self.pace.elapsed, self.pace.fraction)
         if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-            self.bar = Progress(*columns, TextColumn("{task.fields[says]}"), console=self.console)
+            columns = (BarColumn(bar_width=12), TextColumn("{task.fields[says]}"))
+            self.bar = Progress(*columns, console=self.console)
             self.row = self.bar.add_task("train", total=1.0, says="")
             self.bar.start()
 
@@ -91,7 +91,8 @@ class Progress(TrainerCallback):
         if "loss" in logs:
             self.loss = f"loss {logs['loss']:.4f}"
         if (score := logs.get(f"eval_{self.metric}")) is not None:
-            self.score = f"valid {self.metric.replace('_', ' ')} {score:.4f}"
+            name = "" if self.bar else f"{self.metric.replace('_', ' ')} "
+            self.score = f"valid {name}{score:.4f}"
             if state.is_world_process_zero and not self.bar:
                 self.console.print(self._says(state.global_step), soft_wrap=True)
 
