@@ -31,8 +31,7 @@ awk -v seconds="$seconds" '
 
 echo
 echo "A sample of 300 bytes that begins with \"def \":"
-printf "def "
-"$subquad" generate "$out" --prompt "def " --max-new-tokens 300 --seed 1 | head -c 300
-echo
+sample="$("$subquad" generate "$out" --prompt "def " --max-new-tokens 300 --seed 1)"
+printf "def %s\n" "${sample:0:296}"
 echo
 echo "The run folder is $out; \`$subquad list $out\` shows what is in it."

@@ -3,6 +3,7 @@
 What a user did wrong is one line on stderr and exit code 2; `--debug` shows the trace instead.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -25,7 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        return _dispatch(words)
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read us, `head` say, has enough; what is left goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError) as error:
         if debug:
             raise
@@ -68,7 +74,6 @@ def _usage() -> str:
 
 def _quiet() -> None:
     """Libraries' remarks on stderr are not for users of a command."""
-    import os
     import warnings
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
