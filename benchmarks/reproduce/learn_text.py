@@ -2,8 +2,8 @@
 
     python benchmarks/reproduce/learn_text.py --data enwik8.xz --steps 200
 
-Small: dim 128, 4 layers, 4 heads, ffn 512, context 512, batch 8, bytes, float32, one seed. Resumable:
-one JSON per architecture and seed; the table is made from those that exist.
+Small: dim 128, 4 layers, 4 heads, ffn 512, context 512, batch 8, bytes, float32. Resumable: one JSON
+per architecture and seed; the table is made from those that exist, and says what is missing.
 """
 
 from __future__ import annotations
@@ -51,34 +51,38 @@ def learn(arch: str, seed: int, data: Path, steps: int) -> dict:
 
 
 def main() -> None:
+    results = Path(__file__).parents[1] / "results" / "learn_text"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parents[1] / "results/learn_text"
-    )
+    parser.add_argument("--out", type=Path, default=results)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for seed in range(args.seeds):
         for arch in ARCHS:
             path = args.out / f"{arch}-{seed}.json"
-            if not path.exists():
-                path.write_text(
-                    json.dumps(learn(arch, seed, args.data, args.steps), indent=2) + "\n"
-                )
-                print(f"wrote {path}", flush=True)
-    print(
-        "| architecture | seeds | bits per byte, held-out | gzip -9 | bytes seen |\n|---|---|---|---|---|"
-    )
+            if path.exists():
+                continue
+            found = learn(arch, seed, args.data, args.steps)
+            path.write_text(json.dumps(found, indent=2) + "\n")
+            print(f"wrote {path}", flush=True)
+    print(table(args.out))
+
+
+def table(folder: Path) -> str:
+    """What exists, as Markdown; an architecture without a run is named as missing."""
+    lines = ["| architecture | seeds | bits per byte, held-out | gzip -9 | bytes seen |"]
+    lines.append("|---|---|---|---|---|")
     for arch in ARCHS:
-        runs = [json.loads(p.read_text()) for p in sorted(args.out.glob(f"{arch}-*.json"))]
+        runs = [json.loads(p.read_text()) for p in sorted(folder.glob(f"{arch}-*.json"))]
         if not runs:
-            print(f"| {arch} | 0 | missing | | |")
+            lines.append(f"| {arch} | 0 | missing | | |")
             continue
         bits = ", ".join(f"{r['bits_per_byte']:.3f}" for r in runs)
-        gzip = runs[0]["gzip_bits_per_byte"]
-        print(f"| {arch} | {len(runs)} | {bits} | {gzip:.3f} | {runs[0]['bytes seen']:,} |")
+        gzip, seen = runs[0]["gzip_bits_per_byte"], runs[0]["bytes seen"]
+        lines.append(f"| {arch} | {len(runs)} | {bits} | {gzip:.3f} | {seen:,} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
