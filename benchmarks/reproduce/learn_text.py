@@ -1,8 +1,8 @@
-"""Does every architecture learn real text? The same small budget for each, bits per byte at the end.
+"""Does every architecture learn real text? One small budget for each, bits per byte at the end.
 
     python benchmarks/reproduce/learn_text.py --data enwik8.xz --steps 200
 
-Small: dim 128, 4 layers, 4 heads, ffn 512, context 512, batch 8, bytes, float32. Resumable: one JSON
+Small: dim 128, 4 layers, 4 heads, ffn 512, context 512, batch 8, bytes, float32. Resumable: a JSON
 per architecture and seed; the table is made from those that exist, and says what is missing.
 """
 
