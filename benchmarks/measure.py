@@ -68,7 +68,8 @@ def machine() -> dict:
 def write(path: Path, found: dict) -> None:
     """Keep what was found, with date, command and machine."""
     stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    command = " ".join(["python", *sys.argv])
+    root = f"{Path(__file__).resolve().parent.parent}/"
+    command = " ".join(["python", *(word.replace(root, "") for word in sys.argv)])
     full = {"date": stamp, "command": command, "machine": machine(), **found}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(full, indent=2) + "\n")
