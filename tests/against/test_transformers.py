@@ -55,7 +55,7 @@ def test_gpt2(side):
         set_(block.norms[1], h.ln_2.weight, h.ln_2.bias)
     last = theirs.transformer.ln_f
     set_(ours.model.backbone.norm, last.weight, last.bias)
-    compare(ours, theirs, side)
+    assert_same(ours, theirs, side)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -94,7 +94,7 @@ def test_llama(side):
         set_(block.norms[0], layer.input_layernorm.weight)
         set_(block.norms[1], layer.post_attention_layernorm.weight)
     # Llama keeps angles and norms in float32 whatever the weights are: a few of its roundings
-    compare(ours, theirs, side, tolerance=8 * torch.finfo(torch.float32).eps)
+    assert_same(ours, theirs, side, tolerance=8 * torch.finfo(torch.float32).eps)
 
 
 @pytest.mark.parametrize("marks", [[], [0], [0, 17, 40]])
@@ -152,7 +152,7 @@ def shell(fields, **config):
     return SubquadForCausalLM(made).double().eval()
 
 
-def compare(ours, theirs, side, tolerance=1e-9):
+def assert_same(ours, theirs, side, tolerance=1e-9):
     """Equal logits where tokens are real, and the same words generated."""
     ids = torch.randint(1, 59, (2, 21))
     mask = torch.ones_like(ids)

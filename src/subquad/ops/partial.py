@@ -16,7 +16,7 @@ from torch import Tensor
 
 from subquad.ops.pattern import Coords, Pattern
 
-__all__ = ["EMPTY", "Distance", "Partial", "Scoring", "Where", "finish", "keep", "merge"]
+__all__ = ["EMPTY", "Distance", "Partial", "Scoring", "Where", "keep", "merge"]
 
 #: the log-sum-exp of a row that looks at nothing: finite, so that sums and gradients stay so
 EMPTY = -1e30
@@ -141,11 +141,6 @@ def _mix(x: Tensor) -> Tensor:
     x = ((x ^ (x >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
     x = ((x ^ (x >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
     return x ^ (x >> 16)
-
-
-def finish(partial: Partial, dtype: torch.dtype) -> Tensor:
-    """The output in the dtype asked for."""
-    return partial.out.to(dtype)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
