@@ -23,7 +23,17 @@ from subquad.nn.init import initialise
 from subquad.nn.state import ModelState
 from subquad.nn.stems import STEMS
 
-__all__ = ["FORMAT", "Model", "build", "complete", "init_state", "load", "run", "save"]
+__all__ = [
+    "FORMAT",
+    "Model",
+    "build",
+    "complete",
+    "init_memory",
+    "init_state",
+    "load",
+    "run",
+    "save",
+]
 
 #: version of what is written to disk
 FORMAT = 1
@@ -44,11 +54,13 @@ class Model(nn.Module):
         label: Tensor | None = None,
         mark: Tensor | None = None,
         state: ModelState | None = None,
+        last: int | None = None,
     ) -> tuple[Tensor, ModelState | None]:
         """Run a batch (B, N, ...); with a state, it follows what the state has seen.
 
         valid (B, N): which tokens are real, wherever padding stands.  label (B, N) keeps packed
-        documents apart.  mark (B, N): the tokens that Marked patterns ask about.
+        documents apart.  mark (B, N): the tokens that Marked patterns ask about.  last: give only
+        the outputs of the last so many slots.
         """
         return run(
             self.stem,
@@ -59,6 +71,7 @@ class Model(nn.Module):
             label=label,
             mark=mark,
             state=state,
+            last=last,
         )
 
     @property
@@ -69,6 +82,10 @@ class Model(nn.Module):
     def init_state(self, batch: int) -> ModelState:
         """The state before the first token. ValueError if the model looks ahead."""
         return init_state(self.backbone, batch)
+
+    def init_memory(self, batch: int) -> ModelState:
+        """What training carries from segment to segment, before the first."""
+        return init_memory(self.backbone, batch)
 
 
 def run(
@@ -81,6 +98,7 @@ def run(
     label: Tensor | None = None,
     mark: Tensor | None = None,
     state: ModelState | None = None,
+    last: int | None = None,
 ) -> tuple[Tensor, ModelState | None]:
     """What `Model.forward` does, for parts that live in another module."""
     _check(inputs, state, valid=valid, label=label, mark=mark)
@@ -91,9 +109,11 @@ def run(
         label, mark = (None if t is None else _take(t, order) for t in (label, mark))
     x, context = stem(inputs, valid, None if state is None else state.length)
     label = None if label is None else label[:, None]
-    context = replace(context, label=label, mark=mark)
+    # rows that are not full end at different slots: then all outputs are needed
+    context = replace(context, label=label, mark=mark, last=last if order is None else None)
     y, layers = backbone(x, context, None if state is None else state.layers)
     y = y if order is None else _take(y, order.argsort(1))
+    y = y if last is None else y[:, max(0, y.shape[1] - last) :]
     y = y if head is None else head(y)
     if state is None:
         return y, None
@@ -103,7 +123,20 @@ def run(
 
 def init_state(backbone: nn.Module, batch: int) -> ModelState:
     """The state of a model around `backbone` before the first token of `batch` rows."""
-    start = getattr(backbone, "init_state", None)
+    return _start(backbone, "init_state", batch)
+
+
+def init_memory(backbone: nn.Module, batch: int) -> ModelState:
+    """What training carries from segment to segment, before the first token of `batch` rows.
+
+    It goes where a state goes; keys and values of what it holds are formed again each time, so
+    that gradients reach their weights.
+    """
+    return _start(backbone, "init_memory", batch)
+
+
+def _start(backbone: nn.Module, method: str, batch: int) -> ModelState:
+    start = getattr(backbone, method, None)
     if start is None:
         raise ValueError("this model looks ahead, so it cannot stream; build it with causal=True")
     device = next(backbone.parameters()).device

@@ -1,8 +1,9 @@
 """Parts with parameters, for people's own models: `sq.nn.Attention`, `sq.nn.Rotary`, ..."""
 
-from subquad.nn.attention import Attention, CrossAttention
+from subquad.nn.attention import Attention
 from subquad.nn.blocks import PostNorm, PreNorm
 from subquad.nn.context import Context
+from subquad.nn.cross import CrossAttention
 from subquad.nn.features import EluFeatures, PositiveRandomFeatures, ReLUFeatures
 from subquad.nn.heads import TokenHead
 from subquad.nn.kernel import KernelAttention, KernelCrossAttention

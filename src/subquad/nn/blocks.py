@@ -49,6 +49,10 @@ class Block(nn.Module):
         """The states of its mixers before the first token. ValueError if one cannot stream."""
         return tuple(m.init_state(batch) for m in self.mixers if isinstance(m, Mixer))
 
+    def init_memory(self, batch: int) -> tuple:
+        """What its mixers carry from segment to segment in training."""
+        return tuple(m.init_memory(batch) for m in self.mixers if isinstance(m, Mixer))
+
 
 class PreNorm(Block):
     """Norm inside the residual branch: x + f(norm(x))."""

@@ -21,6 +21,7 @@ class Context:
     valid: (B, N) bool; padding is on the right.
     label: (B, H or 1, N) int64, mark: (B, N) bool: what SameLabel and Marked look at.
     memory: (B, M, C) with memory_valid (B, M): what cross-attention reads (an encoder's output).
+    last: only so many outputs at the end are wanted; a stack may skip the others, or give them.
     """
 
     pos: Tensor
@@ -29,6 +30,7 @@ class Context:
     mark: Tensor | None = None
     memory: Tensor | None = None
     memory_valid: Tensor | None = None
+    last: int | None = None
 
     @classmethod
     def of(cls, x: Tensor, valid: Tensor | None = None, start: Tensor | None = None) -> "Context":

@@ -73,7 +73,8 @@ class MarkedAttention(Mixer):
             mark = torch.zeros_like(x[..., 0], dtype=torch.bool)
             context = replace(context, mark=mark)
         x = context.clean(x)
-        q, k, v = self.inner._project(x, context)
+        q = self.inner._queries(x, context)
+        k, v = self.inner._keys(x, context)
         at = context.coords()
         # marked queries get their rows below, so here only keys count as marked
         plain = at._replace(mark=torch.zeros_like(mark[:, None]))

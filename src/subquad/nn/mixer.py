@@ -51,6 +51,10 @@ class Mixer(nn.Module):
         """The state before the first token of `batch` rows. ValueError if it cannot stream."""
         raise ValueError(f"{type(self).__name__} looks ahead, so it cannot stream")
 
+    def init_memory(self, batch: int) -> Any:
+        """What training carries from segment to segment, as a constant: by default the state."""
+        return self.init_state(batch)
+
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
     """(B, N, H * D) to (B, H, N, D), as a view."""

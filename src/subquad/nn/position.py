@@ -21,6 +21,10 @@ class Position(nn.Module):
     #: does `lower` add to scores? Kernel attention has no scores to add to, and refuses
     scores = False
 
+    def reach(self) -> int | None:
+        """The farthest distance back at which a key can count now; None if unbounded."""
+        return None
+
     def turn(self, x: Tensor, pos: Tensor) -> Tensor:
         """Queries or keys x (B, H, N, D) at pos (B or 1, N), changed by where they stand."""
         return x

@@ -66,3 +66,7 @@ class Decoder(Stack):
     def init_state(self, batch: int) -> tuple:
         """The states of all blocks before the first token."""
         return tuple(b.init_state(batch) for b in self.blocks if isinstance(b, Block))
+
+    def init_memory(self, batch: int) -> tuple:
+        """What all blocks carry from segment to segment in training, as constants."""
+        return tuple(b.init_memory(batch) for b in self.blocks if isinstance(b, Block))
