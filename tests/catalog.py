@@ -12,6 +12,7 @@ from torch import Tensor
 
 import subquad as sq
 from subquad import nn
+from subquad.archs import configure
 from subquad.model import Model, build
 from subquad.nn.context import Context
 from subquad.nn.mixer import Mixer
@@ -104,6 +105,20 @@ def tiny(arch: str, *, causal: bool = True) -> dict:
     """Fields of the tiny preset."""
     preset = sq.ARCHS[arch].PRESETS["tiny"]
     return {**vars(preset), "causal": causal}
+
+
+def _builds(arch: str, causal: bool) -> bool:
+    try:
+        sq.ARCHS[arch].build(configure(arch, tiny(arch, causal=causal)))
+    except ValueError:
+        return False
+    return True
+
+
+#: every architecture both ways, where it has both: those that only predict refuse causal=False
+BOTH_WAYS = [
+    (arch, causal) for arch in sq.ARCHS for causal in (True, False) if _builds(arch, causal)
+]
 
 
 def cuts(length: int) -> Iterator[list[int]]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import subquad as sq
-from catalog import cuts, model, tiny
+from catalog import BOTH_WAYS, cuts, model, tiny
 from subquad.archs import configure
 from subquad.model import build, load, save
 from subquad.nn.state import nbytes, select
@@ -20,9 +20,8 @@ def tokens(batch, length):
     return torch.randint(0, 50, (batch, length))
 
 
-@pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("length", [0, 1, 2, 63, 65, 127, 1025])
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize(("arch", "causal"), BOTH_WAYS)
 def test_any_length(arch, length, causal):
     m = model(arch, causal=causal, dtype=torch.float32)
     with torch.no_grad():
@@ -63,9 +62,8 @@ def test_the_future_changes_nothing_bit_for_bit(arch):
         assert torch.equal(m(changed)[0][:, :cut], before[:, :cut])
 
 
-@pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize(("arch", "causal"), BOTH_WAYS)
 def test_batched_equals_alone(arch, side, causal):
     m, ids, lengths = model(arch, causal=causal), tokens(3, 40), torch.tensor([40, 23, 1])
     slots = torch.arange(40)
@@ -156,16 +154,14 @@ def test_state_stays_bounded(arch):
     assert sizes[0] == sizes[1]
 
 
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize(("arch", "causal"), BOTH_WAYS)
 def test_every_parameter_takes_part_in_every_step(arch, causal):
     m = model(arch, causal=causal).train()
     m(tokens(2, 50))[0].square().mean().backward()
     assert all(p.grad is not None for p in m.parameters())
 
 
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize(("arch", "causal"), BOTH_WAYS)
 def test_every_parameter_learns(arch, causal):
     m = model(arch, causal=causal)
     ids = tokens(2, 50)
@@ -177,8 +173,7 @@ def test_every_parameter_learns(arch, causal):
     assert all(n.endswith("key.bias") for n in still), still
 
 
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize(("arch", "causal"), BOTH_WAYS)
 def test_gradients_with_forgotten_activations(arch, causal):
     torch.manual_seed(7)
     fields = {**tiny(arch, causal=causal), "dropout": 0.2}

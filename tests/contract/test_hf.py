@@ -14,7 +14,7 @@ from transformers import (
 )
 
 import subquad as sq
-from catalog import tiny
+from catalog import BOTH_WAYS, tiny
 from subquad.hf import (
     StateCache,
     SubquadConfig,
@@ -104,7 +104,7 @@ def test_saved_and_loaded_by_the_auto_classes(arch, tmp_path):
     assert torch.equal(m.model.head(features), m(ids).logits)
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", [a for a, causal in BOTH_WAYS if not causal])
 def test_masked_language_model(arch, tmp_path):
     m, (ids, mask) = SubquadForMaskedLM(config(arch, causal=False)).eval(), prompt()
     labels = ids.masked_fill(torch.rand(ids.shape) > 0.3, -100)
