@@ -11,7 +11,7 @@ from subquad.nn.choices import choose
 from subquad.tasks import TASKS, find_task
 from subquad.train.config import TrainConfig
 
-__all__ = ["run"]
+__all__ = ["check", "run"]
 
 _SHORT = {"--arch": "--arch.name", "--preset": "--arch.preset"}
 
@@ -20,17 +20,8 @@ def run(argv: list[str]) -> int:
     """Train, and say where the run folder is."""
     asked = shlex.join(["subquad", "train", *argv])
     task, argv = _task(argv)
-    argv = [_long(word) for word in argv]
-    kind = find_task(task)
-    if "--resume" in argv:
-        argv = _resumed(argv)
-    peeked = _peek(argv)
-    arch = choose("architecture", peeked.get("name") or "transformer", ARCHS)
-    parser = _parser(task, kind, peeked, arch)
-    given = parser.read(argv)
-    fields = fields_of(arch.Config, given.arch)
-    config = TrainConfig(**fields_of(TrainConfig, given.train))
-    made = kind(kind.Config(**fields_of(kind.Config, given.task)))
+    parser, given = _read(task, argv)
+    made, fields, config = _made(task, given)
     folder = Path(given.out or _free(Path("runs"), f"{task}-{given.arch.name}"))
 
     from subquad.train.fit import fit
@@ -49,6 +40,29 @@ def run(argv: list[str]) -> int:
     if int(os.environ.get("RANK", 0)) == 0:
         _tell(folder, facts, made)
     return 0 if facts.get("stopped_by") is None else 130
+
+
+def check(task: str, argv: list[str]) -> None:
+    """ValueError for what `subquad train TASK` would refuse before it opens the data."""
+    _made(task, _read(task, argv)[1])
+
+
+def _read(task: str, argv: list[str]) -> tuple[Parser, Any]:
+    argv = [_long(word) for word in argv]
+    if "--resume" in argv:
+        argv = _resumed(argv)
+    peeked = _peek(argv)
+    arch = choose("architecture", peeked.get("name") or "transformer", ARCHS)
+    parser = _parser(task, find_task(task), peeked, arch)
+    return parser, parser.read(argv)
+
+
+def _made(task: str, given: Any) -> tuple[Any, dict[str, Any], TrainConfig]:
+    """The task, the fields of the architecture and how to train."""
+    kind, arch = find_task(task), ARCHS[given.arch.name]
+    fields = fields_of(arch.Config, given.arch)
+    config = TrainConfig(**fields_of(TrainConfig, given.train))
+    return kind(kind.Config(**fields_of(kind.Config, given.task))), fields, config
 
 
 def _task(argv: list[str]) -> tuple[str, list[str]]:

@@ -1,0 +1,1 @@
+"""Measurements: architectures beside each other on equal terms."""

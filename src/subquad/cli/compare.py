@@ -1,0 +1,162 @@
+"""subquad compare TASK --archs a,b,c --budget-minutes M --out FOLDER [--arch.FIELD V] ..."""
+
+import os
+import platform
+import shlex
+from pathlib import Path
+from typing import Any
+
+from subquad.archs import ARCHS
+from subquad.cli.parser import Parser
+from subquad.cli.train import check
+from subquad.nn.choices import choose
+from subquad.tasks import TASKS, find_task
+
+__all__ = ["run"]
+
+
+def run(argv: list[str]) -> int:
+    """Train, score and report; a second call with the same words goes on where the first ended."""
+    task, argv = (argv[0], argv[1:]) if argv and argv[0] in TASKS else ("", argv)
+    own, passed = _split(argv)
+    given = _parser().read(own)
+    if not task:
+        raise ValueError(f"subquad compare wants a task first: {', '.join(TASKS)}")
+    names = _names(given.archs)
+    scoring = _scoring(given)
+
+    from subquad.bench.compare import Arm, compare, rows
+    from subquad.viz.comparison import page, table
+
+    arms = [Arm(name, tuple(_words(task, name, given, passed))) for name in names]
+    for arm in arms:  # every flag is checked before anything is trained
+        check(task, list(arm.words))
+    folder = Path(given.out)
+    asked = shlex.join(["subquad", "compare", task, *argv])
+    compare(task, arms, folder, scoring, lambda said: print(said, flush=True))
+    found = list(rows(arms, folder))
+    metric = find_task(task).metric
+    text = table(found, metric)
+    (folder / "table.md").write_text(text + "\n")
+    settings = {"command": asked, "machine": _machine()}
+    (folder / "report.html").write_text(page(found, metric, settings), encoding="utf-8")
+    print(text)
+    print(f"report: {folder / 'report.html'}")
+    return 0
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Our own words, and (flag, value) of those that go to training."""
+    groups = ("arch.", "task.", "train.", *(f"{name}." for name in ARCHS))
+    own: list[str] = []
+    passed: list[tuple[str, str]] = []
+    words = iter(argv)
+    for word in words:
+        flag, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not flag.startswith(groups):
+            own.append(word)
+            continue
+        if not equals:
+            value = next(words, "")
+            if not value:
+                raise ValueError(f"--{flag} wants a value")
+        passed.append((flag, value))
+    return own, passed
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        choose("architecture", name, ARCHS)
+    if len(set(names)) < len(names) or not names:
+        raise ValueError(
+            f"--archs {text!r} must name each architecture once, as in performer,local"
+        )
+    return names
+
+
+def _words(task: str, name: str, given: Any, passed: list[tuple[str, str]]) -> list[str]:
+    """What follows `subquad train TASK` for one arm."""
+    fields = ARCHS[name].Config.__dataclass_fields__
+    words = ["--arch", name]
+    if given.data is not None:
+        words += ["--data", given.data]
+    for flag, value in passed:
+        group, _, field = flag.partition(".")
+        if group == "arch" and not any(
+            field in arch.Config.__dataclass_fields__ for arch in _all()
+        ):
+            choose("field", field, fields)
+        if group == name or (group == "arch" and field in fields):
+            words += [f"--arch.{field}", value]
+        elif group in ("task", "train"):
+            words += [f"--{flag}", value]
+    return [*words, *_budget(task, given, passed)]
+
+
+def _all() -> list[Any]:
+    return list(ARCHS.values())
+
+
+def _budget(task: str, given: Any, passed: list[tuple[str, str]]) -> list[str]:
+    minutes, tokens = given.budget_minutes, given.budget_tokens
+    if (minutes is None) == (tokens is None):
+        raise ValueError("give a budget: either --budget-minutes or --budget-tokens")
+    if minutes is not None:
+        return ["--train.minutes", str(minutes)]
+    said = dict(passed)
+    context = int(said.get("task.context", find_task(task).Config().context))
+    from subquad.train.config import TrainConfig
+
+    start = TrainConfig()
+    batch = int(said.get("train.batch", start.batch))
+    step = batch * int(said.get("train.accumulate", start.accumulate)) * context
+    if tokens < step:
+        raise ValueError(f"--budget-tokens {tokens:,} is less than one step of {step:,} tokens")
+    return ["--train.steps", str(tokens // step)]
+
+
+def _scoring(given: Any) -> Any:
+    from subquad.bench.compare import Scoring
+
+    try:
+        multiples = tuple(int(m) for m in given.multiples.split(","))
+    except ValueError:
+        multiples = ()
+    if not multiples or min(multiples) < 1:
+        raise ValueError(f"--multiples {given.multiples!r} must be whole numbers, as in 1,2,4,8")
+    return Scoring(multiples, given.score_bytes, given.part)
+
+
+def _machine() -> str:
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = torch.get_num_threads()
+    return f"{platform.machine()}, {cores} cores, {threads} threads, torch {torch.__version__}"
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "subquad compare TASK",
+        "Train several architectures with the same data, seed, targets and budget, one after the "
+        "other, and report. --task.FIELD, --train.FIELD and --arch.FIELD are as in `subquad "
+        "train`, for every architecture that has the field; --NAME.FIELD is for one of them.",
+    )
+    parser.add_argument("--archs", type=str, required=True, help="names, as in performer,local")
+    parser.add_argument("--data", type=str | None, default=None, help="file or folder")
+    parser.add_argument("--out", type=str, required=True, help="the folder to write, or go on with")
+    parser.add_argument(
+        "--budget-minutes", type=float | None, default=None, help="minutes of training for each"
+    )
+    parser.add_argument(
+        "--budget-tokens", type=int | None, default=None, help="tokens of training for each"
+    )
+    parser.add_argument(
+        "--multiples", type=str, default="1,2,4,8", help="of the trained length, to score at"
+    )
+    parser.add_argument(
+        "--score-bytes", type=int, default=65_536, help="bytes that are scored, the same for all"
+    )
+    parser.add_argument("--part", type=str, default="test", help="which part is scored")
+    return parser
