@@ -45,6 +45,20 @@ MIXERS: dict[str, Callable[[], Mixer]] = {
     "window-marked": _attention(sq.Window(3, 3) | sq.Marked()),
     "window-marked-causal": _attention(sq.Causal() & (sq.Window(3) | sq.Marked())),
     "marked": lambda: nn.MarkedAttention(DIM, HEADS, sq.Window(4, 4)),
+    "span": lambda: nn.Attention(
+        DIM,
+        HEADS,
+        sq.Window(20, -1),
+        position=nn.SpanRamp(HEADS, 20, ramp=5, table=nn.RelativeTable(WIDTH, 20)),
+        engine=band,
+    ),
+    "span-with-itself": lambda: nn.Attention(
+        DIM,
+        HEADS,
+        sq.Window(9),
+        position=nn.SpanRamp(HEADS, 9, ramp=3, table=nn.RelativeTable(WIDTH, 10, nearest=0)),
+        bias=False,
+    ),
     "kernel": lambda: nn.KernelAttention(DIM, HEADS, nn.PositiveRandomFeatures(WIDTH, 32)),
     "kernel-causal": lambda: nn.KernelAttention(
         DIM,

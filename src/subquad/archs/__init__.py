@@ -6,7 +6,15 @@
 from types import MappingProxyType, ModuleType
 from typing import Any
 
-from subquad.archs import hybrid, linear_transformer, local, longformer, performer, transformer
+from subquad.archs import (
+    adaptive_span,
+    hybrid,
+    linear_transformer,
+    local,
+    longformer,
+    performer,
+    transformer,
+)
 from subquad.nn.choices import choose, fill
 
 __all__ = ["ARCHS", "configure"]
@@ -19,6 +27,7 @@ ARCHS: MappingProxyType[str, ModuleType] = MappingProxyType(
         "longformer": longformer,
         "local": local,
         "hybrid": hybrid,
+        "adaptive_span": adaptive_span,
     }
 )
 

@@ -11,6 +11,7 @@ from subquad.nn.marked import MarkedAttention
 from subquad.nn.mixer import Mixer
 from subquad.nn.mlp import MLP, Chunked, GatedMLP
 from subquad.nn.position import ALiBi, Learned, Position, Rotary, Sinusoidal, XLRelative
+from subquad.nn.span import Borrowed, RelativeTable, SpanRamp
 from subquad.nn.stacks import Decoder, Encoder
 from subquad.nn.state import detach, nbytes, select
 from subquad.nn.stems import TokenStem
@@ -19,6 +20,7 @@ __all__ = [
     "MLP",
     "ALiBi",
     "Attention",
+    "Borrowed",
     "Chunked",
     "Context",
     "CrossAttention",
@@ -36,8 +38,10 @@ __all__ = [
     "PostNorm",
     "PreNorm",
     "ReLUFeatures",
+    "RelativeTable",
     "Rotary",
     "Sinusoidal",
+    "SpanRamp",
     "TokenHead",
     "TokenStem",
     "XLRelative",

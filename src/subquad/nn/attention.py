@@ -16,7 +16,7 @@ from subquad.nn.past import KV, Memory, Past, Seen
 from subquad.nn.position import Position
 from subquad.ops.attend import Engine, attend
 from subquad.ops.lowering import without
-from subquad.ops.partial import Distance, Where
+from subquad.ops.partial import EMPTY, Distance, Where
 from subquad.ops.pattern import Pattern
 from subquad.ops.patterns import Window
 
@@ -87,13 +87,13 @@ class Attention(Mixer):
             )
         # one object for both where queries are the very keys: so engines know causal goes by slot
         at = seen.at if seen.k.shape[2] == x.shape[1] else context.coords()
-        q = self._queries(x, context)
-        q, distance = self.position.lower(q, self.scale, *self._span(seen.k.shape[2]))
+        q, sight = self._queries(x, context), self.sight
+        q, distance = self.position.lower(q, self.scale, *_span(sight, seen.k.shape[2]))
         return attend(
             q,
             seen.k,
             seen.v,
-            self.sight,
+            sight,
             valid=seen.valid,
             where=(at, seen.at),
             distance=distance,
@@ -106,12 +106,13 @@ class Attention(Mixer):
         x = context.clean(x)
         k = self._keys(x, context)[0]
         q = self._queries(x, context)
-        q, distance = self.position.lower(q, self.scale, *self._span(k.shape[2]))
+        # over the whole pattern: what `sight` leaves out must come out as zero
+        q, distance = self.position.lower(q, self.scale, *_span(self.pattern, k.shape[2]))
         rows = torch.arange(x.shape[1], device=x.device) if rows is None else rows
         at = context.coords()
         where = Where(context.rows(rows).coords(), at, context.valid)
         return softmax_matrix(
-            q[:, :, rows], k, self.sight, where, self.scale, _rows(distance, rows)
+            q[:, :, rows], k, self.pattern, where, self.scale, _rows(distance, rows)
         )
 
     def values(self, x: Tensor, context: Context) -> Tensor:
@@ -128,9 +129,9 @@ class Attention(Mixer):
 
     @property
     def sight(self) -> Pattern:
-        """The pattern, no farther back than the position reaches now."""
+        """The pattern, no farther than the position reaches now."""
         far = self.position.reach()
-        return self.pattern if far is None else self.pattern & Window(far)
+        return self.pattern if far is None else self.pattern & Window(far, far)
 
     def init_state(self, batch: int) -> KV:
         self._check_streams()
@@ -158,14 +159,6 @@ class Attention(Mixer):
         rest = without(self.sight, labels=True, marks=False)
         return 0 if rest is None else rest.reach()[0]
 
-    def _span(self, keys: int) -> tuple[int, int]:
-        """The farthest distances that can meet among this many keys."""
-        behind, ahead = self.sight.reach()
-        far = max(keys - 1, 0)
-        return min(far if behind is None else behind, far), min(
-            far if ahead is None else ahead, far
-        )
-
 
 def softmax_matrix(
     q: Tensor, k: Tensor, pattern: Pattern, where: Where, scale: float, distance: Distance | None
@@ -175,10 +168,18 @@ def softmax_matrix(
     scores = scale * torch.einsum("bhnd,bhmd->bhnm", q, k)
     if distance is not None:
         scores = scores + distance.scores(where.distances())
-    allowed = where.allowed(pattern)
+    # a bias of EMPTY forbids as well
+    allowed = where.allowed(pattern) & ~(scores < EMPTY / 2)
     scores = scores.masked_fill(~allowed, -torch.inf)
     some = allowed.any(-1, keepdim=True)
     return scores.masked_fill(~some, 0.0).softmax(-1) * some
+
+
+def _span(pattern: Pattern, keys: int) -> tuple[int, int]:
+    """The farthest distances that can meet among this many keys."""
+    behind, ahead = pattern.reach()
+    far = max(keys - 1, 0)
+    return min(far if behind is None else behind, far), min(far if ahead is None else ahead, far)
 
 
 def divide(whole: int, parts: int) -> int:

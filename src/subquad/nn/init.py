@@ -7,12 +7,15 @@
 | Linear bias                      | 0                                                     |
 | norms                            | 1 and 0                                               |
 | u, v of Transformer-XL           | normal, `std`                                         |
+| tables of relative positions     | normal, `std`                                         |
+| learned spans                    | 0                                                     |
 | random features, hashes          | never touched: they are drawn from their seeds        |
 """
 
 from torch import nn
 
 from subquad.nn.position import XLRelative
+from subquad.nn.span import RelativeTable, SpanRamp
 from subquad.nn.stacks import Stack
 
 __all__ = ["initialise", "initialise_one"]
@@ -44,3 +47,7 @@ def initialise_one(module: nn.Module) -> None:
     elif isinstance(module, XLRelative):
         nn.init.normal_(module.u, std=std)
         nn.init.normal_(module.v, std=std)
+    elif isinstance(module, RelativeTable):
+        nn.init.normal_(module.weight, std=std)
+    elif isinstance(module, SpanRamp):
+        nn.init.zeros_(module.span)

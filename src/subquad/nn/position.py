@@ -22,7 +22,7 @@ class Position(nn.Module):
     scores = False
 
     def reach(self) -> int | None:
-        """The farthest distance back at which a key can count now; None if unbounded."""
+        """The farthest distance that `lower` does not forbid now; None if unbounded."""
         return None
 
     def turn(self, x: Tensor, pos: Tensor) -> Tensor:

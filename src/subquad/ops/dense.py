@@ -40,5 +40,5 @@ def _scores(
     scores = scoring.scale * (q.to(kind) @ k.to(kind).mT)
     if scoring.distance is not None:
         scores = scores + scoring.distance.scores(where.distances()).to(kind)
-    allowed = where.allowed(pattern)
+    allowed = where.allowed(pattern) & ~(scores < EMPTY / 2)
     return torch.where(allowed, scores, EMPTY), allowed

@@ -83,7 +83,10 @@ def candidates(p: Pattern, limit: int) -> tuple[int, ...] | None:
     """`distances`, and perhaps some that `p` forbids: what can be told without a tensor."""
     if isinstance(p, And):
         a, b = candidates(p.a, limit), candidates(p.b, limit)
-        return b if a is None else a if b is None else tuple(d for d in a if d in set(b))
+        if a is None or b is None:
+            return b if a is None else a
+        inside = set(b)
+        return tuple(d for d in a if d in inside)
     if isinstance(p, Or):
         a, b = candidates(p.a, limit), candidates(p.b, limit)
         return None if a is None or b is None else tuple(sorted({*a, *b}))

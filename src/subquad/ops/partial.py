@@ -25,7 +25,8 @@ EMPTY = -1e30
 class Distance(NamedTuple):
     """What distance adds to a score; distance d (query minus key) reads row clamp(d + zero).
 
-    `query` (B, H, N, D) with `table` (H or 1, S, D), `bias` (H or 1, S); either may be None.
+    `query` (B, H, N, D) with `table` (H or 1, S, D), `bias` (H or 1, S); either may be None. A bias
+    of EMPTY forbids the pair.
     """
 
     query: Tensor | None

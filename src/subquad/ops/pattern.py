@@ -115,7 +115,8 @@ class And(Pattern):
     def offsets(self, limit: int) -> tuple[int, ...] | None:
         a, b = self.a.offsets(limit), self.b.offsets(limit)
         if a is not None and b is not None:
-            return tuple(d for d in a if d in set(b))
+            inside = set(b)
+            return tuple(d for d in a if d in inside)
         few, other = (a, self.b) if a is not None else (b, self.a)
         if few is None or not other.by_distance:
             return None
@@ -175,7 +176,10 @@ class Minus(Pattern):
 
     def offsets(self, limit: int) -> tuple[int, ...] | None:
         a, b = self.a.offsets(limit), self.b.offsets(limit)
-        return None if a is None or b is None else tuple(d for d in a if d not in set(b))
+        if a is None or b is None:
+            return None
+        inside = set(b)
+        return tuple(d for d in a if d not in inside)
 
     def text(self) -> str:
         return f"({self.a.text()} - {self.b.text()})"

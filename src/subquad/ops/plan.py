@@ -67,6 +67,8 @@ def _cheapest(p: Pattern, m: int) -> Part:
     if _needs_mark(p):
         return Part(marked, p, MARKS)
     best = _in_band(p, m)
+    if lower(p).rest is None:  # a band has as many pairs as distances, and those are cheaper
+        return best
     # lengths in steps of four times: one graph then serves many of them
     limit = 256
     while limit < m:
