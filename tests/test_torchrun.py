@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 TEXT = b"".join(b"%d times %d is %d.\n" % (i, j, i * j) for i in range(40) for j in range(40))
 
 
-def start(folder: Path, *launcher: str, batch: int, out: str, more: tuple[str, ...] = ()) -> str:
+def start(folder: Path, arch: str, *launcher: str, batch: int, out: str, more: tuple = ()) -> str:
     """Train through the command line; what it says comes back."""
-    words = ["train", "lm", "--arch", "local", "--preset", "tiny", "--out", out]
+    words = ["train", "lm", "--arch", arch, "--preset", "tiny", "--out", out]
     words += ["--data", "tables.txt", "--task.context", "32", "--task.valid_bytes", "1000"]
     words += ["--train.batch", str(batch), "--train.reports", "2", "--train.schedule", "constant"]
     done = subprocess.run(
@@ -31,17 +31,21 @@ def start(folder: Path, *launcher: str, batch: int, out: str, more: tuple[str, .
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_with_twice_the_batch(tmp_path):
+@pytest.mark.parametrize("arch", ["local", "transformer_xl"])
+def test_two_processes_train_as_one_with_twice_the_batch(tmp_path, arch):
     (tmp_path / "tables.txt").write_bytes(TEXT)
     two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    said = start(tmp_path, *two, batch=2, out="two", more=("--train.steps", "4"))
+    said = start(tmp_path, arch, *two, batch=2, out="two", more=("--train.steps", "4"))
     assert said.count("run folder: two") == 1  # only the first process speaks
-    said = start(tmp_path, *two, batch=2, out="two", more=("--train.steps", "6", "--resume"))
+    said = start(tmp_path, arch, *two, batch=2, out="two", more=("--train.steps", "6", "--resume"))
     assert said.count("bits per byte") == 1
-    start(tmp_path, batch=4, out="one", more=("--train.steps", "6"))
+    start(tmp_path, arch, batch=4, out="one", more=("--train.steps", "6"))
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name in one:  # the same sums in another order
         assert (one[name] - two[name]).abs().max() < 2e-4, name
+    carried = sorted(path.name for path in (tmp_path / "two").glob("checkpoint-6/memory-*"))
+    both = ["memory-0.safetensors", "memory-1.safetensors"]  # one file per process
+    assert carried == (both if arch == "transformer_xl" else [])
     facts = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two")]
     assert facts[0]["tokens"] == facts[1]["tokens"] == 6 * 4 * 32
     numbers = [f["numbers"]["bits_per_byte"] for f in facts]

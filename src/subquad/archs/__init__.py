@@ -14,6 +14,7 @@ from subquad.archs import (
     longformer,
     performer,
     transformer,
+    transformer_xl,
 )
 from subquad.nn.choices import choose, fill
 
@@ -28,6 +29,7 @@ ARCHS: MappingProxyType[str, ModuleType] = MappingProxyType(
         "local": local,
         "hybrid": hybrid,
         "adaptive_span": adaptive_span,
+        "transformer_xl": transformer_xl,
     }
 )
 

@@ -10,7 +10,15 @@ from subquad.nn.kernel import KernelAttention, KernelCrossAttention
 from subquad.nn.marked import MarkedAttention
 from subquad.nn.mixer import Mixer
 from subquad.nn.mlp import MLP, Chunked, GatedMLP
-from subquad.nn.position import ALiBi, Learned, Position, Rotary, Sinusoidal, XLRelative
+from subquad.nn.position import (
+    ALiBi,
+    Learned,
+    Position,
+    Rotary,
+    Sinusoidal,
+    XLBiases,
+    XLRelative,
+)
 from subquad.nn.span import Borrowed, RelativeTable, SpanRamp
 from subquad.nn.stacks import Decoder, Encoder
 from subquad.nn.state import detach, nbytes, select
@@ -44,6 +52,7 @@ __all__ = [
     "SpanRamp",
     "TokenHead",
     "TokenStem",
+    "XLBiases",
     "XLRelative",
     "detach",
     "nbytes",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from subquad.nn.context import Context
-from subquad.nn.mixer import Mixer, merge_heads, split_heads
+from subquad.nn.mixer import Mixer, check_state, merge_heads, split_heads
 from subquad.nn.past import KV, Memory, Past, Seen
 from subquad.nn.position import Position
 from subquad.ops.attend import Engine, attend
@@ -72,6 +72,7 @@ class Attention(Mixer):
         """What queries at x (B, N, C), clean, may look at, and the state with these tokens."""
         if state is None:
             return Seen(*self._keys(x, context), context.coords(), context.valid), None
+        check_state(self, state, Past)
         seen, after = state.extend(x, context, self._keys)
         if state.count == 0:
             # not the row of positions per batch that a state keeps, but the context's own

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from subquad.nn.attention import divide
 from subquad.nn.context import Context
-from subquad.nn.mixer import Mixer, merge_heads, split_heads
+from subquad.nn.mixer import Mixer, check_state, merge_heads, split_heads
 from subquad.nn.position import Position
 from subquad.ops.linear import FeatureMap, Sum, accumulate, kernel_attention, read
 
@@ -69,6 +69,8 @@ class KernelAttention(Mixer):
                 "kernel attention sums over all keys and cannot keep labelled documents apart; "
                 "give each document a row of its own"
             )
+        if state is not None:
+            check_state(self, state, Sum)
         q, k, v = self._project(context.clean(x), context)
         y, after = kernel_attention(
             q, k, v, self.feature_map, causal=self.causal, valid=context.valid, state=state

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from subquad.nn.context import Context
 
-__all__ = ["Mixer", "after_step", "merge_heads", "penalty", "split_heads"]
+__all__ = ["Mixer", "after_step", "check_state", "merge_heads", "penalty", "split_heads"]
 
 
 class Mixer(nn.Module):
@@ -54,6 +54,15 @@ class Mixer(nn.Module):
     def init_memory(self, batch: int) -> Any:
         """What training carries from segment to segment, as a constant: by default the state."""
         return self.init_state(batch)
+
+
+def check_state(mixer: Mixer, state: Any, kind: type) -> None:
+    """ValueError if a state is not of the kind that this mixer keeps."""
+    if not isinstance(state, kind):
+        raise ValueError(
+            f"{type(mixer).__name__} keeps a {kind.__name__} and was given a "
+            f"{type(state).__name__}: this state is of another architecture"
+        )
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:

@@ -71,6 +71,8 @@ class Past:
         pos, valid = at.pos[:, 0].expand(b, n), context.valid
         mark = None if at.mark is None else at.mark[:, 0].expand(b, n)
         label = None if at.label is None else at.label.expand(b, -1, n)
+        for name, t in new.items():
+            check_width(name, getattr(self, name), t)
         if self.count == 0:
             return replace(self, pos=pos, valid=valid, label=label, mark=mark, **new)
         return replace(
@@ -175,6 +177,16 @@ class Memory(Past):
         told = Context(after.pos, after.valid, after.label, after.mark)
         k, v = project(told.clean(after.x), told)
         return Seen(k, v, at, after.valid), replace(after, x=after.x.detach())
+
+
+def check_width(name: str, kept: Tensor, new: Tensor) -> None:
+    """ValueError where what is kept of tokens is not as wide as what comes."""
+    old, now = ((*t.shape[:-2], t.shape[-1]) for t in (kept, new))
+    if old != now:
+        raise ValueError(
+            f"the state keeps {name} of {old} (rows, then heads and width) and this model makes "
+            f"{now}: it is another model's state"
+        )
 
 
 def _no_positions(batch: int, like: Tensor) -> Tensor:

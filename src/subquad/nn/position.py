@@ -6,13 +6,15 @@ score when they meet (`lower`). Most do one of the two.
 Axes: B batch, N tokens, H heads, D head width, C model width, S rows of a table of distances.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from subquad.ops.partial import Distance, wide
 from subquad.ops.positions import alibi_slopes, rotate, sinusoids
 
-__all__ = ["ALiBi", "Learned", "Position", "Rotary", "Sinusoidal", "XLRelative"]
+__all__ = ["ALiBi", "Learned", "Position", "Rotary", "Sinusoidal", "XLBiases", "XLRelative"]
 
 
 class Position(nn.Module):
@@ -76,33 +78,96 @@ class ALiBi(Position):
         return q, Distance(None, None, -slopes[:, None] * d.abs(), ahead)
 
 
+class XLBiases(nn.Module):
+    """u and v of Transformer-XL, one vector per head each, for layers that share them."""
+
+    def __init__(self, num_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.u = nn.Parameter(torch.zeros(num_heads, head_dim))
+        self.v = nn.Parameter(torch.zeros(num_heads, head_dim))
+
+
 class XLRelative(Position):
     """Transformer-XL's relative positions (arXiv 1901.02860, section 3.3).
 
     score = (q_i + u) . k_j + (q_i + v) . W_R R_{i-j}, R sinusoids of distance, u and v per head.
-    Distances beyond `clamp_len` count as `clamp_len`.
+    Distances beyond `clamp_len` count as `clamp_len`. `dim` is the width of R, by default that of
+    all heads. `biases` are u and v that live elsewhere, shared among layers; by default its own.
+
+    Without gradients the product W_R R is kept from call to call, for as long as W_R holds the same
+    numbers: a decoding step then costs one product with the distances in reach, not the forming of
+    them.
     """
 
     scores = True
 
-    def __init__(self, num_heads: int, head_dim: int, *, clamp_len: int | None = None) -> None:
+    def __init__(
+        self,
+        num_heads: int,
+        head_dim: int,
+        *,
+        dim: int | None = None,
+        clamp_len: int | None = None,
+        biases: XLBiases | None = None,
+    ) -> None:
         super().__init__()
-        dim = num_heads * head_dim
-        self.num_heads, self.clamp_len, self.dim = num_heads, clamp_len, dim
-        self.table = nn.Linear(dim, dim, bias=False)
-        self.u = nn.Parameter(torch.zeros(num_heads, head_dim))
-        self.v = nn.Parameter(torch.zeros(num_heads, head_dim))
+        if clamp_len is not None and clamp_len < 0:
+            raise ValueError(f"clamp_len is {clamp_len}; it is a distance from 0 on, or None")
+        self.num_heads, self.clamp_len = num_heads, clamp_len
+        self.dim = dim or num_heads * head_dim
+        self.table = nn.Linear(self.dim, num_heads * head_dim, bias=False)
+        # in a tuple, so that they belong to one module alone: weights on disk have one name
+        self._lent = () if biases is None else (biases,)
+        if biases is None:
+            self.u = nn.Parameter(torch.zeros(num_heads, head_dim))
+            self.v = nn.Parameter(torch.zeros(num_heads, head_dim))
+        self._kept: _Projected | None = None
 
     def lower(
         self, q: Tensor, scale: float, behind: int, ahead: int
     ) -> tuple[Tensor, Distance | None]:
         if self.clamp_len is not None:
             behind, ahead = min(behind, self.clamp_len), min(ahead, self.clamp_len)
-        d = torch.arange(-ahead, behind + 1, device=q.device)
+        table = self._table(behind, ahead)
+        owner = self._lent[0] if self._lent else self
+        query = (q + owner.v[:, None]) * scale
+        return q + owner.u[:, None], Distance(query, table.to(query.dtype), None, ahead)
+
+    def _table(self, behind: int, ahead: int) -> Tensor:
+        """W_R R of the distances from -ahead to behind: (H, S, D)."""
+        weight = self.table.weight
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or weight.is_meta:
+            return self._project(behind, ahead)
+        kept = self._kept
+        if kept is None or not kept.serves(behind, ahead, weight):
+            # ahead of what is asked for: a stream asks for one distance more at every token
+            far = 1 << behind.bit_length()
+            far = far if self.clamp_len is None else min(far, self.clamp_len)
+            with torch.autocast(weight.device.type, enabled=False):
+                table = self._project(far, ahead).contiguous()
+            kept = self._kept = _Projected(table, ahead, weight.detach().clone())
+        first = kept.ahead - ahead
+        return kept.table[:, first : first + ahead + behind + 1]
+
+    def _project(self, behind: int, ahead: int) -> Tensor:
+        d = torch.arange(-ahead, behind + 1, device=self.table.weight.device)
         table = self.table(sinusoids(d, self.dim).to(self.table.weight.dtype))
-        table = table.unflatten(-1, (self.num_heads, -1)).transpose(0, 1)
-        query = (q + self.v[:, None]) * scale
-        return q + self.u[:, None], Distance(query, table.to(query.dtype), None, ahead)
+        return table.unflatten(-1, (self.num_heads, -1)).transpose(0, 1)
+
+
+class _Projected(NamedTuple):
+    """A table (H, S, D) of distances from -ahead on, and the weights that it was made with."""
+
+    table: Tensor
+    ahead: int
+    weight: Tensor
+
+    def serves(self, behind: int, ahead: int, weight: Tensor) -> bool:
+        """Does it hold these distances, and are those still the weights?"""
+        wide = self.ahead >= ahead and self.table.shape[1] > self.ahead + behind
+        alike = self.weight.dtype == weight.dtype and self.weight.device == weight.device
+        # by their numbers: a version counter does not see what is written through .data
+        return wide and alike and torch.equal(self.weight, weight)
 
 
 class Sinusoidal(nn.Module):

@@ -37,13 +37,20 @@ class Stack(nn.Module):
     def forward(
         self, x: Tensor, context: Context, state: tuple | None = None
     ) -> tuple[Tensor, tuple | None]:
-        """Features (B, N, C), and the states of the blocks if a state came in."""
+        """Features (B, N, C), and the states of the blocks if a state came in.
+
+        ValueError for the state of a stack of another depth.
+        """
+        if state is not None and len(state) != len(self.blocks):
+            raise ValueError(
+                f"the state is that of {len(state)} layers and this model has {len(self.blocks)}"
+            )
         after: list[Any] = []
         forget = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for i, block in enumerate(self.blocks):
             kept = None if state is None else state[i]
-            if forget and kept is None:
-                x, kept = checkpoint(block, x, context, None, use_reentrant=False)
+            if forget:
+                x, kept = checkpoint(block, x, context, kept, use_reentrant=False)
             else:
                 x, kept = block(x, context, kept)
             after.append(kept)

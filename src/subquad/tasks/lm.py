@@ -6,7 +6,8 @@ so that models over bytes and over subwords compare, with each other and with gz
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,9 +17,13 @@ from torch.utils.data import Dataset
 
 from subquad.archs import configure
 from subquad.data.corpus import Corpus, Windows, tokenise
+from subquad.data.lanes import Lanes
 from subquad.data.text import Text, open_text
 from subquad.data.vocabulary import Bytes, Subwords, learn, vocabulary
 from subquad.hf import SubquadConfig, SubquadForCausalLM
+from subquad.model import init_memory
+from subquad.nn.state import ModelState
+from subquad.tasks.lm_config import LanguageModelConfig
 from subquad.tasks.sampling import generate, score, stream
 from subquad.tasks.scoring import carried, gzip_bits, protocol, windowed
 from subquad.tasks.task import Result, Share, Task
@@ -26,30 +31,6 @@ from subquad.tasks.task import Result, Share, Task
 __all__ = ["LanguageModel", "LanguageModelConfig"]
 
 _SIDE_BY_SIDE = 8_192  # side by side in evaluation
-
-
-@dataclass(frozen=True)
-class LanguageModelConfig:
-    """Fields of the task `lm`.
-
-    Args:
-        context: tokens of a training window, and of a window of evaluation.
-        tokenizer: 'bytes'; 'bpe:N', learnt from the training part; a tokenizer.json; a hub id.
-        valid_bytes: bytes of the validation part that are scored at each report.
-        position: absolute positions added to the embedding: none, sinusoidal, learned, or auto
-            (sinusoidal for architectures that have no positions of their own).
-    """
-
-    context: int = 512
-    tokenizer: str = "bytes"
-    valid_bytes: int = 65_536
-    position: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.context < 1 or self.valid_bytes < 1:
-            raise ValueError(
-                f"context {self.context} and valid_bytes {self.valid_bytes} must be positive"
-            )
 
 
 class LanguageModel(Task):
@@ -95,6 +76,12 @@ class LanguageModel(Task):
     def train_set(self, count: int, seed: int) -> Dataset:
         return Windows(self.corpus, self.config.context, count, seed)
 
+    def memory_of(self, model: Any) -> Callable[[int], ModelState] | None:
+        return partial(init_memory, model.model.backbone) if _carries(model) else None
+
+    def lanes(self, count: int, seed: int, lanes: int) -> Dataset:
+        return Lanes(self.corpus, self.config.context, count, seed, lanes)
+
     @property
     def tokens_per_item(self) -> int:
         return self.config.context
@@ -127,11 +114,13 @@ class LanguageModel(Task):
         if position == "auto":
             own = getattr(backbone, "position", "none") != "none"
             position = "none" if own else "sinusoidal"
-        stem: dict[str, Any] = {"position": position}
+        scale = getattr(backbone, "embedding_scale", 1.0)
+        stem: dict[str, Any] = {"position": position, "scale": scale}
         return {**stem, "max_len": self.config.context} if position == "learned" else stem
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
-        logits = model(input_ids=batch["input_ids"]).logits
+        memory = batch.get("past_key_values")
+        logits = model(input_ids=batch["input_ids"], past_key_values=memory).logits
         return F.cross_entropy(
             logits.flatten(0, 1).float(),
             batch["targets"].flatten(),
@@ -187,8 +176,7 @@ class LanguageModel(Task):
         an architecture whose Config says so by `carry`, as one that is trained so does.
         """
         if carry is None:
-            trained_so = bool(getattr(model.config.backbone, "carry", False))
-            carry = trained_so and context is None and stride is None
+            carry = _carries(model) and context is None and stride is None
         context = context or self.config.context
         stride = stride or max(1, context // 2)
         if not 0 < stride <= context:
@@ -243,6 +231,11 @@ class LanguageModel(Task):
         config = LanguageModelConfig(**facts["config"])
         own = facts["vocabulary"] == "bytes"
         return cls(config, vocabulary("bytes" if own else str(folder / "tokenizer.json")))
+
+
+def _carries(model: Any) -> bool:
+    """Is it trained by reading on?"""
+    return bool(getattr(model.config.backbone, "carry", False))
 
 
 def _raw(text: str | bytes) -> bytes:

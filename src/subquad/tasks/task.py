@@ -3,7 +3,8 @@
 Life of a task:  task = Task(config)            typed fields, the flags --task.FIELD
                  task.prepare(data)             opens the data; vocabulary and sizes are known now
                  model = task.build(arch, ...)  stem and head of the task around the architecture
-                 task.train_set(...), task.loss(model, batch), task.evaluate(model, ...)
+                 task.train_set(...) or task.lanes(...), task.loss(model, batch, ...)
+                 task.validate(model, ...)
                  task.save(folder), later Task.load(folder, facts)
 """
 
@@ -16,6 +17,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+
+from subquad.nn.state import ModelState
 
 __all__ = ["Result", "Share", "Task"]
 
@@ -63,6 +66,18 @@ class Task(ABC):
     @abstractmethod
     def train_set(self, count: int, seed: int) -> Dataset:
         """`count` items; item i depends on (seed, i) alone."""
+
+    def memory_of(self, model: nn.Module) -> Callable[[int], ModelState] | None:
+        """What a model that is trained by reading on remembers before its first batch, by rows.
+
+        None: its items stand alone, and `train_set` gives them; else `lanes` does, and each batch
+        holds the memory that the one before left, as `past_key_values`.
+        """
+        return None
+
+    def lanes(self, count: int, seed: int, lanes: int) -> Dataset:
+        """`count` items, of which item i + `lanes` goes on where item i ended."""
+        raise ValueError(f"the items of the task {self.name} do not go on from one to the next")
 
     @property
     @abstractmethod

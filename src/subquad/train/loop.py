@@ -1,26 +1,27 @@
 """The loop: transformers' Trainer with the task's loss and metric, and checkpoints written whole.
 
 A run folder holds the best weights at its top and the newest checkpoint (weights, optimizer,
-schedule, random states, data position) in checkpoint-STEP.
+schedule, random states, data position, and the memory that is carried, if one is) in
+checkpoint-STEP.
 """
 
 import json
-import os
 import re
 import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, distributed, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, get_scheduler
+from transformers import PrinterCallback, Trainer, TrainerCallback, get_scheduler
 
 from subquad.nn.mixer import after_step, penalty
 from subquad.tasks.task import Share, Task
+from subquad.train.arguments import arguments
 from subquad.train.atomic import finish_folder, reporting, write_files
+from subquad.train.carry import Carry
 from subquad.train.config import TrainConfig
 from subquad.train.pace import Pace
 from subquad.train.records import Metrics, Progress, events
@@ -48,10 +49,16 @@ class Loop(Trainer):
         items = config.batch * config.accumulate * args.world_size
         tokens = items * task.tokens_per_item
         self.progress = Progress(self.pace, tokens, task.metric)
+        count, start = config.limit * items, task.memory_of(model)
+        if start is None:
+            self.carry, data = None, task.train_set(count, config.seed)
+        else:
+            self.carry = Carry(start, args.process_index)
+            data = task.lanes(count, config.seed, config.batch * args.world_size)
         super().__init__(
             model,
             args,
-            train_dataset=task.train_set(config.limit * items, config.seed),
+            train_dataset=data,
             callbacks=[
                 _AfterStep(),
                 self.pace,
@@ -79,6 +86,7 @@ class Loop(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
+        inputs = inputs if self.carry is None else self.carry.into(inputs)
         loss = self.task.loss(model, inputs, self.config.label_smoothing) + penalty(self.model)
         return (loss, {}) if return_outputs else loss
 
@@ -161,6 +169,8 @@ class Loop(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
+        if self.carry is not None:
+            self.carry.save(Path(output_dir))
         if self.args.should_save:
             text = json.dumps({"elapsed": self.pace.elapsed})
             (Path(output_dir) / "clock.json").write_text(text)
@@ -169,6 +179,8 @@ class Loop(Trainer):
         if checkpoint is not None:
             clock = json.loads((Path(checkpoint) / "clock.json").read_text())
             self.pace.elapsed_before = clock["elapsed"]
+            if self.carry is not None:
+                self.carry.load(Path(checkpoint))
         super()._load_optimizer_and_scheduler(checkpoint)
 
     def _wait(self) -> None:
@@ -184,41 +196,6 @@ class Loop(Trainer):
 class _AfterStep(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         after_step(model, state.global_step)
-
-
-def arguments(task: Task, config: TrainConfig, folder: Path) -> TrainingArguments:
-    """Our fields in transformers' words."""
-    cpu = not torch.cuda.is_available()
-    return TrainingArguments(
-        output_dir=str(folder),
-        max_steps=config.limit,
-        per_device_train_batch_size=config.batch,
-        gradient_accumulation_steps=config.accumulate,
-        learning_rate=config.lr,
-        lr_scheduler_type=config.schedule,
-        warmup_steps=config.warmup,
-        weight_decay=config.weight_decay,
-        adam_beta2=config.beta2,
-        max_grad_norm=config.clip,
-        bf16=config.bf16,
-        activation_checkpointing=config.recompute,
-        metric_for_best_model=task.metric,
-        greater_is_better=task.greater_is_better,
-        logging_steps=config.log_every,
-        logging_nan_inf_filter=False,
-        seed=config.seed,
-        eval_strategy="no",  # Pace decides
-        save_strategy="no",
-        report_to="none",
-        log_level="error",
-        log_level_replica="error",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        use_cpu=cpu,
-        ddp_find_unused_parameters=False,
-        # naming a backend asks for processes, also where torchrun has not started any
-        ddp_backend="gloo" if cpu and int(os.environ.get("WORLD_SIZE", 1)) > 1 else None,
-    )
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
