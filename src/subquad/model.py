@@ -157,18 +157,17 @@ def build(
 
     `model` holds fields of the architecture's Config; `stem` those of `subquad.nn.stems.STEMS`, its
     "kind" among them, and `head` those of `subquad.nn.heads.HEADS`. `tie` shares the embedding with
-    the head. ValueError names what does not fit, and the nearest name.
+    the head where the backbone gives features as wide as it takes; two streams side by side have a
+    head of their own. ValueError names what does not fit, and the nearest name.
     """
     config = configure(arch, model)
     backbone = ARCHS[arch].build(config)
-    made = Model(
-        _part("stem", stem, STEMS).build(config.dim, vocab_size),
-        backbone,
-        _part("head", head, HEADS).build(backbone.out_dim, vocab_size),
-    )
+    first = _part("stem", stem, STEMS).build(config.dim, vocab_size)
+    last = _part("head", head, HEADS).build(backbone.out_dim, vocab_size)
+    made = Model(first, backbone, last)
     initialise(made)
-    if tie and made.head is not None:
-        made.head.project.weight = made.stem.embedding.weight
+    if tie and last is not None and backbone.out_dim == config.dim:
+        last.project.weight = first.embedding.weight
     return made
 
 

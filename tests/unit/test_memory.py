@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from peak import peak
 from subquad.ops.attend import attend
 from subquad.ops.band import band
 from subquad.ops.gather import gather
@@ -107,18 +107,6 @@ def test_flops_grow_as_declared(engine, pattern: Pattern, factor: float):
             sum(counted(lambda a=args, n=n: engine(*a, pattern, place(n), Scoring(1.0)).out))
         )
     assert 0.93 * factor <= counts[1] / counts[0] <= 1.05 * factor
-
-
-def peak(run: Callable[[], object]) -> int:
-    """The most bytes that `run` holds at once beyond what there was before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        run()
-    held = most = 0
-    for event in seen.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return most
 
 
 def test_peak_sees_what_is_freed_again():

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel, initialization
+from transformers import PreTrainedModel, initialization
 from transformers.modeling_outputs import (
     BaseModelOutputWithPast,
     CausalLMOutputWithPast,
@@ -16,9 +16,11 @@ from transformers.modeling_outputs import (
 
 from subquad.hf.cache import StateCache
 from subquad.hf.config import SubquadConfig
-from subquad.hf.inputs import follow, loss_options, token_inputs
+from subquad.hf.generation import StateGenerationMixin
+from subquad.hf.inputs import loss_options, token_inputs
 from subquad.model import build, init_state, run
 from subquad.nn.init import initialise_one
+from subquad.nn.losses import token_loss
 
 __all__ = ["SubquadForCausalLM", "SubquadForMaskedLM", "SubquadModel"]
 
@@ -62,6 +64,11 @@ class SubquadPreTrainedModel(PreTrainedModel):
 
     def set_output_embeddings(self, value: nn.Module) -> None:
         self._parts.head.project = value
+
+    def _tie_what_fits(self) -> None:
+        """Head and embedding of different widths stay two, whatever `tie_word_embeddings` says."""
+        if self.get_output_embeddings().weight is not self.get_input_embeddings().weight:
+            self._tied_weights_keys = {}
 
     def features(
         self, given: dict[str, Any], past_key_values: Any = None, use_cache: bool | None = None
@@ -127,7 +134,7 @@ class SubquadModel(SubquadPreTrainedModel):
         return out if return_dict is not False else out.to_tuple()
 
 
-class SubquadForCausalLM(SubquadPreTrainedModel, GenerationMixin):
+class SubquadForCausalLM(SubquadPreTrainedModel, StateGenerationMixin):
     """A language model: next-token logits, and generate() over the streaming state."""
 
     _tied_weights_keys: ClassVar[dict[str, str]] = {
@@ -139,6 +146,7 @@ class SubquadForCausalLM(SubquadPreTrainedModel, GenerationMixin):
         if not config.is_causal:
             raise ValueError(f"a causal language model needs {config.arch} with causal=True")
         self.model = build(**config.parts())
+        self._tie_what_fits()
         self.post_init()
 
     def forward(
@@ -150,6 +158,8 @@ class SubquadForCausalLM(SubquadPreTrainedModel, GenerationMixin):
         document_ids: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        targets: Tensor | None = None,
+        label_smoothing: float = 0.0,
         past_key_values: StateCache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -159,6 +169,9 @@ class SubquadForCausalLM(SubquadPreTrainedModel, GenerationMixin):
         """Logits (B, N, V), of the last `logits_to_keep` tokens if that is not 0.
 
         labels (B, N): the tokens themselves, -100 where not scored; they are shifted here.
+        targets (B, N): what follows each token, -100 where not scored. Then the mean loss comes
+        without logits, which are never formed whole (`subquad.nn.losses`); `label_smoothing` is
+        for this loss.
         """
         options = loss_options(inputs)
         # by name above, because generate() refuses what a signature does not show
@@ -171,52 +184,16 @@ class SubquadForCausalLM(SubquadPreTrainedModel, GenerationMixin):
             **inputs,
         }
         y, cache = self.features(given, past_key_values, use_cache)
+        if targets is not None:
+            words, e = self.config.vocab_size, label_smoothing
+            loss = token_loss(y, self.model.head, targets, vocab_size=words, label_smoothing=e)
+            out = CausalLMOutputWithPast(loss=loss, past_key_values=cache)
+            return out if return_dict is not False else out.to_tuple()
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.model.head(y[:, keep])
         loss = self._loss(logits, labels, **options)
         out = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)
         return out if return_dict is not False else out.to_tuple()
-
-    def prepare_inputs_for_generation(
-        self, input_ids: Tensor, inputs_embeds: Tensor | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        """What generate() passes to each call; marks and documents go on as they ended."""
-        follow(kwargs, input_ids.shape[1])
-        ready = super().prepare_inputs_for_generation(
-            input_ids, inputs_embeds=inputs_embeds, **kwargs
-        )
-        first = ready.get("input_ids")
-        slots = (first if first is not None else ready["inputs_embeds"]).shape[1]
-        for name in ("global_attention_mask", "document_ids"):
-            if ready.get(name) is not None:
-                ready[name] = ready[name][:, -slots:]
-        ready.pop("position_ids", None)
-        return ready
-
-    def _prepare_cache_for_generation(
-        self, generation_config: Any, model_kwargs: dict, *args: Any, **kwargs: Any
-    ) -> Any:
-        wanted = generation_config.cache_implementation
-        if wanted not in (None, "dynamic"):
-            raise ValueError(
-                f"cache_implementation={wanted!r} does not apply: the state is the model's own"
-            )
-        generation_config.cache_implementation = None
-        use_cache = generation_config.use_cache is not False
-        if use_cache and model_kwargs.get("past_key_values") is None:
-            batch = self._batch_in_generation(generation_config, *args, **kwargs)
-            state = init_state(self.model.backbone, batch)
-            model_kwargs["past_key_values"] = StateCache(state)
-        return super()._prepare_cache_for_generation(
-            generation_config, model_kwargs, *args, **kwargs
-        )
-
-    @staticmethod
-    def _batch_in_generation(
-        generation_config: Any, generation_mode: Any, batch_size: int, *args: Any, **kwargs: Any
-    ) -> int:
-        """Rows of the first call: generate() repeats each input for beams and for sequences."""
-        return batch_size * max(generation_config.num_beams, generation_config.num_return_sequences)
 
 
 class SubquadForMaskedLM(SubquadPreTrainedModel):
@@ -231,6 +208,7 @@ class SubquadForMaskedLM(SubquadPreTrainedModel):
         if config.is_causal:
             raise ValueError(f"a masked language model needs {config.arch} with causal=False")
         self.model = build(**config.parts())
+        self._tie_what_fits()
         self.post_init()
 
     def forward(

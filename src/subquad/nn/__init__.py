@@ -1,12 +1,14 @@
 """Parts with parameters, for people's own models: `sq.nn.Attention`, `sq.nn.Rotary`, ..."""
 
 from subquad.nn.attention import Attention
+from subquad.nn.axial import Axial
 from subquad.nn.blocks import PostNorm, PreNorm
 from subquad.nn.context import Context
 from subquad.nn.cross import CrossAttention
 from subquad.nn.features import EluFeatures, PositiveRandomFeatures, ReLUFeatures
 from subquad.nn.heads import TokenHead
 from subquad.nn.kernel import KernelAttention, KernelCrossAttention
+from subquad.nn.losses import chunked_cross_entropy
 from subquad.nn.marked import MarkedAttention
 from subquad.nn.mixer import Mixer
 from subquad.nn.mlp import MLP, Chunked, GatedMLP
@@ -19,6 +21,7 @@ from subquad.nn.position import (
     XLBiases,
     XLRelative,
 )
+from subquad.nn.reversible import Reversible, ReversibleDecoder, ReversibleEncoder
 from subquad.nn.span import Borrowed, RelativeTable, SpanRamp
 from subquad.nn.stacks import Decoder, Encoder
 from subquad.nn.state import detach, nbytes, select
@@ -28,6 +31,7 @@ __all__ = [
     "MLP",
     "ALiBi",
     "Attention",
+    "Axial",
     "Borrowed",
     "Chunked",
     "Context",
@@ -47,6 +51,9 @@ __all__ = [
     "PreNorm",
     "ReLUFeatures",
     "RelativeTable",
+    "Reversible",
+    "ReversibleDecoder",
+    "ReversibleEncoder",
     "Rotary",
     "Sinusoidal",
     "SpanRamp",
@@ -54,6 +61,7 @@ __all__ = [
     "TokenStem",
     "XLBiases",
     "XLRelative",
+    "chunked_cross_entropy",
     "detach",
     "nbytes",
     "select",

@@ -14,12 +14,16 @@ from torch import Tensor, nn
 
 from subquad.nn.context import Context
 from subquad.nn.mixer import Mixer
+from subquad.nn.mlp import at_least_one, by_chunks
 
 __all__ = ["Block", "PostNorm", "PreNorm"]
 
 
 class Block(nn.Module):
-    """What all wirings share: the parts, a norm for each, dropout, and the states of the mixers."""
+    """What all wirings share: the parts, a norm for each, dropout, and the states of the mixers.
+
+    `chunk`: how many positions the feed-forward part takes at a time; None for all.
+    """
 
     def __init__(
         self,
@@ -29,8 +33,10 @@ class Block(nn.Module):
         *,
         norm: Callable[[int], nn.Module] = nn.LayerNorm,
         dropout: float = 0.0,
+        chunk: int | None = None,
     ) -> None:
         super().__init__()
+        self.chunk = None if chunk is None else at_least_one(chunk)
         self.mixers = nn.ModuleList(mixers)
         self.mlp = mlp
         self.norms = nn.ModuleList(norm(dim) for _ in range(len(mixers) + 1))
@@ -39,6 +45,10 @@ class Block(nn.Module):
     def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
         """x (B, N, C) after this block, and the states of its mixers if it streams."""
         raise NotImplementedError(f"{type(self).__name__} must define forward")
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The feed-forward part of x (B, N, C), already normalised."""
+        return by_chunks(self.mlp, x, self.chunk)
 
     @property
     def streams(self) -> bool:
@@ -63,7 +73,7 @@ class PreNorm(Block):
             y, kept = mixer(self.norms[i](x), context, None if state is None else state[i])
             x = x + self.dropout(y)
             after.append(kept)
-        x = x + self.dropout(self.mlp(self.norms[-1](x)))
+        x = x + self.dropout(self.feed(self.norms[-1](x)))
         return x, None if state is None else tuple(after)
 
 
@@ -76,5 +86,5 @@ class PostNorm(Block):
             y, kept = mixer(x, context, None if state is None else state[i])
             x = self.norms[i](x + self.dropout(y))
             after.append(kept)
-        x = self.norms[-1](x + self.dropout(self.mlp(x)))
+        x = self.norms[-1](x + self.dropout(self.feed(x)))
         return x, None if state is None else tuple(after)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import torch.nn.functional as F
 from torch import nn
@@ -16,6 +16,7 @@ from subquad.nn.blocks import Block, PostNorm, PreNorm
 from subquad.nn.mixer import Mixer
 from subquad.nn.mlp import MLP, GatedMLP
 from subquad.nn.position import ALiBi, Position, Rotary, XLRelative
+from subquad.nn.reversible import Reversible, ReversibleDecoder, ReversibleEncoder
 from subquad.nn.stacks import Decoder, Encoder, Stack
 
 __all__ = ["choose", "fill", "position", "stack"]
@@ -32,7 +33,21 @@ MLPS: Mapping[str, Callable[..., nn.Module]] = {
     "swiglu": GatedMLP,
 }
 
-WIRINGS: Mapping[str, type[Block]] = {"pre": PreNorm, "post": PostNorm}
+
+class Wiring(NamedTuple):
+    """A block, the stacks of such blocks, and how many streams the last norm spans (0: none)."""
+
+    block: type[Block]
+    encoder: type[Stack] = Encoder
+    decoder: type[Stack] = Decoder
+    closing: int = 1
+
+
+WIRINGS: Mapping[str, Wiring] = {
+    "pre": Wiring(PreNorm),
+    "post": Wiring(PostNorm, closing=0),
+    "reversible": Wiring(Reversible, ReversibleEncoder, ReversibleDecoder, closing=2),
+}
 
 POSITIONS: Mapping[str, Callable[[int, int], Position]] = {
     "none": lambda heads, width: Position(),
@@ -99,15 +114,24 @@ def stack(
     mlp: str = "gelu",
     wiring: str = "pre",
     dropout: float = 0.0,
+    chunk: int | None = None,
 ) -> Stack:
-    """A block around each mixer, in a Decoder if causal, else in an Encoder."""
+    """A block around each mixer, in a Decoder if causal, else in an Encoder.
+
+    `chunk`: how many positions the feed-forward parts take at a time; None for all.
+    """
     make_norm, make_mlp = choose("norm", norm, NORMS), choose("mlp", mlp, MLPS)
-    make_block = choose("wiring", wiring, WIRINGS)
+    way = choose("wiring", wiring, WIRINGS)
     blocks = [
-        make_block(
-            dim, [mixer], make_mlp(dim, ffn_dim, dropout=dropout), norm=make_norm, dropout=dropout
+        way.block(
+            dim,
+            [mixer],
+            make_mlp(dim, ffn_dim, dropout=dropout),
+            norm=make_norm,
+            dropout=dropout,
+            chunk=chunk,
         )
         for mixer in mixers
     ]
-    last = make_norm(dim) if wiring == "pre" else None
-    return (Decoder if causal else Encoder)(blocks, dim, last)
+    last = make_norm(way.closing * dim) if way.closing else None
+    return (way.decoder if causal else way.encoder)(blocks, dim, last)

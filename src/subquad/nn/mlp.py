@@ -8,8 +8,9 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["MLP", "Chunked", "GatedMLP"]
+__all__ = ["MLP", "Chunked", "GatedMLP", "by_chunks"]
 
 
 class MLP(nn.Module):
@@ -60,24 +61,36 @@ class GatedMLP(nn.Module):
 
 
 class Chunked(nn.Module):
-    """Any part that treats positions alone, evaluated `size` positions at a time.
-
-    Same result; the hidden activations of one chunk are held instead of all (Reformer, section 3).
-    """
+    """Any part that treats positions alone, evaluated `size` positions at a time (`by_chunks`)."""
 
     def __init__(self, inner: nn.Module, size: int) -> None:
         super().__init__()
-        if size < 1:
-            raise ValueError(f"chunks need at least 1 position, not {size}")
-        self.inner, self.size = inner, size
+        self.inner, self.size = inner, at_least_one(size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) to (B, N, C)."""
-        if x.shape[1] <= self.size:
-            return self.inner(x)
-        return torch.cat([self._one(part) for part in x.split(self.size, 1)], 1)
+        return by_chunks(self.inner, x, self.size)
 
-    def _one(self, part: Tensor) -> Tensor:
-        if not (torch.is_grad_enabled() and part.requires_grad):
-            return self.inner(part)
-        return torch.utils.checkpoint.checkpoint(self.inner, part, use_reentrant=False)
+
+def by_chunks(part: Callable[[Tensor], Tensor], x: Tensor, size: int | None) -> Tensor:
+    """part(x) for a part that treats positions alone, `size` positions at a time (None: at once).
+
+    Same result; what one chunk's backward needs is held instead of all (Reformer, section 3). A
+    graph for every length is not cut: there the compiler decides what is held.
+    """
+    if size is None or x.shape[1] <= size or torch.compiler.is_compiling():
+        return part(x)
+    return torch.cat([_one(part, piece) for piece in x.split(size, 1)], 1)
+
+
+def _one(part: Callable[[Tensor], Tensor], piece: Tensor) -> Tensor:
+    if not (torch.is_grad_enabled() and piece.requires_grad):
+        return part(piece)
+    return checkpoint(part, piece, use_reentrant=False)
+
+
+def at_least_one(size: int) -> int:
+    """`size`. ValueError if a chunk of it holds no position."""
+    if size < 1:
+        raise ValueError(f"chunks need at least 1 position, not {size}")
+    return size

@@ -195,13 +195,19 @@ class Learned(nn.Module):
 
     def forward(self, pos: Tensor, valid: Tensor | None = None) -> Tensor:
         """pos (B or 1, N) to (B or 1, N, C); where `valid` (B, N) is False any vector may come."""
-        if valid is not None:
-            pos = torch.where(valid, pos, 0)
-        last = pos.shape[1] - 1
-        if not torch.compiler.is_compiling() and pos.numel():
-            last = int(pos.max())
-        if last >= self.max_len:
-            raise ValueError(
-                f"position {last}, but positions are learned up to max_len = {self.max_len}"
-            )
-        return self.table(pos)
+        return self.table(within(pos, valid, self.max_len, f"max_len = {self.max_len}"))
+
+
+def within(pos: Tensor, valid: Tensor | None, limit: int, said: str) -> Tensor:
+    """Positions (B or 1, N) below `limit`, 0 where `valid` is False; `said` names the limit.
+
+    ValueError for a token beyond it.
+    """
+    if valid is not None:
+        pos = torch.where(valid, pos, 0)
+    last = pos.shape[1] - 1
+    if not torch.compiler.is_compiling() and pos.numel():
+        last = int(pos.max())
+    if last >= limit:
+        raise ValueError(f"position {last}, but positions are learned up to {said}")
+    return pos

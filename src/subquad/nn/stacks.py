@@ -37,7 +37,7 @@ class Stack(nn.Module):
     def forward(
         self, x: Tensor, context: Context, state: tuple | None = None
     ) -> tuple[Tensor, tuple | None]:
-        """Features (B, N, C), and the states of the blocks if a state came in.
+        """Features (B, N, out_dim), and the states of the blocks if a state came in.
 
         ValueError for the state of a stack of another depth.
         """
@@ -45,6 +45,11 @@ class Stack(nn.Module):
             raise ValueError(
                 f"the state is that of {len(state)} layers and this model has {len(self.blocks)}"
             )
+        x, after = self.row(x, context, state)
+        return self.norm(x), after
+
+    def row(self, x: Tensor, context: Context, state: tuple | None) -> tuple[Tensor, tuple | None]:
+        """x (B, N, C) after all blocks, and their states."""
         after: list[Any] = []
         forget = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for i, block in enumerate(self.blocks):
@@ -54,7 +59,7 @@ class Stack(nn.Module):
             else:
                 x, kept = block(x, context, kept)
             after.append(kept)
-        return self.norm(x), None if state is None else tuple(after)
+        return x, None if state is None else tuple(after)
 
 
 class Encoder(Stack):

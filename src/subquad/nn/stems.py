@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from subquad.nn.axial import Axial
 from subquad.nn.choices import choose
 from subquad.nn.context import Context
 from subquad.nn.position import Learned, Sinusoidal
@@ -48,10 +49,16 @@ class TokenStem(nn.Module):
 
 @dataclass(frozen=True)
 class TokenStemConfig:
-    """Fields of a token stem. `position`: absolute ones, "none", "sinusoidal" or "learned"."""
+    """Fields of a token stem. `position`: absolute ones, "none", "sinusoidal", "learned", "axial".
+
+    `max_len` is for learned ones; `axial_shape` and `axial_dims` as in `subquad.nn.Axial`, by
+    default the grid of Reformer's release for 65,536 tokens.
+    """
 
     position: str = "none"
     max_len: int = 1024
+    axial_shape: tuple[int, ...] = (128, 512)
+    axial_dims: tuple[int, ...] = ()
     scale: float = 1.0
     dropout: float = 0.0
 
@@ -64,6 +71,7 @@ class TokenStemConfig:
                 "none": lambda: None,
                 "sinusoidal": lambda: Sinusoidal(dim),
                 "learned": lambda: Learned(dim, self.max_len),
+                "axial": lambda: Axial(dim, self.axial_shape, self.axial_dims),
             },
         )
         return TokenStem(vocab_size, dim, position=make(), scale=self.scale, dropout=self.dropout)

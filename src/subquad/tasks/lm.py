@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -115,17 +114,17 @@ class LanguageModel(Task):
             own = getattr(backbone, "position", "none") != "none"
             position = "none" if own else "sinusoidal"
         scale = getattr(backbone, "embedding_scale", 1.0)
-        stem: dict[str, Any] = {"position": position, "scale": scale}
-        return {**stem, "max_len": self.config.context} if position == "learned" else stem
+        context = self.config.context
+        width = 2 ** math.ceil(math.log2(context) / 2)
+        sizes = {
+            "learned": {"max_len": context},
+            "axial": {"axial_shape": [math.ceil(context / width), width]},
+        }
+        return {"position": position, "scale": scale, **sizes.get(position, {})}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
-        memory = batch.get("past_key_values")
-        logits = model(input_ids=batch["input_ids"], past_key_values=memory).logits
-        return F.cross_entropy(
-            logits.flatten(0, 1).float(),
-            batch["targets"].flatten(),
-            label_smoothing=label_smoothing,
-        )
+        # batches hold arguments of the model's forward, which a wrapper for data parallelism needs
+        return model(**batch, label_smoothing=label_smoothing).loss
 
     # --- evaluation ---------------------------------------------------------------------------
 

@@ -13,8 +13,9 @@ class LanguageModelConfig:
         context: tokens of a training window, and of a window of evaluation.
         tokenizer: 'bytes'; 'bpe:N', learnt from the training part; a tokenizer.json; a hub id.
         valid_bytes: bytes of the validation part that are scored at each report.
-        position: absolute positions added to the embedding: none, sinusoidal, learned, or auto
-            (sinusoidal for architectures that have no positions of their own).
+        position: absolute positions added to the embedding: none, sinusoidal, learned, axial
+            (on a grid with a place for each token of the context), or auto (sinusoidal for
+            architectures that have no positions of their own).
     """
 
     context: int = 512
