@@ -1,4 +1,4 @@
-"""subquad eval RUN [--data PATH] [--part P] [--context C --stride S | --carry]"""
+"""subquad eval RUN [--data PATH] [--part P] [--context C --stride S | --carry] [--arch.FIELD V]"""
 
 import json
 import time
@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
+from subquad.cli import overrides
 from subquad.cli.parser import Parser
 from subquad.train.folder import read_facts
 from subquad.train.run import load
@@ -18,9 +19,10 @@ __all__ = ["run"]
 
 def run(argv: list[str]) -> int:
     """Score a run; print numbers and protocol, and keep them in RUN/evaluations.jsonl."""
+    argv, words = overrides.split(argv)
     given = _parser().read(argv)
-    read_facts(Path(given.run))  # before anything slow
-    run = load(given.run)
+    changed = overrides.read(words, read_facts(Path(given.run)))  # before anything slow
+    run = load(given.run, **changed)
     begun = time.monotonic()
     with _bar() as report:
         result = run.task.evaluate_on(  # type: ignore[attr-defined]
@@ -37,10 +39,11 @@ def run(argv: list[str]) -> int:
     for name, value in result.numbers.items():
         shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
         print(f"{name.replace('_', ' ').replace('gzip', 'gzip -9'):<25}{shown}")
-    print(f"measured on {result.protocol}")
+    said = "".join(f"; {name} {value}" for name, value in changed.items())
+    print(f"measured on {result.protocol}{said}")
     row = {
         **result.numbers,
-        "protocol": result.protocol,
+        "protocol": result.protocol + said,
         "seconds": round(time.monotonic() - begun, 1),
     }
     with open(Path(given.run) / "evaluations.jsonl", "a", encoding="utf-8") as file:
@@ -66,7 +69,7 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
 
 
 def _parser() -> Parser:
-    parser = Parser("subquad eval", "Score a run on held-out data.")
+    parser = Parser("subquad eval", f"Score a run on held-out data. {overrides.HELP}.")
     parser.add_argument("run", type=str, help="the run folder")
     parser.add_argument(
         "--data", type=str | None, default=None, help="file or folder; default: the run's own"

@@ -1,7 +1,8 @@
-"""subquad generate RUN --prompt TEXT"""
+"""subquad generate RUN --prompt TEXT [--arch.FIELD V]"""
 
 import sys
 
+from subquad.cli import overrides
 from subquad.cli.parser import Parser
 from subquad.train.folder import read_facts
 from subquad.train.run import load
@@ -11,7 +12,8 @@ __all__ = ["run"]
 
 def run(argv: list[str]) -> int:
     """Print the prompt's continuation."""
-    parser = Parser("subquad generate", "Continue a text.")
+    argv, words = overrides.split(argv)
+    parser = Parser("subquad generate", f"Continue a text. {overrides.HELP}.")
     parser.add_argument("run", type=str, help="the run folder")
     parser.add_argument("--prompt", type=str, default="", help="the beginning; - reads stdin")
     parser.add_argument("--max-new-tokens", type=int, default=300, help="tokens at most")
@@ -21,9 +23,9 @@ def run(argv: list[str]) -> int:
     given = parser.read(argv)
     from pathlib import Path
 
-    read_facts(Path(given.run))  # before anything slow
+    changed = overrides.read(words, read_facts(Path(given.run)))  # before anything slow
     prompt = sys.stdin.buffer.read() if given.prompt == "-" else given.prompt.encode()
-    out = load(given.run).generate(
+    out = load(given.run, **changed).generate(
         prompt,
         max_new_tokens=given.max_new_tokens,
         temperature=given.temperature,
