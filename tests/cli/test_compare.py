@@ -89,6 +89,7 @@ def test_refuses_before_anything_is_trained(words, tmp_path, capsys):
     assert "--multiples 'x'" in said("--multiples", "x")
     assert "did you mean --train.steps" in said("--train.step", "3")
     assert "wants a task first" in fails(capsys, "compare", *words[2:])
+    assert "synthetic has no context" in fails(capsys, "compare", "synthetic", *words[2:])
     assert not (tmp_path / "out").exists()
 
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from subquad.data.corpus import Corpus, Windows, tokenise
-from subquad.data.text import PARTS, open_text
+from subquad.data.documents import PARTS
+from subquad.data.text import open_text
 from subquad.data.vocabulary import Bytes, Subwords, learn, vocabulary
 
 ROMEO = "But soft, what light through yonder window breaks? \N{SUN} Größe\n".encode() * 40

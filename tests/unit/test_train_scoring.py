@@ -10,7 +10,8 @@ import torch
 
 from subquad.archs import ARCHS
 from subquad.data.corpus import Corpus, tokenise
-from subquad.data.text import Text, open_text
+from subquad.data.documents import Documents
+from subquad.data.text import open_text
 from subquad.data.vocabulary import Bytes, Subwords, learn
 from subquad.model import build
 from subquad.tasks.lm import LanguageModel, LanguageModelConfig
@@ -102,7 +103,7 @@ def test_gzip_is_gzip():
 def test_bits_are_per_byte_of_the_text_whatever_the_tokens(kind, tmp_path, monkeypatch):
     """An untrained model that says nothing costs log2(vocabulary) a token."""
     monkeypatch.setenv("SUBQUAD_CACHE", str(tmp_path))
-    text: Text = open_text(None).take("valid").head(5_000)
+    text: Documents = open_text(None).take("valid").head(5_000)
     words = Bytes() if kind == "bytes" else Subwords(learn(text.pieces(), 500), "bpe:500")
     task = LanguageModel(LanguageModelConfig(context=64), words)
     fields = dataclasses.asdict(ARCHS["local"].PRESETS["tiny"])

@@ -14,7 +14,7 @@ __all__ = ["main"]
 VERBS = {
     "train": "train a model for a task into a run folder",
     "eval": "score a run on held-out data, the protocol beside the number",
-    "generate": "continue a text",
+    "generate": "continue a text, or draw new pictures, proteins, music",
     "compare": "train several architectures on equal terms, and report",
     "list": "architectures, presets and tasks; or the facts of a run",
 }

@@ -22,6 +22,8 @@ def run(argv: list[str]) -> int:
     given = _parser().read(own)
     if not task:
         raise ValueError(f"subquad compare wants a task first: {', '.join(TASKS)}")
+    if not hasattr(find_task(task).Config, "context"):
+        raise ValueError(f"the task {task} has no context to score at multiples of; compare lm")
     names = _names(given.archs)
     scoring = _scoring(given)
 
@@ -35,7 +37,9 @@ def run(argv: list[str]) -> int:
     asked = shlex.join(["subquad", "compare", task, *argv])
     compare(task, arms, folder, scoring, lambda said: print(said, flush=True))
     found = list(rows(arms, folder))
-    metric = find_task(task).metric
+    # the data may decide it
+    metrics = [row["facts"]["metric"] for row in found if not row["missing"]]
+    metric = metrics[0] if metrics else find_task(task).metric
     text = table(found, metric)
     (folder / "table.md").write_text(text + "\n")
     settings = {"command": asked, "machine": _machine()}

@@ -1,16 +1,19 @@
-"""subquad eval RUN [--data PATH] [--part P] [--context C --stride S | --carry] [--arch.FIELD V]"""
+"""subquad eval RUN [--data PATH] [--arch.FIELD V], and flags of the task, such as --context"""
 
 import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 from subquad.cli import overrides
-from subquad.cli.parser import Parser
+from subquad.cli.parser import Parser, add_flags, flag_of
+from subquad.tasks import TASKS, find_task
 from subquad.train.folder import read_facts
 from subquad.train.run import load
 
@@ -21,21 +24,12 @@ def run(argv: list[str]) -> int:
     """Score a run; print numbers and protocol, and keep them in RUN/evaluations.jsonl."""
     argv, words = overrides.split(argv)
     given = _parser().read(argv)
-    changed = overrides.read(words, read_facts(Path(given.run)))  # before anything slow
+    facts = read_facts(Path(given.run))  # before anything slow
+    changed, how = overrides.read(words, facts), _how(facts["task"], given)
     run = load(given.run, **changed)
     begun = time.monotonic()
     with _bar() as report:
-        result = run.task.evaluate_on(  # type: ignore[attr-defined]
-            run.model,
-            given.data,
-            run.facts["data"],
-            part=given.part,
-            limit=given.max_bytes,
-            context=given.context,
-            stride=given.stride,
-            carry=given.carry or None,
-            report=report,
-        )
+        result = run.task.evaluate_on(run.model, given.data, facts["data"], report=report, **how)
     for name, value in result.numbers.items():
         shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
         print(f"{name.replace('_', ' ').replace('gzip', 'gzip -9'):<25}{shown}")
@@ -68,32 +62,28 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
         yield report
 
 
+def _how(task: str, given: Any) -> dict[str, Any]:
+    """The flags that were given. ValueError for one that the run's task does not have."""
+    known = {field.name: flag_of(field) for field in fields(_scoring(task))}
+    every = {field.name: flag_of(field) for name in TASKS for field in fields(_scoring(name))}
+    found = {name: given[name] for name in every if given[name] not in (None, False)}
+    for name in found:
+        if name not in known:
+            flags = ", ".join(f"--{flag}" for flag in known.values())
+            raise ValueError(f"--{every[name]} is not for a run of the task {task}; known: {flags}")
+    return found
+
+
+def _scoring(task: str) -> type:
+    return find_task(task).Scoring
+
+
 def _parser() -> Parser:
     parser = Parser("subquad eval", f"Score a run on held-out data. {overrides.HELP}.")
     parser.add_argument("run", type=str, help="the run folder")
     parser.add_argument(
         "--data", type=str | None, default=None, help="file or folder; default: the run's own"
     )
-    parser.add_argument(
-        "--part",
-        type=str | None,
-        default=None,
-        help="train, valid, test or all; default: test of the run's own data, all of other data",
-    )
-    parser.add_argument(
-        "--context", type=int | None, default=None, help="window; default: as in training"
-    )
-    parser.add_argument(
-        "--stride",
-        type=int | None,
-        default=None,
-        help="each token is scored once with context - stride to context tokens of past; "
-        "default: half the context",
-    )
-    parser.add_argument(
-        "--carry", action="store_true", help="carry the state through each document instead"
-    )
-    parser.add_argument(
-        "--max-bytes", type=int | None, default=None, help="score only the first so many bytes"
-    )
+    for name in TASKS:
+        add_flags(parser, _scoring(name))
     return parser

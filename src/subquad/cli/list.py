@@ -60,10 +60,11 @@ def _one(console: Console, folder: Path) -> None:
         ]
     else:
         rows.append(("trained", "not to its end yet"))
+    metric = facts.get("metric", "bits_per_byte")
     kept = folder / "evaluations.jsonl"
     for line in kept.read_text().splitlines() if kept.is_file() else []:
         row = json.loads(line)
-        rows.append(("evaluated", f"{row.get('bits_per_byte', 0):.4f} on {row['protocol']}"))
+        rows.append(("evaluated", f"{row.get(metric, 0):.4f} on {row['protocol']}"))
     for name, value in rows:
         table.add_row(name, str(value))
     console.print(table)

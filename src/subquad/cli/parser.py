@@ -11,7 +11,7 @@ from typing import Any, NoReturn, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
-__all__ = ["Parser", "add_fields", "fields_of"]
+__all__ = ["Parser", "add_fields", "add_flags", "fields_of", "flag_of"]
 
 
 class Parser(ArgumentParser):
@@ -63,6 +63,28 @@ def add_fields(parser: Parser, group: str, config: type, defaults: Any) -> None:
             default=getattr(defaults, field.name),
             help=says.get(field.name, ""),
         )
+
+
+def add_flags(parser: Parser, config: type) -> None:
+    """One flag --FIELD for each field of a dataclass whose fields are all optional.
+
+    What is not given is None; a flag that is there already serves both.
+    """
+    types, says = get_type_hints(config), _documented(config)
+    there = parser._option_string_actions
+    for field in dataclasses.fields(config):
+        flag = f"--{flag_of(field)}"
+        if flag in there:
+            continue
+        how: dict[str, Any] = {"type": types[field.name], "default": None}
+        if types[field.name] == bool | None:
+            how = {"action": "store_true"}
+        parser.add_argument(flag, dest=field.name, help=says.get(field.name, ""), **how)
+
+
+def flag_of(field: dataclasses.Field) -> str:
+    """What the flag of an optional field is called."""
+    return field.metadata.get("flag", field.name.replace("_", "-"))
 
 
 def fields_of(config: type, given: Namespace) -> dict[str, Any]:

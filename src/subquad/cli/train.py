@@ -38,7 +38,7 @@ def run(argv: list[str]) -> int:
         resume=given.resume,
     )
     if int(os.environ.get("RANK", 0)) == 0:
-        _tell(folder, facts, made)
+        _tell(folder, facts)
     return 0 if facts.get("stopped_by") is None else 130
 
 
@@ -165,17 +165,18 @@ def _yaml(parser: Parser, given: Any) -> str:
     return parser.dump(kept, skip_validation=True)
 
 
-def _tell(folder: Path, facts: dict[str, Any], task: Any) -> None:
-    number = facts["numbers"].get(task.metric)
+def _tell(folder: Path, facts: dict[str, Any]) -> None:
+    metric = facts["metric"]
+    number = facts["numbers"].get(metric)
     if number is not None:
         print(
-            f"{task.metric.replace('_', ' ')} {number:.4f} (best of training, step "
+            f"{metric.replace('_', ' ')} {number:.4f} (best of training, step "
             f"{facts['best_step']:,} of {facts['steps']:,})"
         )
         print(f"measured on {facts['protocol']}")
     if facts["stopped_by"]:
         print(
             f"stopped by {facts['stopped_by']} at step {facts['steps']:,}; "
-            f"go on with: subquad train {task.name} --out {folder} --resume"
+            f"go on with: subquad train {facts['task']} --out {folder} --resume"
         )
     print(f"run folder: {folder}")

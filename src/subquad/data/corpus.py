@@ -15,10 +15,10 @@ import torch
 from torch.utils.data import Dataset
 
 from subquad.data import cache
-from subquad.data.text import Text
-from subquad.data.vocabulary import Bytes, Subwords
+from subquad.data.documents import Documents
+from subquad.data.vocabulary import Bytes, Subwords, Symbols, Vocabulary, learn, vocabulary
 
-__all__ = ["Corpus", "Windows", "tokenise"]
+__all__ = ["Corpus", "Windows", "tokenise", "words_of"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,10 @@ class Corpus:
             filled, number = filled + len(piece), number + 1
         return out
 
+    def starts(self, context: int) -> np.ndarray:
+        """The places of documents' boundaries from which a whole window can be read."""
+        return self._first[self._first + context < len(self)]
+
     def documents(self) -> list[tuple[int, int]]:
         """(place of the boundary in the stream, tokens without the boundary) of each document."""
         lengths = (self.end - self.start).tolist()
@@ -66,10 +70,19 @@ class Windows(Dataset):
     """`count` windows of `context` tokens at random places, each token with the one that follows.
 
     Item i depends on (seed, i) alone, so any process may form any item, at any time.
+    starts: the places of the stream where a window may begin; None: all that leave a whole window.
     """
 
-    def __init__(self, corpus: Corpus, context: int, count: int, seed: int) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        context: int,
+        count: int,
+        seed: int,
+        starts: np.ndarray | None = None,
+    ) -> None:
         self.corpus, self.context, self.count, self.seed = corpus, context, count, seed
+        self.starts = starts
 
     def __len__(self) -> int:
         return self.count
@@ -77,14 +90,36 @@ class Windows(Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """input_ids and targets, both (context,) int64: targets[j] follows input_ids[j]."""
         draw = np.random.Generator(np.random.Philox(key=[self.seed, index]))
-        at = int(draw.integers(len(self.corpus) - self.context))
+        starts = self.starts
+        at = int(draw.integers(len(self.corpus) - self.context if starts is None else len(starts)))
+        at = at if starts is None else int(starts[at])
         ids = torch.from_numpy(self.corpus.read(at, self.context + 1))
         return {"input_ids": ids[:-1], "targets": ids[1:]}
 
 
-def tokenise(text: Text, words: Bytes | Subwords, *, keep: bool) -> Corpus:
-    """The tokens of a text; `keep` writes them to the cache, else they stay in memory."""
-    if isinstance(words, Bytes):
+def words_of(train: Documents, tokenizer: str) -> Vocabulary:
+    """The documents' own vocabulary, or of text the one that `tokenizer` names.
+
+    bytes; bpe:N, learnt from these documents; else as in `vocabulary`.
+    """
+    if (own := train.kind.words) is not None:
+        if tokenizer != Bytes.name:
+            raise ValueError(
+                f"--task.tokenizer {tokenizer} is for text; {train.source} holds "
+                f"{train.kind.says}, which have tokens of their own"
+            )
+        return own
+    name, _, size = tokenizer.partition(":")
+    if name != "bpe":
+        return vocabulary(tokenizer)
+    if not size.isdigit():
+        raise ValueError(f"bpe wants its size, as in bpe:1024, not {tokenizer!r}")
+    return Subwords(learn(train.head(1 << 25).pieces(1 << 16), int(size)), tokenizer)
+
+
+def tokenise(text: Documents, words: Vocabulary, *, keep: bool) -> Corpus:
+    """The tokens of documents; `keep` writes subwords to the cache, else they stay in memory."""
+    if isinstance(words, Symbols):
         return Corpus(text.raw, text.start, text.end, words.boundary, text.nbytes)
     if keep:
         digest = hashlib.sha256(words.tokenizer.to_str().encode()).hexdigest()[:16]
@@ -100,7 +135,7 @@ def tokenise(text: Text, words: Bytes | Subwords, *, keep: bool) -> Corpus:
     return Corpus(tokens, start, ends, words.boundary, text.nbytes)
 
 
-def _write(text: Text, words: Subwords, folder: Path) -> None:
+def _write(text: Documents, words: Subwords, folder: Path) -> None:
     ends, at = [], 0
     with open(folder / "tokens.bin", "wb") as out:
         for start, end in zip(text.start, text.end, strict=True):

@@ -1,4 +1,4 @@
-"""Where text comes from: each kind of source as an iterator over (name, pieces of bytes)."""
+"""Where data comes from: files, packed or not; text as an iterator over (name, pieces of bytes)."""
 
 import gzip
 import hashlib
@@ -8,17 +8,20 @@ import os
 import sys
 import sysconfig
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+from zipfile import BadZipFile
 
-__all__ = ["Found", "find"]
+__all__ = ["Found", "damage", "existing", "find", "key_of", "unpacked"]
 
 Documents = Iterator[tuple[str, Iterator[bytes]]]
 _OPENERS: dict[str, Callable] = {".xz": lzma.open, ".gz": gzip.open}
 _PIECE = 1 << 20
+_DAMAGE = (lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError, tarfile.TarError, BadZipFile)
 # in the standard library's folder, but not written as part of it, or tests of it
 _NOT_STDLIB = {"site-packages", "dist-packages", "test", "tests", "idle_test", "ensurepip"}
 _VERSION = 2  # of what is kept in the cache
@@ -38,17 +41,13 @@ def find(path: str | None) -> Found:
     """The source at a path. ValueError if there is nothing, or nothing in it."""
     if path is None:
         return _library()
-    where = Path(path).expanduser()
-    if not where.exists():
-        raise ValueError(f"there is nothing at {path}")
+    where = existing(path)
     if where.is_dir():
         files = [f for f in sorted(where.rglob("*")) if f.is_file() and not _hidden(f, where)]
         if not files:
             raise ValueError(f"the folder {path} holds no files")
-        return Found(f"the folder {where.name}", _key(files), lambda: _files(where, files))
-    if where.stat().st_size == 0:
-        raise ValueError(f"{path} is empty")
-    key, says = _key([where]), where.name
+        return Found(f"the folder {where.name}", key_of(files), lambda: _files(where, files))
+    key, says = key_of([where]), where.name
     suffixes = [s.lower() for s in where.suffixes]
     if ".tar" in suffixes or ".tgz" in suffixes:
         return Found(says, key, lambda: _members(where))
@@ -57,6 +56,16 @@ def find(path: str | None) -> Found:
     if suffixes and suffixes[-1] in _OPENERS:
         return Found(says, key, lambda: iter([(where.name, _read(where))]))
     return Found(says, key, lambda: iter([(where.name, _read(where))]), plain=where)
+
+
+def existing(path: str) -> Path:
+    """The path. ValueError if there is nothing, or an empty file."""
+    where = Path(path).expanduser()
+    if not where.exists():
+        raise ValueError(f"there is nothing at {path}")
+    if where.is_file() and where.stat().st_size == 0:
+        raise ValueError(f"{path} is empty")
+    return where
 
 
 def _library() -> Found:
@@ -70,7 +79,7 @@ def _library() -> Found:
         )
     version = ".".join(map(str, sys.version_info[:3]))
     says = f"the source files of Python {version}'s standard library"
-    return Found(says, _key(files), lambda: _files(root, files))
+    return Found(says, key_of(files), lambda: _files(root, files))
 
 
 def _hidden(file: Path, root: Path) -> bool:
@@ -78,7 +87,7 @@ def _hidden(file: Path, root: Path) -> bool:
     return any(part.startswith(".") or part == "__pycache__" for part in parts)
 
 
-def _key(files: list[Path]) -> str:
+def key_of(files: list[Path]) -> str:
     """Changes when a file comes, goes, or changes its size or time."""
     digest = hashlib.sha256(f"subquad {_VERSION}".encode())
     for file in files:
@@ -93,14 +102,14 @@ def _files(root: Path, files: list[Path]) -> Documents:
 
 
 def _read(file: Path) -> Iterator[bytes]:
-    with _unpacked(file) as stream:
+    with unpacked(file) as stream:
         while piece := stream.read(_PIECE):
             yield piece
 
 
 def _rows(file: Path) -> Documents:
     """The `text` column of a JSON-lines file; a row's name is its number, from 1."""
-    with _unpacked(file) as stream:
+    with unpacked(file) as stream:
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue
@@ -115,7 +124,7 @@ def _rows(file: Path) -> Documents:
 
 
 def _members(file: Path) -> Documents:
-    with _damage(file), tarfile.open(file, "r:*") as archive:
+    with damage(file), tarfile.open(file, "r:*") as archive:
         for member in archive:
             if member.isfile() and not os.path.basename(member.name).startswith("."):
                 stream = archive.extractfile(member)
@@ -125,16 +134,17 @@ def _members(file: Path) -> Documents:
 
 
 @contextmanager
-def _unpacked(file: Path) -> Iterator[BinaryIO]:
+def unpacked(file: Path) -> Iterator[BinaryIO]:
+    """A file to read, whether it is packed or not."""
     opener = _OPENERS.get(file.suffix.lower(), open)
-    with _damage(file), opener(file, "rb") as stream:
+    with damage(file), opener(file, "rb") as stream:
         yield stream
 
 
 @contextmanager
-def _damage(file: Path) -> Iterator[None]:
+def damage(file: Path) -> Iterator[None]:
     """Turns the many errors of damaged archives into one that names the file."""
     try:
         yield
-    except (lzma.LZMAError, gzip.BadGzipFile, EOFError, tarfile.TarError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{file} is damaged: {error}") from None

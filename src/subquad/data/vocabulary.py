@@ -1,8 +1,9 @@
-"""Vocabularies: bytes to token numbers and back.
+"""Vocabularies: what is written to token numbers and back.
 
-`Bytes`: 0 to 255 are the bytes themselves, 256 the boundary between documents (it stands before
-each, so it begins and ends a text), 257 padding, 258 a hidden token, 259 a token that may be marked
-(the last three are for other tasks than language modelling, so that one can start from another).
+`Symbols`: so many tokens, written as letters or as numbers; behind them the boundary between
+documents (it stands before each, so it begins and ends one), padding, a hidden token, and one that
+may be marked (the last three are for other tasks than language modelling, so that one can start
+from another). `Bytes`: the symbols are the 256 bytes, and what is written is text.
 `Subwords`: any tokenizer of the `tokenizers` library.
 """
 
@@ -12,40 +13,88 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-__all__ = ["Bytes", "Subwords", "learn", "vocabulary"]
+__all__ = ["Bytes", "Subwords", "Symbols", "Vocabulary", "learn", "vocabulary"]
 
 #: what tokenizers call the token that stands between documents
 BOUNDARIES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[SEP]")
 SPECIAL = ("<|endoftext|>", "<|pad|>", "<|mask|>", "<|mark|>")
 
 
-class Bytes:
-    """Every byte is a token."""
+class Symbols:
+    """Tokens 0 to count - 1; those of documents are the elements themselves, so 256 at most.
 
-    name = "bytes"
-    size = 256 + len(SPECIAL)
-    boundary, pad, hidden, mark = range(256, 260)
+    letters: the character of each; without them a text is their numbers with spaces between.
+    """
+
     dtype = np.dtype(np.uint8)
 
+    def __init__(self, name: str, count: int, letters: str = "") -> None:
+        self.name, self.count, self.letters = name, count, letters
+        self.size = count + len(SPECIAL)
+        self.boundary, self.pad, self.hidden, self.mark = range(count, self.size)
+
+    @property
+    def unsaid(self) -> list[int]:
+        """Tokens that are never generated."""
+        return [self.pad, self.hidden, self.mark]
+
     def encode(self, text: bytes) -> np.ndarray:
-        """Token numbers of a text."""
-        return np.frombuffer(text, np.uint8)
+        """Token numbers of a text. ValueError that names what is none, and where."""
+        said = text.decode(errors="replace")
+        words = [*said] if self.letters else said.split()
+        known = {word: number for number, word in enumerate(self._words())}
+        for place, word in enumerate(words, 1):
+            if word not in known:
+                what = self.letters or f"numbers from 0 to {self.count - 1}"
+                raise ValueError(f"{word!r}, at place {place}, is none of the {self.name}: {what}")
+        return np.asarray([known[word] for word in words], np.uint8)
 
     def decode(self, ids: Iterable[int]) -> bytes:
         """The text of token numbers, without special ones."""
-        return bytes(i for i in map(int, ids) if i < 256)
+        words = self._words()
+        joint = "" if self.letters else " "
+        return joint.join(words[i] for i in map(int, ids) if i < self.count).encode()
+
+    def _words(self) -> list[str]:
+        return [*self.letters] if self.letters else [str(i) for i in range(self.count)]
 
     def save(self, folder: Path) -> None:
         """Write the same vocabulary as files that transformers reads."""
+        known = {word: number for number, word in enumerate(self._words())}
+        if self.letters:
+            tokenizer = Tokenizer(models.BPE(vocab=known, merges=[]))
+            tokenizer.decoder = decoders.Fuse()
+        else:
+            tokenizer = Tokenizer(models.WordLevel(known))
+            tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        _save_special(tokenizer, folder)
+
+
+class Bytes(Symbols):
+    """Every byte is a token."""
+
+    name = "bytes"
+
+    def __init__(self) -> None:
+        super().__init__(self.name, 256)
+
+    def encode(self, text: bytes) -> np.ndarray:
+        return np.frombuffer(text, np.uint8)
+
+    def decode(self, ids: Iterable[int]) -> bytes:
+        return bytes(i for i in map(int, ids) if i < 256)
+
+    def save(self, folder: Path) -> None:
         letters = {char: i for i, char in enumerate(_letters())}
         tokenizer = Tokenizer(models.BPE(vocab=letters, merges=[]))
         _byte_level(tokenizer)
-        tokenizer.add_special_tokens(list(SPECIAL))
-        _save(tokenizer, folder, pad_token=SPECIAL[1], mask_token=SPECIAL[2])
+        _save_special(tokenizer, folder)
 
 
 class Subwords:
     """A tokenizer of the `tokenizers` library. Text must be UTF-8."""
+
+    unsaid: tuple[int, ...] = ()
 
     def __init__(self, tokenizer: Tokenizer, name: str) -> None:
         known = tokenizer.get_vocab(with_added_tokens=True)
@@ -77,6 +126,9 @@ class Subwords:
     def save(self, folder: Path) -> None:
         """Write files that transformers reads, and `vocabulary` too."""
         _save(self.tokenizer, folder, boundary=self._boundary)
+
+
+Vocabulary = Symbols | Subwords
 
 
 def vocabulary(name: str) -> Bytes | Subwords:
@@ -128,6 +180,11 @@ def _letters() -> list[str]:
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     spare = iter(range(256, 512))
     return [chr(b) if b in plain else chr(next(spare)) for b in range(256)]
+
+
+def _save_special(tokenizer: Tokenizer, folder: Path) -> None:
+    tokenizer.add_special_tokens(list(SPECIAL))
+    _save(tokenizer, folder, pad_token=SPECIAL[1], mask_token=SPECIAL[2])
 
 
 def _save(tokenizer: Tokenizer, folder: Path, boundary: str = SPECIAL[0], **names: str) -> None:

@@ -17,8 +17,13 @@ TASKS = MappingProxyType(
         "lm": (
             "subquad.tasks.lm",
             "LanguageModel",
-            "next-token language model of text, in bits per byte",
-        )
+            "next-token language model of text (bits per byte), pixels, proteins, music",
+        ),
+        "synthetic": (
+            "subquad.tasks.synthetic",
+            "Synthetic",
+            "copy, duplication or associative recall of made-up sequences, by accuracy",
+        ),
     }
 )
 

@@ -1,10 +1,9 @@
-"""Language modelling: predict each next token of a text; the metric is bits per byte.
+"""Language modelling: predict each next token of documents: text, pixels, proteins, music.
 
-Bits per byte = (sum of -log2 p over all tokens of the text) / (its bytes), whatever the tokens are,
-so that models over bytes and over subwords compare, with each other and with gzip.
+What the documents are made of, their vocabulary and the metric are the data's own, by its Kind (see
+`subquad.data.readers`); a text's is bits per byte, whatever its tokens are.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -14,22 +13,21 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from subquad.archs import configure
-from subquad.data.corpus import Corpus, Windows, tokenise
+from subquad.data.corpus import Corpus, Windows, tokenise, words_of
+from subquad.data.documents import PARTS, Documents, Kind
 from subquad.data.lanes import Lanes
-from subquad.data.text import Text, open_text
-from subquad.data.vocabulary import Bytes, Subwords, learn, vocabulary
-from subquad.hf import SubquadConfig, SubquadForCausalLM
+from subquad.data.readers import KINDS, open_documents
+from subquad.data.text import Text
+from subquad.data.vocabulary import Bytes, Subwords, Vocabulary, vocabulary
+from subquad.hf import SubquadForCausalLM
 from subquad.model import init_memory
 from subquad.nn.state import ModelState
-from subquad.tasks.lm_config import LanguageModelConfig
-from subquad.tasks.sampling import generate, score, stream
-from subquad.tasks.scoring import carried, gzip_bits, protocol, windowed
+from subquad.tasks import causal, sampling
+from subquad.tasks.lm_config import LanguageModelConfig, Scoring
+from subquad.tasks.scoring import gzip_bits, nats, protocol
 from subquad.tasks.task import Result, Share, Task
 
 __all__ = ["LanguageModel", "LanguageModelConfig"]
-
-_SIDE_BY_SIDE = 8_192  # side by side in evaluation
 
 
 class LanguageModel(Task):
@@ -37,43 +35,50 @@ class LanguageModel(Task):
 
     name = "lm"
     Config = LanguageModelConfig
-    metric = "bits_per_byte"
+    Scoring = Scoring
+    metric = Text.metric
     greater_is_better = False
     model_class: ClassVar[Any] = SubquadForCausalLM
 
-    def __init__(self, config: LanguageModelConfig, words: Bytes | Subwords | None = None) -> None:
-        self.config = config
-        self.text: Text | None = None
-        self.words = words
+    def __init__(
+        self,
+        config: LanguageModelConfig,
+        words: Vocabulary | None = None,
+        kind: Kind | None = None,
+    ) -> None:
+        self.config, self.words = config, words
+        self.kind = Text() if kind is None else kind
+        self._again = kind is not None  # data must then be of this kind
+        self.metric = self.kind.metric
+        self.documents: Documents | None = None
 
     # --- data ---------------------------------------------------------------------------------
 
     def prepare(self, data: str | None) -> None:
-        self.text = open_text(data)
-        train = self.text.take("train")
+        found = self._open(data)
+        self.documents, self.kind, self.metric = found, found.kind, found.kind.metric
+        train, valid = found.take("train"), found.take("valid")
         if self.words is None:
-            self.words = self._vocabulary(train)
+            self.words = words_of(train, self.config.tokenizer)
         self.corpus = tokenise(train, self.words, keep=True)
         need = self.config.context + 1
-        if len(self.corpus) < need or not self.text.take("valid").nbytes:
+        if len(self.corpus) < need or not valid.nbytes:
             raise ValueError(
-                f"{data or self.text.source}: the training part has {len(self.corpus):,} tokens "
-                f"and one window needs {need:,}; give a longer text or a smaller --task.context"
+                f"{data or found.source}: the training part has {len(self.corpus):,} tokens and "
+                f"one window needs {need:,}, the validation part has {valid.nbytes:,} "
+                f"{self.kind.unit}; give more data or a smaller --task.context"
             )
-        valid = self.text.take("valid").head(self.config.valid_bytes)
-        self.valid = tokenise(valid, self.words, keep=False)
+        self.valid_text = valid.head(self.config.valid_bytes)
+        self.valid = tokenise(self.valid_text, self.words, keep=False)
 
-    def _vocabulary(self, train: Text) -> Bytes | Subwords:
-        kind, _, size = self.config.tokenizer.partition(":")
-        if kind != "bpe":
-            return vocabulary(self.config.tokenizer)
-        if not size.isdigit():
-            raise ValueError(f"bpe wants its size, as in bpe:1024, not {self.config.tokenizer!r}")
-        pieces = train.head(1 << 25).pieces(1 << 16)
-        return Subwords(learn(pieces, int(size)), self.config.tokenizer)
+    def _open(self, data: str | None) -> Documents:
+        return open_documents(data, self.config.order, self.kind if self._again else None)
 
     def train_set(self, count: int, seed: int) -> Dataset:
-        return Windows(self.corpus, self.config.context, count, seed)
+        context, length = self.config.context, self.kind.length
+        # documents of one length that fit begin their windows, so that places mean something
+        starts = self.corpus.starts(context) if length and length <= context else None
+        return Windows(self.corpus, context, count, seed, starts)
 
     def memory_of(self, model: Any) -> Callable[[int], ModelState] | None:
         return partial(init_memory, model.model.backbone) if _carries(model) else None
@@ -88,49 +93,24 @@ class LanguageModel(Task):
     @property
     def data_facts(self) -> dict[str, Any]:
         """What a run remembers of its data."""
-        assert self.text is not None
-        parts = {part: self.text.take(part).nbytes for part in ("train", "valid", "test")}
-        return {"source": self.text.source, "bytes": parts, "key": self.text.key}
+        assert self.documents is not None
+        parts = {part: self.documents.take(part).nbytes for part in PARTS}
+        return {"source": self.documents.source, self.kind.unit: parts, "key": self.documents.key}
 
     # --- model --------------------------------------------------------------------------------
 
     def build(self, arch: str, fields: dict[str, Any]) -> SubquadForCausalLM:
         assert self.words is not None
-        return SubquadForCausalLM(
-            SubquadConfig(
-                arch=arch,
-                model=fields,
-                stem=self._stem(configure(arch, fields)),
-                vocab_size=self.words.size,
-                bos_token_id=self.words.boundary,
-                eos_token_id=self.words.boundary,
-                pad_token_id=self.words.pad,
-            )
-        )
-
-    def _stem(self, backbone: Any) -> dict[str, Any]:
-        position = self.config.position
-        if position == "auto":
-            own = getattr(backbone, "position", "none") != "none"
-            position = "none" if own else "sinusoidal"
-        scale = getattr(backbone, "embedding_scale", 1.0)
-        context = self.config.context
-        width = 2 ** math.ceil(math.log2(context) / 2)
-        sizes = {
-            "learned": {"max_len": context},
-            "axial": {"axial_shape": [math.ceil(context / width), width]},
-        }
-        return {"position": position, "scale": scale, **sizes.get(position, {})}
+        position, length = self.config.position, self.config.context
+        return causal.build(arch, fields, self.words, position=position, length=length)
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
-        # batches hold arguments of the model's forward, which a wrapper for data parallelism needs
-        return model(**batch, label_smoothing=label_smoothing).loss
+        return causal.loss(model, batch, label_smoothing)
 
     # --- evaluation ---------------------------------------------------------------------------
 
     def validate(self, model: nn.Module, share: Share) -> Result:
-        text = self.text.take("valid").head(self.config.valid_bytes)  # type: ignore[union-attr]
-        return self.score(model, text, self.valid, share=share)
+        return self.score(model, self.valid_text, self.valid, share=share)
 
     def evaluate_on(
         self,
@@ -142,25 +122,26 @@ class LanguageModel(Task):
         limit: int | None = None,
         **how: Any,
     ) -> Result:
-        """Bits per byte of a part of data, with gzip's beside it; `how` as in `score`.
+        """The metric on a part of data, of text with gzip's beside it; `how` as in `score`.
 
         Without data, the run's own; without a part, `test` of the run's own data, all of others.
         """
         assert self.words is not None
-        text = open_text(trained_on["path"] if data is None else data)
-        own = text.key == trained_on["key"]
-        text = text.take(part or ("test" if data is None or own else "all"))
-        text = text if limit is None else text.head(limit)
-        if not text.nbytes:
-            raise ValueError(f"{text.source} has no bytes to score in this part")
-        result = self.score(model, text, tokenise(text, self.words, keep=False), **how)
-        result.numbers["gzip_bits_per_byte"] = gzip_bits(text.pieces()) / text.nbytes
+        found = self._open(trained_on["path"] if data is None else data)
+        own = found.key == trained_on["key"]
+        found = found.take(part or ("test" if data is None or own else "all"))
+        found = found if limit is None else found.head(limit)
+        if not found.nbytes:
+            raise ValueError(f"{found.source} has no {found.kind.unit} to score in this part")
+        result = self.score(model, found, tokenise(found, self.words, keep=False), **how)
+        if isinstance(found.kind, Text):
+            result.numbers["gzip_bits_per_byte"] = gzip_bits(found.pieces()) / found.nbytes
         return result
 
     def score(
         self,
         model: Any,
-        text: Text,
+        documents: Documents,
         corpus: Corpus,
         *,
         context: int | None = None,
@@ -169,7 +150,7 @@ class LanguageModel(Task):
         share: Share | None = None,
         report: Callable[[int, int], None] = lambda scored, of: None,
     ) -> Result:
-        """Bits per byte of tokenised documents, and how it was measured.
+        """The numbers of tokenised documents, and how they were measured.
 
         Default: windows as long as in training with half of that as stride; or carried states, for
         an architecture whose Config says so by `carry`, as one that is trained so does.
@@ -180,27 +161,19 @@ class LanguageModel(Task):
         stride = stride or max(1, context // 2)
         if not 0 < stride <= context:
             raise ValueError(f"stride {stride} does not fit context {context}: 1 to {context}")
-        how: dict[str, Any] = {"batch": max(1, _SIDE_BY_SIDE // context)}
-        tokens = int((corpus.end - corpus.start).sum())
-        how |= {"share": share or Share(), "tick": lambda scored: report(scored, tokens)}
-        was = model.training
-        model.eval()
-        if carry:
-            nats = carried(model.model, corpus, context, **how)
-        else:
-            nats = windowed(model.model, corpus, context, stride, **how)
-        model.train(was)
-        numbers = {
-            "bits_per_byte": nats / math.log(2) / text.nbytes,
-            "nats_per_token": nats / tokens,
-            "bytes": text.nbytes,
-            "tokens": tokens,
-        }
-        unit = "bytes" if isinstance(self.words, Bytes) else "tokens"
-        said = protocol(context, None if carry else stride, unit)
-        held = "document" if len(text) == 1 else "documents"
-        what = f"{text.nbytes:,} bytes in {len(text):,} {held} of {text.source}"
-        return Result(numbers, f"{what}; {said}")
+        advance, tokens = None if carry else stride, int((corpus.end - corpus.start).sum())
+        found = nats(
+            *(model.model, corpus, context, advance),
+            share=share or Share(),
+            tick=lambda scored: report(scored, tokens),
+        )
+        kind = documents.kind
+        unit = "tokens" if isinstance(self.words, Subwords) else kind.unit
+        said = protocol(context, advance, unit)
+        members = kind.member if len(documents) == 1 else f"{kind.member}s"
+        what = f"{documents.nbytes:,} {kind.unit} in {len(documents):,} {members}"
+        numbers = kind.measure(found, tokens, documents)
+        return Result(numbers, f"{what} of {documents.source}; {said}")
 
     # --- use ----------------------------------------------------------------------------------
 
@@ -208,28 +181,40 @@ class LanguageModel(Task):
         self, model: Any, prompt: str | bytes = "", max_new_tokens: int = 200, **how: Any
     ) -> str:
         """As `sampling.generate`; what is not UTF-8 comes out as U+FFFD."""
-        out = generate(model, self.words, _raw(prompt), max_new_tokens=max_new_tokens, **how)
+        out = sampling.generate(
+            model, self.words, _raw(prompt), max_new_tokens=max_new_tokens, **how
+        )
         return out.decode(errors="replace")
+
+    def compose(self, model: Any, prompt: str | bytes, out: Path | None, **how: Any) -> str:
+        """As `sampling.compose`."""
+        return sampling.compose(model, self.words, self.kind, _raw(prompt), out, **how)
 
     def predict(self, model: Any, text: str | bytes, top: int = 5) -> dict[str, Any]:
         """As `sampling.score`."""
-        return score(model, self.words, _raw(text), top)
+        return sampling.score(model, self.words, self.kind, _raw(text), top)
 
     def stream(self, model: Any, items: Iterable[int | bytes | str]) -> Iterator[Tensor]:
         """As `sampling.stream`."""
-        return stream(model, self.words, items)
+        return sampling.stream(model, self.words, items)
 
     def save(self, folder: Path) -> dict[str, Any]:
         assert self.words is not None
         self.words.save(folder)
-        kind = "bytes" if isinstance(self.words, Bytes) else "subwords"
-        return {"config": asdict(self.config), "vocabulary": kind}
+        words = "subwords" if isinstance(self.words, Subwords) else self.words.name
+        kind = {"name": self.kind.name, **self.kind.save(folder)}
+        return {"config": asdict(self.config), "vocabulary": words, "kind": kind}
 
     @classmethod
     def load(cls, folder: Path, facts: dict[str, Any]) -> "LanguageModel":
         config = LanguageModelConfig(**facts["config"])
-        own = facts["vocabulary"] == "bytes"
-        return cls(config, vocabulary("bytes" if own else str(folder / "tokenizer.json")))
+        about = dict(facts.get("kind", {"name": Text.name}))
+        kind = KINDS[about.pop("name")].load(folder, about)
+        words = kind.words
+        if words is None:
+            own = facts["vocabulary"] == Bytes.name
+            words = vocabulary(Bytes.name if own else str(folder / "tokenizer.json"))
+        return cls(config, words, kind)
 
 
 def _carries(model: Any) -> bool:

@@ -1,8 +1,8 @@
-"""How a language model is trained and scored, as typed fields: the flags --task.FIELD of `lm`."""
+"""How a language model is trained and scored, as typed fields: --task.FIELD, and flags of eval."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-__all__ = ["LanguageModelConfig"]
+__all__ = ["LanguageModelConfig", "Scoring"]
 
 
 @dataclass(frozen=True)
@@ -12,19 +12,43 @@ class LanguageModelConfig:
     Args:
         context: tokens of a training window, and of a window of evaluation.
         tokenizer: 'bytes'; 'bpe:N', learnt from the training part; a tokenizer.json; a hub id.
-        valid_bytes: bytes of the validation part that are scored at each report.
+        valid_bytes: bytes (tokens, of other data than text) of the validation part that are scored
+            at each report.
         position: absolute positions added to the embedding: none, sinusoidal, learned, axial
             (on a grid with a place for each token of the context), or auto (sinusoidal for
             architectures that have no positions of their own).
+        order: how pictures are read: raster (channel last), channels (one after another), or a
+            file with a permutation of their dims in raster order.
     """
 
     context: int = 512
     tokenizer: str = "bytes"
     valid_bytes: int = 65_536
     position: str = "auto"
+    order: str = "raster"
 
     def __post_init__(self) -> None:
         if self.context < 1 or self.valid_bytes < 1:
             raise ValueError(
                 f"context {self.context} and valid_bytes {self.valid_bytes} must be positive"
             )
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How `subquad eval` scores a language model.
+
+    Args:
+        part: train, valid, test or all; default: test of the run's own data, all of other data.
+        limit: score only so many bytes (tokens, of other data than text), spread over the part.
+        context: tokens of a window; default: as in training.
+        stride: each token is scored once with context - stride to context tokens of past; default:
+            half the context.
+        carry: carry the state through each document instead.
+    """
+
+    part: str | None = None
+    limit: int | None = field(default=None, metadata={"flag": "max-bytes"})
+    context: int | None = None
+    stride: int | None = None
+    carry: bool | None = None

@@ -1,46 +1,102 @@
-"""Use of a trained language model: continue a text, score it, follow a stream.
+"""Use of a trained language model: continue documents, score them, follow a stream.
 
 Axes: B batch, N tokens, V vocabulary.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from subquad.data.vocabulary import Bytes, Subwords
+from subquad.data.documents import Kind, of_elements
+from subquad.data.vocabulary import Symbols, Vocabulary
 
-__all__ = ["generate", "score", "stream"]
+__all__ = ["compose", "generate", "score", "stream"]
 
-Words = Bytes | Subwords
+_NEW_TOKENS = 300  # where documents are not all of one length
+
+
+def generate(
+    model: Any, words: Vocabulary, prompt: bytes, *, max_new_tokens: int, **how: Any
+) -> bytes:
+    """A continuation of the prompt; `how` as in `continued`."""
+    ids = continued(model, words, prompt, max_new_tokens=max_new_tokens, **how)[0]
+    return words.decode(ids)
+
+
+def compose(
+    model: Any,
+    words: Vocabulary,
+    kind: Kind,
+    prompt: bytes,
+    out: Path | None,
+    *,
+    max_new_tokens: int | None = None,
+    **how: Any,
+) -> str:
+    """Documents that begin with the prompt, as what they are made of: returned as text, or written
+    to a file. Of a text only the continuation. `how` as in `continued`.
+
+    Where all documents have one length, they are drawn whole. ValueError if the kind is no text
+    and `out` no file for it.
+    """
+    kind.check(out)
+    if out is not None and not out.parent.is_dir():
+        raise ValueError(f"there is no folder {out.parent} to write {out.name} in")
+    begun, unsaid = b"", words.unsaid
+    if isinstance(words, Symbols) and kind.words is not None:
+        begun = words.encode(prompt).tobytes()
+    if kind.length is not None:
+        if len(begun) >= kind.length:
+            raise ValueError(
+                f"the prompt has {len(begun)} tokens and a {kind.member} {kind.length}"
+            )
+        max_new_tokens = max_new_tokens or kind.length - len(begun)
+        unsaid = [words.boundary, *unsaid]
+    how |= {"max_new_tokens": max_new_tokens or _NEW_TOKENS, "unsaid": unsaid}
+    rows = continued(model, words, prompt, **how)
+    if kind.words is None:
+        made = [words.decode(ids) for ids in rows]
+    else:
+        made = [begun + bytes(i for i in ids if i < kind.words.count) for ids in rows]
+    if out is None:
+        return kind.shown(made)
+    kind.write(made, out)
+    return f"{len(made)} written to {out}"
 
 
 @torch.no_grad()
-def generate(
+def continued(
     model: Any,
-    words: Words,
+    words: Vocabulary,
     prompt: bytes,
     *,
     max_new_tokens: int,
     temperature: float = 1.0,
     top_p: float = 1.0,
     seed: int | None = None,
+    count: int = 1,
+    unsaid: Sequence[int] | None = None,
     streamer: Any = None,
-) -> bytes:
-    """A continuation of the prompt; temperature 0 takes the likeliest token each time."""
-    if temperature < 0 or not 0 < top_p <= 1 or max_new_tokens < 1:
+) -> list[list[int]]:
+    """Tokens that follow the prompt, `count` times; temperature 0 takes the likeliest each time.
+
+    unsaid: tokens that do not come up; default: those that no document holds.
+    """
+    if temperature < 0 or not 0 < top_p <= 1 or max_new_tokens < 1 or count < 1:
         raise ValueError(
             f"temperature {temperature} must not be negative, top_p {top_p} lies above 0 and up "
-            f"to 1, max_new_tokens {max_new_tokens} is at least 1"
+            f"to 1, max_new_tokens {max_new_tokens} and count {count} are at least 1"
         )
-    ids = begin(words, prompt).to(model.device)
+    ids = begin(words, prompt).to(model.device).expand(count, -1)
     how: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
         how = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-    if isinstance(words, Bytes):
-        how["suppress_tokens"] = [words.pad, words.hidden, words.mark]
+    if never := [*(words.unsaid if unsaid is None else unsaid)]:
+        how["suppress_tokens"] = never
     if seed is not None:
         torch.manual_seed(seed)
     out = model.generate(
@@ -50,23 +106,24 @@ def generate(
         streamer=streamer,
         **how,
     )
-    return words.decode(out[0, ids.shape[1] :].tolist())
+    return out[:, ids.shape[1] :].tolist()
 
 
 @torch.no_grad()
-def score(model: Any, words: Words, text: bytes, top: int = 5) -> dict[str, Any]:
-    """How well the model foresaw a text, and what it expects next.
+def score(model: Any, words: Vocabulary, kind: Kind, text: bytes, top: int = 5) -> dict[str, Any]:
+    """How well the model foresaw a document, and what it expects next.
 
-    bits_per_byte: of the text as a document, its whole past in view.  bits: of each token.
-    next: the likeliest tokens that may follow, with their probabilities.
+    The metric of its kind, its whole past in view.  bits: of each token.  next: the likeliest
+    tokens that may follow, with their probabilities.
     """
     ids = begin(words, text).to(model.device)
     logits = model(input_ids=ids).logits[0].float()
-    bits = F.cross_entropy(logits[:-1], ids[0, 1:], reduction="none") / 0.6931471805599453
+    nats = F.cross_entropy(logits[:-1], ids[0, 1:], reduction="none").double()
     likely = logits[-1].softmax(-1).topk(min(top, logits.shape[-1]))
+    document = of_elements(kind, text if kind.words is None else words.encode(text).tobytes())
     return {
-        "bits_per_byte": float(bits.double().sum()) / max(len(text), 1),
-        "bits": bits.tolist(),
+        **kind.measure(float(nats.sum()), len(nats), document),
+        "bits": (nats / 0.6931471805599453).tolist(),
         "next": [
             (words.decode([i]), p)
             for p, i in zip(likely.values.tolist(), likely.indices.tolist(), strict=True)
@@ -75,7 +132,7 @@ def score(model: Any, words: Words, text: bytes, top: int = 5) -> dict[str, Any]
 
 
 @torch.no_grad()
-def stream(model: Any, words: Words, items: Iterable[int | bytes | str]) -> Iterator[Tensor]:
+def stream(model: Any, words: Vocabulary, items: Iterable[int | bytes | str]) -> Iterator[Tensor]:
     """For each item in, the log-probabilities (V,) of the token that follows it, out at once.
 
     An item is a token number, or bytes or text, which may be several tokens. What is kept between
@@ -95,6 +152,6 @@ def stream(model: Any, words: Words, items: Iterable[int | bytes | str]) -> Iter
         yield logits[0, -1].float().log_softmax(-1)
 
 
-def begin(words: Words, text: bytes) -> Tensor:
+def begin(words: Vocabulary, text: bytes) -> Tensor:
     """Token numbers (1, N) of a text as the beginning of a document."""
     return torch.tensor([[words.boundary, *words.encode(text).tolist()]])

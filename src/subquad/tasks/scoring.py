@@ -21,9 +21,30 @@ from subquad.data.corpus import Corpus
 from subquad.nn.state import select
 from subquad.tasks.task import Share, add
 
-__all__ = ["Tick", "carried", "gzip_bits", "protocol", "windowed"]
+__all__ = ["Tick", "carried", "gzip_bits", "nats", "protocol", "windowed"]
 
 Tick = Callable[[int], None]
+_SIDE_BY_SIDE = 8_192  # tokens in one call
+
+
+def nats(
+    model: nn.Module,
+    corpus: Corpus,
+    context: int,
+    stride: int | None,
+    share: Share,
+    tick: Tick,
+) -> float:
+    """The nats of all tokens in eval mode: windowed, or carried for stride None."""
+    was = model.training
+    model.eval()
+    how = {"batch": max(1, _SIDE_BY_SIDE // context), "share": share, "tick": tick}
+    if stride is None:
+        found = carried(model, corpus, context, **how)
+    else:
+        found = windowed(model, corpus, context, stride, **how)
+    model.train(was)
+    return found
 
 
 @torch.no_grad()
@@ -43,7 +64,7 @@ def windowed(
             f"a stride of {stride} does not fit a context of {context}: 1 to {context}"
         )
     at = next(model.parameters()).device
-    nats = 0.0
+    total = 0.0
     windows = enumerate(_batches(_windows(corpus, context, stride), batch))
     for group in (group for number, group in windows if share.mine(number)):
         width = max(end - start for start, end, _ in group)
@@ -55,9 +76,9 @@ def windowed(
         # padding stands behind the text, where a causal model does not look
         ids = ids.to(at)
         logits, _ = model(ids[:, :-1])
-        nats += _nats(logits[scored.to(at)], ids[:, 1:][scored.to(at)])
+        total += _nats(logits[scored.to(at)], ids[:, 1:][scored.to(at)])
         tick(int(scored.sum()))
-    return add(share, nats)[0]
+    return add(share, total)[0]
 
 
 @torch.no_grad()
@@ -75,7 +96,7 @@ def carried(
     # long ones first, so that those read side by side end at about the same time
     documents = sorted(corpus.documents(), key=lambda document: -document[1])
     groups = enumerate(_batches(documents, batch))
-    nats = 0.0
+    total = 0.0
     for group in (group for number, group in groups if share.mine(number)):
         state = model.init_state(len(group))
         done = 0
@@ -89,7 +110,7 @@ def carried(
                 scored[row, :count] = True
             ids = ids.to(at)
             logits, state = model(ids[:, :-1], state=state)
-            nats += _nats(logits[scored.to(at)], ids[:, 1:][scored.to(at)])
+            total += _nats(logits[scored.to(at)], ids[:, 1:][scored.to(at)])
             tick(int(scored.sum()))
             done += width
             # rows that have ended, and with them their padding, leave
@@ -97,7 +118,7 @@ def carried(
             if len(left) < len(group):
                 state = select(state, torch.tensor(left, dtype=torch.int64))
                 group = [group[row] for row in left]
-    return add(share, nats)[0]
+    return add(share, total)[0]
 
 
 def protocol(context: int, stride: int | None, unit: str) -> str:

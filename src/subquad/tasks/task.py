@@ -5,7 +5,7 @@ Life of a task:  task = Task(config)            typed fields, the flags --task.F
                  model = task.build(arch, ...)  stem and head of the task around the architecture
                  task.train_set(...) or task.lanes(...), task.loss(model, batch, ...)
                  task.validate(model, ...)
-                 task.save(folder), later Task.load(folder, facts)
+                 task.save(folder), later Task.load(folder, facts).evaluate_on(model, ...)
 """
 
 from abc import ABC, abstractmethod
@@ -50,8 +50,11 @@ class Task(ABC):
     name: ClassVar[str]
     #: a frozen dataclass
     Config: ClassVar[type]
-    #: which number of an evaluation makes a checkpoint the best, and in which direction
-    metric: ClassVar[str]
+    #: the arguments of `evaluate_on` that a user may give, a frozen dataclass: flags of `eval`
+    Scoring: ClassVar[type]
+    #: which number of an evaluation makes a checkpoint the best, and in which direction; the data
+    #: may decide it
+    metric: str
     greater_is_better: ClassVar[bool]
     config: Any
 
@@ -96,6 +99,22 @@ class Task(ABC):
     @abstractmethod
     def validate(self, model: nn.Module, share: Share) -> Result:
         """The numbers of the validation part, as fast as makes sense during training."""
+
+    @abstractmethod
+    def evaluate_on(
+        self,
+        model: nn.Module,
+        data: str | None,
+        trained_on: dict[str, Any],
+        *,
+        report: Callable[[int, int], None] = lambda done, of: None,
+        **how: Any,
+    ) -> Result:
+        """The numbers of a saved run on what it has not seen; `how` are fields of `Scoring`.
+
+        data: None for the run's own, which `trained_on` (its facts' "data") describes.
+        report(n, of): told as `n` more of `of` tokens are scored.
+        """
 
     @abstractmethod
     def save(self, folder: Path) -> dict[str, Any]:

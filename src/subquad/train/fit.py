@@ -48,6 +48,7 @@ def fit(
     first = loop.args.process_index == 0
     facts = {
         "task": task.name,
+        "metric": task.metric,
         "arch": arch,
         "model": fields,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -107,7 +108,8 @@ def _before(folder: Path, resume: bool) -> dict[str, Any] | None:
 def _same_run(folder: Path, before: dict[str, Any], task: Task, arch: str, fields: dict) -> None:
     """ValueError if something else was trained here before."""
     now = {"task": task.name, "arch": arch, "model": fields, "task_facts": asdict(task.config)}
-    old = {**before, "task_facts": before["task_facts"]["config"]}
+    # fields that a later version added have their defaults
+    old = {**before, "task_facts": asdict(type(task.config)(**before["task_facts"]["config"]))}
     for name, value in json.loads(json.dumps(now)).items():
         if old[name] != value:
             raise ValueError(f"{folder} was begun with {name} {old[name]}, not {value}")

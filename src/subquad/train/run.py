@@ -28,15 +28,19 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({self.folder}: {self.facts['arch']}, {self.facts['task']})"
 
-    def _use(self, verb: str) -> Any:
-        method = getattr(self.task, verb, None)
+    def _use(self, verb: str, name: str = "") -> Any:
+        method = getattr(self.task, name or verb, None)
         if method is None:
-            raise ValueError(f"a model of the task {self.task.name} cannot {verb}")
+            raise ValueError(f"a run of the task {self.task.name} cannot {verb}")
         return method
 
     def generate(self, prompt: str | bytes = "", **how: Any) -> str:
         """Continue the prompt: max_new_tokens=200, temperature=1.0, top_p=1.0, seed=None."""
         return self._use("generate")(self.model, prompt, **how)
+
+    def compose(self, prompt: str | bytes = "", out: Path | None = None, **how: Any) -> str:
+        """What `subquad generate` does: whole documents as text, or written to `out`."""
+        return self._use("generate", "compose")(self.model, prompt, out, **how)
 
     def predict(self, inputs: Any, **how: Any) -> Any:
         """What the task predicts for an input; for `lm` its bits per byte and what may follow."""
