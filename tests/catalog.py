@@ -135,6 +135,10 @@ BOTH_WAYS = [
 ]
 
 
+#: architectures whose state grows with what they have read, and says so
+GROWING = {"transformer", "perceiver_ar"}
+
+
 def cuts(length: int) -> Iterator[list[int]]:
     """Some ways to cut a length into pieces."""
     yield [1] * length

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from subquad.archs import ARCHS, configure
 from subquad.nn.choices import choose, fill
+from subquad.nn.context import take
 from subquad.nn.heads import HEADS
 from subquad.nn.init import initialise
 from subquad.nn.state import ModelState
@@ -105,14 +106,16 @@ def run(
     order = None
     if valid is not None:
         order = (~valid).to(torch.int8).argsort(dim=1, stable=True)
-        inputs, valid = _take(inputs, order), _take(valid, order)
-        label, mark = (None if t is None else _take(t, order) for t in (label, mark))
+        inputs, valid = take(inputs, order), take(valid, order)
+        label, mark = (None if t is None else take(t, order) for t in (label, mark))
     x, context = stem(inputs, valid, None if state is None else state.length)
     label = None if label is None else label[:, None]
     # rows that are not full end at different slots: then all outputs are needed
     context = replace(context, label=label, mark=mark, last=last if order is None else None)
     y, layers = backbone(x, context, None if state is None else state.layers)
-    y = y if order is None else _take(y, order.argsort(1))
+    # fewer outputs than inputs are those of each row's last tokens, already at the right
+    if order is not None and y.shape[1] == order.shape[1]:
+        y = take(y, order.argsort(1))
     y = y if last is None else y[:, max(0, y.shape[1] - last) :]
     y = y if head is None else head(y)
     if state is None:
@@ -223,11 +226,6 @@ def _part(what: str, fields: dict[str, Any] | None, table: Any) -> Any:
     """The Config of a stem or head, by its kind."""
     given = dict(fields or {})
     return fill(what, choose(what, given.pop("kind", "tokens"), table), given)
-
-
-def _take(t: Tensor, order: Tensor) -> Tensor:
-    """The slots `order` (B, N) of each row of t (B, N, ...)."""
-    return t.gather(1, order.view(*order.shape, *[1] * (t.dim() - 2)).expand_as(t))
 
 
 def _check(inputs: Tensor, state: ModelState | None, **tokens: Tensor | None) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import subquad as sq
-from catalog import BOTH_WAYS, cuts, model, tiny
+from catalog import BOTH_WAYS, GROWING, cuts, model, tiny
 from subquad.archs import configure
 from subquad.model import build, load, save
 from subquad.nn.state import nbytes, select
@@ -144,7 +144,7 @@ def test_selecting_a_state_is_reindexing_the_batch(arch):
     torch.testing.assert_close(picked, m(ids[:, 30:], state=state)[0][index], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("arch", [a for a in ARCHS if a != "transformer"])
+@pytest.mark.parametrize("arch", [a for a in ARCHS if a not in GROWING])
 def test_state_stays_bounded(arch):
     m = model(arch, dtype=torch.float32)
     sizes = []

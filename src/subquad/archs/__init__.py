@@ -12,6 +12,7 @@ from subquad.archs import (
     linear_transformer,
     local,
     longformer,
+    perceiver_ar,
     performer,
     transformer,
     transformer_xl,
@@ -30,6 +31,7 @@ ARCHS: MappingProxyType[str, ModuleType] = MappingProxyType(
         "hybrid": hybrid,
         "adaptive_span": adaptive_span,
         "transformer_xl": transformer_xl,
+        "perceiver_ar": perceiver_ar,
     }
 )
 

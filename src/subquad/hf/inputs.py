@@ -5,7 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["follow", "loss_options", "token_inputs"]
+from subquad.nn.context import take
+from subquad.nn.losses import IGNORED
+
+__all__ = ["follow", "last_targets", "loss_options", "token_inputs"]
 
 #: arguments of transformers' loss functions
 LOSS = ("num_items_in_batch", "ignore_index", "shift_labels")
@@ -48,6 +51,36 @@ def token_inputs(given: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor | None
         "mark": None if marks is None else marks.bool(),
         "label": given.get("document_ids"),
     }
+
+
+def last_targets(
+    labels: Tensor | None,
+    targets: Tensor | None,
+    attention_mask: Tensor | None,
+    outputs: int,
+    options: dict[str, Any],
+) -> tuple[Tensor | None, Tensor | None]:
+    """Labels and targets (B, N) of each row's last `outputs` tokens, right-aligned.
+
+    A model that trains on its last positions alone gives so few outputs (B, outputs, C). The count
+    of scored tokens in `options` shrinks likewise.
+    """
+
+    def last(given: Tensor | None) -> Tensor | None:
+        if given is None or outputs >= given.shape[1]:
+            return given
+        valid = _valid(attention_mask, given.shape[1])
+        if valid is not None:
+            order = valid.to(torch.int8).argsort(dim=1, stable=True)
+            given = take(given.masked_fill(~valid, IGNORED), order)
+        return given[:, given.shape[1] - outputs :]
+
+    kept = last(labels)
+    if kept is not labels and options.get("num_items_in_batch") is not None:
+        # the first label has no output before it
+        some, every = ((t[:, 1:] != IGNORED).sum() for t in (kept, labels))
+        options["num_items_in_batch"] = options["num_items_in_batch"] * some / every.clamp(min=1)
+    return kept, last(targets)
 
 
 def follow(given: dict[str, Any], length: int) -> None:

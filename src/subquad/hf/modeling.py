@@ -17,7 +17,7 @@ from transformers.modeling_outputs import (
 from subquad.hf.cache import StateCache
 from subquad.hf.config import SubquadConfig
 from subquad.hf.generation import StateGenerationMixin
-from subquad.hf.inputs import loss_options, token_inputs
+from subquad.hf.inputs import last_targets, loss_options, token_inputs
 from subquad.model import build, init_state, run
 from subquad.nn.init import initialise_one
 from subquad.nn.losses import token_loss
@@ -184,6 +184,7 @@ class SubquadForCausalLM(SubquadPreTrainedModel, StateGenerationMixin):
             **inputs,
         }
         y, cache = self.features(given, past_key_values, use_cache)
+        labels, targets = last_targets(labels, targets, attention_mask, y.shape[1], options)
         if targets is not None:
             words, e = self.config.vocab_size, label_smoothing
             loss = token_loss(y, self.model.head, targets, vocab_size=words, label_smoothing=e)

@@ -8,6 +8,7 @@ from subquad.nn.cross import CrossAttention
 from subquad.nn.features import EluFeatures, PositiveRandomFeatures, ReLUFeatures
 from subquad.nn.heads import TokenHead
 from subquad.nn.kernel import KernelAttention, KernelCrossAttention
+from subquad.nn.latent import LatentStack
 from subquad.nn.losses import chunked_cross_entropy
 from subquad.nn.marked import MarkedAttention
 from subquad.nn.mixer import Mixer
@@ -21,6 +22,7 @@ from subquad.nn.position import (
     XLBiases,
     XLRelative,
 )
+from subquad.nn.read import Read
 from subquad.nn.reversible import Reversible, ReversibleDecoder, ReversibleEncoder
 from subquad.nn.span import Borrowed, RelativeTable, SpanRamp
 from subquad.nn.stacks import Decoder, Encoder
@@ -42,6 +44,7 @@ __all__ = [
     "GatedMLP",
     "KernelAttention",
     "KernelCrossAttention",
+    "LatentStack",
     "Learned",
     "MarkedAttention",
     "Mixer",
@@ -50,6 +53,7 @@ __all__ = [
     "PostNorm",
     "PreNorm",
     "ReLUFeatures",
+    "Read",
     "RelativeTable",
     "Reversible",
     "ReversibleDecoder",

@@ -14,12 +14,12 @@ from torch import nn
 
 from subquad.nn.blocks import Block, PostNorm, PreNorm
 from subquad.nn.mixer import Mixer
-from subquad.nn.mlp import MLP, GatedMLP
+from subquad.nn.mlp import MLP, GatedMLP, relu_squared
 from subquad.nn.position import ALiBi, Position, Rotary, XLRelative
 from subquad.nn.reversible import Reversible, ReversibleDecoder, ReversibleEncoder
 from subquad.nn.stacks import Decoder, Encoder, Stack
 
-__all__ = ["choose", "fill", "position", "stack"]
+__all__ = ["blocks", "choose", "feed_forward", "fill", "normalise", "position", "stack"]
 
 NORMS: Mapping[str, Callable[[int], nn.Module]] = {
     "layer": nn.LayerNorm,
@@ -30,6 +30,7 @@ MLPS: Mapping[str, Callable[..., nn.Module]] = {
     "gelu": MLP,
     "gelu_tanh": partial(MLP, activation=partial(F.gelu, approximate="tanh")),
     "relu": partial(MLP, activation=F.relu),
+    "relu_squared": partial(MLP, activation=relu_squared),
     "swiglu": GatedMLP,
 }
 
@@ -104,6 +105,43 @@ def position(name: str, num_heads: int, head_dim: int) -> Position:
     return choose("position", name, POSITIONS)(num_heads, head_dim)
 
 
+def normalise(name: str) -> Callable[[int], nn.Module]:
+    """A norm, by its name in a configuration: width -> module."""
+    return choose("norm", name, NORMS)
+
+
+def feed_forward(name: str) -> Callable[..., nn.Module]:
+    """A feed-forward part, by its name in a configuration: width, hidden width -> module."""
+    return choose("mlp", name, MLPS)
+
+
+def blocks(
+    mixers: Sequence[Mixer],
+    dim: int,
+    ffn_dim: int,
+    *,
+    norm: str = "layer",
+    mlp: str = "gelu",
+    wiring: str = "pre",
+    dropout: float = 0.0,
+    chunk: int | None = None,
+) -> list[Block]:
+    """A block around each mixer; the feed-forward parts take `chunk` positions at a time."""
+    make_norm, make_mlp = normalise(norm), feed_forward(mlp)
+    make = choose("wiring", wiring, WIRINGS).block
+    return [
+        make(
+            dim,
+            [mixer],
+            make_mlp(dim, ffn_dim, dropout=dropout),
+            norm=make_norm,
+            dropout=dropout,
+            chunk=chunk,
+        )
+        for mixer in mixers
+    ]
+
+
 def stack(
     mixers: Sequence[Mixer],
     dim: int,
@@ -120,18 +158,8 @@ def stack(
 
     `chunk`: how many positions the feed-forward parts take at a time; None for all.
     """
-    make_norm, make_mlp = choose("norm", norm, NORMS), choose("mlp", mlp, MLPS)
+    look = {"norm": norm, "mlp": mlp, "wiring": wiring}
+    made = blocks(mixers, dim, ffn_dim, **look, dropout=dropout, chunk=chunk)
     way = choose("wiring", wiring, WIRINGS)
-    blocks = [
-        way.block(
-            dim,
-            [mixer],
-            make_mlp(dim, ffn_dim, dropout=dropout),
-            norm=make_norm,
-            dropout=dropout,
-            chunk=chunk,
-        )
-        for mixer in mixers
-    ]
-    last = make_norm(way.closing * dim) if way.closing else None
-    return (way.decoder if causal else way.encoder)(blocks, dim, last)
+    last = normalise(norm)(way.closing * dim) if way.closing else None
+    return (way.decoder if causal else way.encoder)(made, dim, last)

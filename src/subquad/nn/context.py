@@ -10,7 +10,7 @@ from torch import Tensor
 
 from subquad.ops.pattern import Coords
 
-__all__ = ["Context"]
+__all__ = ["Context", "take"]
 
 
 @dataclass(frozen=True)
@@ -69,3 +69,9 @@ class Context:
             label=cut(self.label),
             mark=cut(self.mark),
         )
+
+
+def take(t: Tensor, slots: Tensor) -> Tensor:
+    """The slots (B, K) of each row of t (B, N, ...): (B, K, ...)."""
+    index = slots.view(*slots.shape, *[1] * (t.dim() - 2))
+    return t.gather(1, index.expand(*slots.shape, *t.shape[2:]))

@@ -56,11 +56,11 @@ class Mixer(nn.Module):
         return self.init_state(batch)
 
 
-def check_state(mixer: Mixer, state: Any, kind: type) -> None:
-    """ValueError if a state is not of the kind that this mixer keeps."""
+def check_state(module: nn.Module, state: Any, kind: type) -> None:
+    """ValueError if a state is not of the kind that this module keeps."""
     if not isinstance(state, kind):
         raise ValueError(
-            f"{type(mixer).__name__} keeps a {kind.__name__} and was given a "
+            f"{type(module).__name__} keeps a {kind.__name__} and was given a "
             f"{type(state).__name__}: this state is of another architecture"
         )
 

@@ -10,7 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["MLP", "Chunked", "GatedMLP", "by_chunks"]
+__all__ = ["MLP", "Chunked", "GatedMLP", "by_chunks", "relu_squared"]
+
+
+def relu_squared(x: Tensor) -> Tensor:
+    """max(x, 0)^2 (So et al. 2021, Primer, arXiv 2109.08668)."""
+    return F.relu(x).square()
 
 
 class MLP(nn.Module):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from subquad.nn.context import Context
@@ -92,7 +93,7 @@ class Past:
         m = self.count
         if self.mark is None and not ragged:
             return self if behind is None or behind >= m else self._take(slice(m - behind, m))
-        keep = torch.ones_like(self.pos, dtype=torch.bool) if self.valid is None else self.valid
+        keep = self._real()
         if behind is not None:
             recent = keep.flip(1).cumsum(1).flip(1) <= behind
             keep = keep & (recent if self.mark is None else recent | self.mark)
@@ -101,6 +102,27 @@ class Past:
         mark = None if self.mark is None else self.mark & keep
         kept = replace(self, valid=keep, mark=mark)._take(order)
         return replace(kept, pos=kept._before(kept.pos[:, -1:] + 1) if width else kept.pos)
+
+    def renew(self, rows: Tensor, other: Self) -> Self:
+        """This state, its rows `rows` (R,) of the batch being those of `other`, a batch of R."""
+        b, m = len(self.pos), max(self.count, other.count)
+        a, new = ({**vars(past), "valid": past._real()} for past in (self, other))
+        for name, axis in self._axes().items():
+            if new[name] is None:
+                continue
+            part = _fill_left(new[name], m, axis)
+            # a state that has seen nothing has no labels yet
+            old = a[name] if self.count else part.new_zeros(b, *part.shape[1:])
+            a[name] = _fill_left(old, m, axis).index_copy(0, rows, part)
+        return replace(self, **a).trim(None, ragged=True)
+
+    def _real(self) -> Tensor:
+        """Which slots hold tokens: (B, M)."""
+        return torch.ones_like(self.pos, dtype=torch.bool) if self.valid is None else self.valid
+
+    def _axes(self) -> dict[str, int]:
+        """The axis of the tokens in each tensor, from the right."""
+        return {"pos": -1, "valid": -1, "label": -1, "mark": -1, **dict.fromkeys(self.kept, -2)}
 
     def _before(self, new: Tensor) -> Tensor:
         """Positions with those of empty slots (all at the left) made to run on to the next token's.
@@ -128,8 +150,7 @@ class Past:
             shape[axis] = size[axis] = index.shape[1]
             return t.gather(axis, index.view(shape).expand(size))
 
-        axes = {"pos": -1, "valid": -1, "label": -1, "mark": -1, **dict.fromkeys(self.kept, -2)}
-        given = {name: (getattr(self, name), axis) for name, axis in axes.items()}
+        given = {name: (getattr(self, name), axis) for name, axis in self._axes().items()}
         return replace(self, **{n: cut(t, a) for n, (t, a) in given.items() if t is not None})
 
 
@@ -211,3 +232,9 @@ def _join_valid(
     old = torch.ones_like(old_pos, dtype=torch.bool) if old is None else old
     new = torch.ones_like(new_pos, dtype=torch.bool) if new is None else new
     return torch.cat((old, new), 1)
+
+
+def _fill_left(t: Tensor, size: int, axis: int) -> Tensor:
+    """t with zeros before it, so that `axis` (counted from the right) has this size."""
+    after = (0, 0) * (-axis - 1)
+    return F.pad(t, (*after, size - t.shape[axis], 0))

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from subquad.nn.blocks import Block
 from subquad.nn.context import Context
+from subquad.nn.mixer import check_state
 
 __all__ = ["Decoder", "Encoder", "Stack"]
 
@@ -39,27 +40,31 @@ class Stack(nn.Module):
     ) -> tuple[Tensor, tuple | None]:
         """Features (B, N, out_dim), and the states of the blocks if a state came in.
 
-        ValueError for the state of a stack of another depth.
+        ValueError for the state of a stack of another kind or depth.
         """
-        if state is not None and len(state) != len(self.blocks):
-            raise ValueError(
-                f"the state is that of {len(state)} layers and this model has {len(self.blocks)}"
-            )
+        if state is not None:
+            check_state(self, state, tuple)
+            if len(state) != (depth := len(self.blocks)):
+                raise ValueError(
+                    f"the state is that of {len(state)} layers and this model has {depth}"
+                )
         x, after = self.row(x, context, state)
         return self.norm(x), after
 
     def row(self, x: Tensor, context: Context, state: tuple | None) -> tuple[Tensor, tuple | None]:
         """x (B, N, C) after all blocks, and their states."""
         after: list[Any] = []
-        forget = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for i, block in enumerate(self.blocks):
             kept = None if state is None else state[i]
-            if forget:
-                x, kept = checkpoint(block, x, context, kept, use_reentrant=False)
-            else:
-                x, kept = block(x, context, kept)
+            x, kept = self.recompute(block, x, context, kept)
             after.append(kept)
         return x, None if state is None else tuple(after)
+
+    def recompute(self, part: nn.Module, *args: Any) -> Any:
+        """part(*args), its activations forgotten if that is asked for."""
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(part, *args, use_reentrant=False)
+        return part(*args)
 
 
 class Encoder(Stack):
