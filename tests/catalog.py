@@ -73,6 +73,13 @@ MIXERS: dict[str, Callable[[], Mixer]] = {
     "chunks": _attention(sq.Chunks(4, 2)),
     "segments": _attention(sq.Segments(6, 5)),
     "strided": _attention(sq.Causal() & (sq.Window(4) | sq.Strided(5))),
+    "fixed": lambda: nn.Attention(
+        DIM, HEADS, sq.Causal() & (sq.Blocks(6) | sq.Columns(6, 2)), position=nn.Rotary(WIDTH)
+    ),
+    "fixed-by-head": _attention(
+        sq.Causal() & sq.PerHead((2, sq.Blocks(6)), (1, sq.Columns(6, 1)), (1, sq.Columns(6, 1, 2)))
+    ),
+    "narrow-keys": _attention(sq.Causal() & sq.Columns(3, 1), head_dim=5, value_dim=9),
     "logsteps": _attention(sq.LogSteps(2)),
 }
 
@@ -136,7 +143,7 @@ BOTH_WAYS = [
 
 
 #: architectures whose state grows with what they have read, and says so
-GROWING = {"transformer", "perceiver_ar"}
+GROWING = {"transformer", "perceiver_ar", "sparse_transformer"}
 
 
 def cuts(length: int) -> Iterator[list[int]]:

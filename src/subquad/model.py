@@ -171,6 +171,7 @@ def build(
     initialise(made)
     if tie and last is not None and backbone.out_dim == config.dim:
         last.project.weight = first.embedding.weight
+        last.project.init_std = first.embedding.init_std
     return made
 
 

@@ -17,6 +17,7 @@ import subquad.ops.plan as plans
 from any_pattern import ANY
 from subquad.ops.attend import attend
 from subquad.ops.band import band
+from subquad.ops.columns import columns
 from subquad.ops.dense import dense
 from subquad.ops.flex import flex
 from subquad.ops.gather import gather, gather_listed
@@ -28,6 +29,7 @@ from subquad.ops.patterns import (
     Blocks,
     Causal,
     Chunks,
+    Columns,
     Full,
     LogSteps,
     Marked,
@@ -144,7 +146,14 @@ FEW = [
     LogSteps(5) - Window(2, 1, 2),
 ]
 MARKS = [Marked(), Causal() & Marked(), Marked() - Window(5, 5), SameLabel() & Marked()]
+HELD = [
+    Columns(9, 2),
+    Causal() & (Columns(7, 2, 3) - Blocks(7)),
+    Columns(5, 1) & Window(20, 3) & SameLabel(),
+    (Columns(6, 4) & Columns(9, 3)) - Window(4, 4),
+]
 UNIONS = [
+    Causal() & (Blocks(8) | Columns(8, 2, 1)),
     Window(6, 6) | Marked(),
     Causal() & (Window(12) | Strided(16)),
     Causal() & (Window(3) | LogSteps() | Marked()),
@@ -155,6 +164,7 @@ RUNS = [
     *((shifts, p) for p in FEW),
     *((gather, p) for p in FEW),
     *((marked, p) for p in MARKS),
+    *((columns, p) for p in HELD),
     *((all_parts, p) for p in UNIONS),
 ]
 
@@ -185,7 +195,13 @@ def test_coordinates_by_head(engine, pattern: Pattern):
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (2, 2), (1, 63), (65, 65), (127, 127)])
 @pytest.mark.parametrize(
     ("engine", "pattern"),
-    [(band, Window(40, 3)), (band, STRIPES), (shifts, LogSteps()), (marked, Marked())],
+    [
+        (band, Window(40, 3)),
+        (band, STRIPES),
+        (shifts, LogSteps()),
+        (marked, Marked()),
+        (columns, Causal() & Columns(5, 2)),
+    ],
     ids=ids,
 )
 def test_odd_lengths(engine, pattern: Pattern, n: int, m: int):
@@ -201,6 +217,7 @@ def test_odd_lengths(engine, pattern: Pattern, n: int, m: int):
         (band, Chunks(16, 1)),
         (shifts, LogSteps(4)),
         (marked, Marked() - Window(30, 30)),
+        (columns, Causal() & (Columns(32, 9) - Blocks(32))),
     ],
     ids=ids,
 )
@@ -227,7 +244,9 @@ def test_queries_at_places_of_their_own(engine, n: int, m: int, start: int):
 
 @pytest.mark.parametrize(("batch", "n"), [(0, 5), (2, 0)])
 @pytest.mark.parametrize(
-    ("engine", "pattern"), [(band, STRIPES), (shifts, LogSteps()), (marked, Marked())], ids=ids
+    ("engine", "pattern"),
+    [(band, STRIPES), (shifts, LogSteps()), (marked, Marked()), (columns, Columns(4, 1))],
+    ids=ids,
 )
 def test_nothing_to_do(engine, pattern: Pattern, batch: int, n: int):
     for m in {n, 7}:
@@ -298,7 +317,13 @@ def test_gather_listed_by_head():
 
 @pytest.mark.parametrize(
     ("engine", "pattern"),
-    [(shifts, Causal()), (shifts, Blocks(4)), (gather, SameLabel()), (gather, Full())],
+    [
+        (shifts, Causal()),
+        (shifts, Blocks(4)),
+        (gather, SameLabel()),
+        (gather, Full()),
+        (columns, Causal() & (Columns(4, 1) | Blocks(4))),
+    ],
     ids=ids,
 )
 def test_what_cannot_be_listed_raises(engine, pattern: Pattern):
@@ -372,7 +397,13 @@ def test_attend_at_the_last_keys(pattern: Pattern):
 
 @pytest.mark.parametrize(
     ("engine", "pattern"),
-    [(band, Window(20, 20)), (band, STRIPES), (shifts, LogSteps(4)), (marked, Marked())],
+    [
+        (band, Window(20, 20)),
+        (band, STRIPES),
+        (shifts, LogSteps(4)),
+        (marked, Marked()),
+        (columns, Causal() & Columns(9, 2)),
+    ],
     ids=ids,
 )
 def test_bf16_errs_at_most_twice_as_much_as_torch(engine, pattern: Pattern):

@@ -12,11 +12,22 @@ from torch.utils.flop_counter import FlopCounterMode
 from peak import peak
 from subquad.ops.attend import attend
 from subquad.ops.band import band
+from subquad.ops.columns import columns
 from subquad.ops.gather import gather
 from subquad.ops.marked import marked
 from subquad.ops.partial import Distance, Scoring, Where
 from subquad.ops.pattern import Coords, Pattern
-from subquad.ops.patterns import Causal, Full, LogSteps, Marked, SameLabel, Strided, Window
+from subquad.ops.patterns import (
+    Blocks,
+    Causal,
+    Columns,
+    Full,
+    LogSteps,
+    Marked,
+    SameLabel,
+    Strided,
+    Window,
+)
 from subquad.ops.shifts import shifts
 
 pytestmark = [pytest.mark.no_poison, pytest.mark.usefixtures("one_thread")]
@@ -70,6 +81,8 @@ def plain(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, rel: Tensor | None) 
         (shifts, LogSteps(2)),
         (shifts, Causal() & LogSteps(3, 16)),
         (gather, LogSteps()),
+        (columns, Columns(6, 2)),
+        (columns, Causal() & (Columns(9, 2, 1) - Blocks(9))),
     ],
     ids=str,
 )
@@ -95,6 +108,7 @@ ENGINES = [
     (shifts, LogSteps(), 2.0 * 13 / 12),
     (gather, LogSteps(), 2.0 * 13 / 12),
     (marked, Marked(), 2.0),
+    (columns, Causal() & (Columns(64, 8) - Blocks(64)), 4.0),
 ]
 
 
@@ -126,6 +140,7 @@ def test_peak_sees_what_is_freed_again():
         (band, SameLabel() & Causal()),
         (attend, Window(64, 64) | Marked()),
         (attend, Causal() & (Window(64) | Strided(128))),
+        (attend, Causal() & (Blocks(64) | Columns(64, 8))),
     ],
     ids=str,
 )

@@ -8,12 +8,23 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from subquad.ops.attend import attend
 from subquad.ops.band import band
+from subquad.ops.columns import columns
 from subquad.ops.dense import dense
 from subquad.ops.gather import gather
 from subquad.ops.marked import marked, rows
 from subquad.ops.partial import Distance, Scoring, Where, merge
 from subquad.ops.pattern import Coords, Pattern, PerHead
-from subquad.ops.patterns import Causal, Full, LogSteps, Marked, SameLabel, Strided, Window
+from subquad.ops.patterns import (
+    Blocks,
+    Causal,
+    Columns,
+    Full,
+    LogSteps,
+    Marked,
+    SameLabel,
+    Strided,
+    Window,
+)
 from subquad.ops.shifts import shifts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -24,6 +35,7 @@ OPS = {
     "shifts": (torch.ops.subquad.shifts.default, "LogSteps()", [0]),
     "gather": (torch.ops.subquad.gather.default, "LogSteps()", [1]),
     "marked": (torch.ops.subquad.marked.default, "Marked()", []),
+    "columns": (torch.ops.subquad.columns.default, "(Causal() & Columns(3, 1))", [3, 1, 0]),
     "rows": (torch.ops.subquad.rows.default, "Causal()", []),
 }
 
@@ -63,6 +75,7 @@ def test_opcheck(name: str, distances: bool):
         (shifts, LogSteps()),
         (gather, LogSteps()),
         (marked, Marked()),
+        (columns, Causal() & Columns(3, 2)),
     ],
     ids=str,
 )
@@ -82,6 +95,7 @@ def test_gradcheck_of_output_and_log_sum_exp(engine, pattern: Pattern):
 COMPILED = [
     Causal() & (Window(8) | LogSteps() | Marked()),
     SameLabel() & Causal(),
+    Causal() & (Blocks(8) | Columns(8, 2)),
     PerHead((1, Window(4) | Strided(64)), (1, Full())),
 ]
 

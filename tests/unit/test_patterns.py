@@ -22,6 +22,7 @@ from subquad.ops.patterns import (
     Blocks,
     Causal,
     Chunks,
+    Columns,
     Full,
     LogSteps,
     Marked,
@@ -67,6 +68,8 @@ def test_each_pattern_is_what_it_says():
     assert rows(Window(3, -1))[4] == ".xxx...."
     assert rows(Strided(3))[4] == ".x..x..x"
     assert rows(Blocks(3))[4] == "...xxx.."
+    assert rows(Columns(4, 2))[1] == "..xx..xx"
+    assert rows(Columns(4, 1, 2))[5] == ".x...x.."
     assert rows(Segments(3, 1))[4] == "..xxx..."
     assert rows(Segments(3, 0))[5] == "...xxx.."
     assert rows(Chunks(2, 1))[5] == "..xxxx.."
@@ -204,6 +207,8 @@ def test_parse_says_what_is_wrong(text: str, message: str):
         (lambda: Window(2, 0, 0), "dilation must be a whole number of at least 1, not 0"),
         (lambda: Strided(0), "stride must be"),
         (lambda: Blocks(2.0), "size must be a whole number of at least 1, not 2.0"),
+        (lambda: Columns(4, 0), "width must be a whole number of at least 1, not 0"),
+        (lambda: Columns(4, 3, 2), "width and skip together are 5, and at most size"),
         (lambda: Segments(4, -1), "memory must be a whole number of at least 0, not -1"),
         (lambda: Chunks(True, 0), "size must be a whole number of at least 1, not True"),
         (lambda: LogSteps(0, 0), "restart must be"),

@@ -14,6 +14,7 @@ from subquad.archs import (
     longformer,
     perceiver_ar,
     performer,
+    sparse_transformer,
     transformer,
     transformer_xl,
 )
@@ -32,6 +33,7 @@ ARCHS: MappingProxyType[str, ModuleType] = MappingProxyType(
         "adaptive_span": adaptive_span,
         "transformer_xl": transformer_xl,
         "perceiver_ar": perceiver_ar,
+        "sparse_transformer": sparse_transformer,
     }
 )
 

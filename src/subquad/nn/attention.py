@@ -15,6 +15,7 @@ from subquad.nn.mixer import Mixer, check_state, merge_heads, split_heads
 from subquad.nn.past import KV, Memory, Past, Seen
 from subquad.nn.position import Position
 from subquad.ops.attend import Engine, attend
+from subquad.ops.later import forgets, later
 from subquad.ops.lowering import without
 from subquad.ops.partial import EMPTY, Distance, Where
 from subquad.ops.pattern import Pattern
@@ -28,8 +29,9 @@ class Attention(Mixer):
 
     The state holds the keys and values that later queries may reach: all for `Causal()`, the last
     `behind` (and the marked ones) for windows; in training a Memory of layer inputs stands for it.
-    `num_kv_heads` below `num_heads` shares keys among heads. ValueError if the heads do not divide
-    the width.
+    `num_kv_heads` below `num_heads` shares keys among heads; `head_dim` is the width of a query and
+    key, `value_dim` that of a value, each by default the head's share. ValueError if the heads do
+    not divide the width.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Attention(Mixer):
         position: Position | None = None,
         num_kv_heads: int | None = None,
         head_dim: int | None = None,
+        value_dim: int | None = None,
         bias: bool = True,
         dropout: float = 0.0,
         engine: Engine | None = None,
@@ -48,14 +51,15 @@ class Attention(Mixer):
         super().__init__()
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads or num_heads
         self.head_dim = head_dim or divide(dim, num_heads)
+        self.value_dim = value_dim or self.head_dim
         divide(num_heads, self.num_kv_heads)
         self.pattern, self.dropout, self.engine = pattern, dropout, engine
         self.position = position or Position()
         self.scale = self.head_dim**-0.5
         self.query = nn.Linear(dim, num_heads * self.head_dim, bias=bias)
         self.key = nn.Linear(dim, self.num_kv_heads * self.head_dim, bias=bias)
-        self.value = nn.Linear(dim, self.num_kv_heads * self.head_dim, bias=bias)
-        self.out = nn.Linear(num_heads * self.head_dim, dim, bias=bias)
+        self.value = nn.Linear(dim, self.num_kv_heads * self.value_dim, bias=bias)
+        self.out = nn.Linear(num_heads * self.value_dim, dim, bias=bias)
 
     def forward(
         self, x: Tensor, context: Context, state: Past | None = None
@@ -65,7 +69,10 @@ class Attention(Mixer):
         seen, after = self.remember(x, context, state)
         y = self.output(self.look(x, context, seen))
         if after is not None:
-            after = after.trim(self._behind(), ragged=context.valid is not None)
+            rest = without(self.sight, labels=True, marks=False)
+            behind = 0 if rest is None else rest.reach()[0]
+            needed = self._needed(rest, after)
+            after = after.trim(behind, context.valid is not None, needed)
         return y, after
 
     def remember(self, x: Tensor, context: Context, state: Past | None) -> tuple[Seen, Past | None]:
@@ -136,7 +143,7 @@ class Attention(Mixer):
 
     def init_state(self, batch: int) -> KV:
         self._check_streams()
-        widths = (self.head_dim, self.head_dim)
+        widths = (self.head_dim, self.value_dim)
         return KV.empty(batch, self.num_kv_heads, widths, self.key.weight)
 
     def init_memory(self, batch: int) -> Memory:
@@ -155,10 +162,18 @@ class Attention(Mixer):
         v = split_heads(self.value(x), self.num_kv_heads)
         return self.position.turn(k, context.pos), v
 
-    def _behind(self) -> int | None:
-        """How far back later queries reach, marked keys apart."""
-        rest = without(self.sight, labels=True, marks=False)
-        return 0 if rest is None else rest.reach()[0]
+    def _needed(self, rest: Pattern | None, after: Past) -> Tensor | None:
+        """Which kept tokens (B or 1, M) later queries may look at, if not all, nor by reach alone.
+
+        Positions that score distances need them without gaps, and so does a graph.
+        """
+        if rest is None or rest.reach()[0] is not None or not forgets(rest):
+            return None
+        if self.position.scores or torch.compiler.is_compiling() or after.count == 0:
+            return None
+        pos = after.pos if after.valid is None else after.pos.masked_fill(~after.valid, -1)
+        needed = later(rest, after.coords(), pos.amax(1)[:, None, None] + 1).any(1)
+        return None if needed.all() else needed
 
 
 def softmax_matrix(

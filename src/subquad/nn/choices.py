@@ -14,7 +14,7 @@ from torch import nn
 
 from subquad.nn.blocks import Block, PostNorm, PreNorm
 from subquad.nn.mixer import Mixer
-from subquad.nn.mlp import MLP, GatedMLP, relu_squared
+from subquad.nn.mlp import MLP, GatedMLP, quick_gelu, relu_squared
 from subquad.nn.position import ALiBi, Position, Rotary, XLRelative
 from subquad.nn.reversible import Reversible, ReversibleDecoder, ReversibleEncoder
 from subquad.nn.stacks import Decoder, Encoder, Stack
@@ -29,6 +29,7 @@ NORMS: Mapping[str, Callable[[int], nn.Module]] = {
 MLPS: Mapping[str, Callable[..., nn.Module]] = {
     "gelu": MLP,
     "gelu_tanh": partial(MLP, activation=partial(F.gelu, approximate="tanh")),
+    "quick_gelu": partial(MLP, activation=quick_gelu),
     "relu": partial(MLP, activation=F.relu),
     "relu_squared": partial(MLP, activation=relu_squared),
     "swiglu": GatedMLP,

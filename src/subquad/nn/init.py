@@ -11,27 +11,54 @@
 | tables of relative positions     | normal, `std`                                         |
 | learned spans                    | 0                                                     |
 | random features, hashes          | never touched: they are drawn from their seeds        |
+
+A stack that starts otherwise carries an `Init` as its `drawn`.
 """
+
+from dataclasses import dataclass
 
 from torch import nn
 
 from subquad.nn.blocks import PostNorm
+from subquad.nn.heads import TokenHead
 from subquad.nn.position import XLBiases, XLRelative
 from subquad.nn.span import RelativeTable, SpanRamp
 from subquad.nn.stacks import Stack
 
-__all__ = ["initialise", "initialise_one"]
+__all__ = ["Init", "initialise", "initialise_one"]
+
+
+@dataclass(frozen=True)
+class Init:
+    """How widely weights are drawn: `std`, divided by sqrt(inputs of the map) if `by_inputs`.
+
+    An embedding counts its width as inputs. `head`: the deviation of untied logits, if another.
+    """
+
+    std: float = 0.02
+    by_inputs: bool = False
+    head: float | None = None
+
+    def of(self, module: nn.Module) -> float:
+        """The standard deviation of the weights of a module."""
+        width = {nn.Linear: "in_features", nn.Embedding: "embedding_dim"}.get(type(module))
+        inputs = getattr(module, width) if self.by_inputs and width else 1
+        return self.std / inputs**0.5
 
 
 def initialise(model: nn.Module, std: float = 0.02) -> None:
     """Draw all parameters of `model` anew from torch's default generator."""
-    depth = sum(len(m.blocks) for m in model.modules() if isinstance(m, Stack))
+    stacks = [m for m in model.modules() if isinstance(m, Stack)]
+    how = next((m.drawn for m in stacks if m.drawn is not None), Init(std))
+    heads = {m.project for m in model.modules() if isinstance(m, TokenHead)}
+    depth = sum(len(m.blocks) for m in stacks)
     tamed = {m for block in model.modules() if isinstance(block, PostNorm) for m in block.modules()}
     for name, module in model.named_modules():
         last = name.rsplit(".", 1)[-1]
         ends = last in ("out", "down") and depth > 0 and module not in tamed
         # kept, so that a single module can be drawn anew when a checkpoint lacks it
-        module.init_std = std / (2 * depth) ** 0.5 if ends else std
+        wide = how.head if module in heads and how.head is not None else how.of(module)
+        module.init_std = wide / (2 * depth) ** 0.5 if ends else wide
         initialise_one(module)
 
 

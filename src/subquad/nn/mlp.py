@@ -10,12 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["MLP", "Chunked", "GatedMLP", "by_chunks", "relu_squared"]
+__all__ = ["MLP", "Chunked", "GatedMLP", "by_chunks", "quick_gelu", "relu_squared"]
 
 
 def relu_squared(x: Tensor) -> Tensor:
     """max(x, 0)^2 (So et al. 2021, Primer, arXiv 2109.08668)."""
     return F.relu(x).square()
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x sigmoid(1.702 x), the cheap approximation of GELU (arXiv 1606.08415, section 2)."""
+    return x * torch.sigmoid(1.702 * x)
 
 
 class MLP(nn.Module):

@@ -74,6 +74,8 @@ class Past:
         label = None if at.label is None else at.label.expand(b, -1, n)
         for name, t in new.items():
             check_width(name, getattr(self, name), t)
+        if n == 0:
+            return self
         if self.count == 0:
             return replace(self, pos=pos, valid=valid, label=label, mark=mark, **new)
         return replace(
@@ -85,18 +87,21 @@ class Past:
             **{name: torch.cat((getattr(self, name), t), -2) for name, t in new.items()},
         )
 
-    def trim(self, behind: int | None, ragged: bool) -> Self:
+    def trim(self, behind: int | None, ragged: bool, needed: Tensor | None = None) -> Self:
         """What later queries may need: the last `behind` real tokens (None: all), marked ones.
 
-        `ragged`: the tokens appended last held padding, which must go.
+        `ragged`: the tokens appended last held padding, which must go. `needed` (B or 1, M): which
+        of the tokens that are not marked may be looked at, where distance alone does not tell.
         """
         m = self.count
-        if self.mark is None and not ragged:
+        if self.mark is None and not ragged and needed is None:
             return self if behind is None or behind >= m else self._take(slice(m - behind, m))
         keep = self._real()
         if behind is not None:
             recent = keep.flip(1).cumsum(1).flip(1) <= behind
             keep = keep & (recent if self.mark is None else recent | self.mark)
+        if needed is not None:
+            keep = keep & (needed if self.mark is None else needed | self.mark)
         width = int(keep.sum(1).max()) if keep.numel() else 0
         order = keep.to(torch.int8).argsort(dim=1, stable=True)[:, m - width :]
         mark = None if self.mark is None else self.mark & keep

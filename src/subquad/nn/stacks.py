@@ -8,7 +8,7 @@ Axes: B batch, N tokens, C model width.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from torch.utils.checkpoint import checkpoint
 from subquad.nn.blocks import Block
 from subquad.nn.context import Context
 from subquad.nn.mixer import check_state
+
+if TYPE_CHECKING:
+    from subquad.nn.init import Init
 
 __all__ = ["Decoder", "Encoder", "Stack"]
 
@@ -34,6 +37,8 @@ class Stack(nn.Module):
         self.norm = nn.Identity() if norm is None else norm
         self.out_dim = dim
         self.gradient_checkpointing = False
+        #: how the weights of a model around this stack are drawn, if not as everywhere
+        self.drawn: Init | None = None
 
     def forward(
         self, x: Tensor, context: Context, state: tuple | None = None

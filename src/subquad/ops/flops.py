@@ -5,8 +5,9 @@
     with a relative query: 2 P D more forward, 3 times that in backward
 
 P counts pairs by distance, with positions that run on by one and the queries at the last keys: what
-labels, blocks and validity take away is data and is not taken off. How many tokens are marked is
-data too: `marked` and `rows` count one marked token in each row of the batch.
+labels, blocks and validity take away is data and is not taken off; `columns` counts by position,
+blocks taken off. How many tokens are marked is data too: `marked` and `rows` count one marked token
+in each row of the batch.
 
 Axes: B batch, N queries, M keys, H heads, D head width.
 """
@@ -14,7 +15,8 @@ Axes: B batch, N queries, M keys, H heads, D head width.
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
-from subquad.ops.lowering import distances, parse
+from subquad.ops.grid import Columns
+from subquad.ops.lowering import distances, parse, without
 from subquad.ops.pattern import Coords
 
 __all__ = ["pairs", "register"]
@@ -28,6 +30,8 @@ def pairs(name: str, n: int, m: int, text: str, numbers: list[int], listed: Shap
         return (n if name == "marked" else 0) + m
     if listed is not None:
         return n * listed[-1]
+    if name == "columns":
+        return _in_columns(n, m, text, numbers)
     d = torch.arange(1 - n, m)  # every distance, and how often it occurs
     often = torch.clamp(m - 1 + d, max=m - 1) - torch.clamp(d, min=m - n) + 1
     inside = torch.ones_like(d, dtype=torch.bool)
@@ -40,6 +44,17 @@ def pairs(name: str, n: int, m: int, text: str, numbers: list[int], listed: Shap
     if pattern is not None and pattern.by_distance:
         inside = inside & pattern.allowed(Coords(d), Coords(torch.zeros_like(d)))
     return int((often * inside).sum())
+
+
+def _in_columns(n: int, m: int, text: str, numbers: list[int]) -> int:
+    """Pairs whose keys stand in columns, labels and marks apart."""
+    pattern = without(parse(text), labels=False, marks=False)
+    pos = torch.arange(m)
+    held = pos[Columns(*numbers).holds(pos)]
+    if pattern is None or not len(held):
+        return 0
+    rows = pos[m - n :, None].split(max(1, (1 << 22) // len(held)))
+    return int(sum(pattern.allowed(Coords(r), Coords(held)).sum() for r in rows))
 
 
 def register(name: str) -> None:

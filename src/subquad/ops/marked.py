@@ -13,10 +13,11 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from subquad.ops.calls import Call, operator
-from subquad.ops.partial import Partial, Scoring, Where, merge
+from subquad.ops.calls import operator
+from subquad.ops.partial import Partial, Scoring, Where
 from subquad.ops.pattern import Pattern
-from subquad.ops.sides import Product, Side
+from subquad.ops.products import Product, Products
+from subquad.ops.sides import Side
 
 __all__ = ["marked", "rows"]
 
@@ -48,36 +49,15 @@ def rows(
     return _rows(q, k, v, pattern.text(), where, scoring, listed=mark)
 
 
-class _Rows(Call):
+class _Rows(Products):
     """The queries that `listed` marks against all keys."""
 
     def products(self) -> Iterator[Product]:
         assert self.listed is not None
         yield Product(self, Side.of(self.listed), Side())
 
-    def forward(self) -> tuple[Tensor, Tensor]:
-        products = list(self.products())
-        if products[0].queries.slots is None:
-            out, lse = products.pop(0).forward()
-        else:
-            out, lse = self.empty_result()
-        for product in products:
-            side = product.queries
-            both = merge([Partial(side.take(out), side.take(lse)), Partial(*product.forward())])
-            side.put(out, both.out.to(out.dtype))
-            if both.lse is not None:
-                side.put(lse, both.lse)
-        return out, lse
 
-    def backward(self, grad: Tensor, lse: Tensor, delta: Tensor) -> list[Tensor | None]:
-        inputs = self.q, self.k, self.v, self.rel_query, self.rel_table, self.rel_bias
-        total = [None if t is None else self.sums(t) for t in inputs]
-        for product in self.products():
-            product.backward(grad, lse, delta, total)
-        return total
-
-
-class _Marked(_Rows):
+class _Marked(Products):
     """Marked keys against all queries, then marked queries against all other keys."""
 
     def products(self) -> Iterator[Product]:

@@ -5,15 +5,17 @@ Axes: B batch, N queries, M keys, H heads.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from subquad.ops.pattern import Coords, Pattern
+from subquad.ops.grid import Blocks, Chunks, Columns, Segments
+from subquad.ops.leaf import Leaf, at_least, distance, everywhere
+from subquad.ops.pattern import Coords
 
 __all__ = [
     "Blocks",
     "Causal",
     "Chunks",
+    "Columns",
     "Full",
     "LogSteps",
     "Marked",
@@ -24,33 +26,6 @@ __all__ = [
 ]
 
 
-class Leaf(Pattern):
-    """A pattern of plain numbers. Its text is fixed when it is made: under torch.compile numbers
-    may be symbols, and a symbol cannot be printed.
-    """
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_text", super().text())
-
-    def text(self) -> str:
-        """What `str` prints and `parse` reads."""
-        return self.__dict__["_text"]
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
-
-
-def _distance(q: Coords, k: Coords) -> Tensor:
-    return q.pos - k.pos
-
-
-def _everywhere(q: Coords, k: Coords, value: bool) -> Tensor:
-    shape = torch.broadcast_shapes(q.pos.shape, k.pos.shape)
-    return torch.full(shape, value, dtype=torch.bool, device=q.pos.device)
-
-
 @dataclass(frozen=True)
 class Full(Leaf):
     """Every query looks at every key."""
@@ -58,7 +33,7 @@ class Full(Leaf):
     by_distance = True
 
     def allowed(self, q: Coords, k: Coords) -> Tensor:
-        return _everywhere(q, k, True)
+        return everywhere(q, k, True)
 
 
 @dataclass(frozen=True)
@@ -68,7 +43,7 @@ class Causal(Leaf):
     by_distance = True
 
     def allowed(self, q: Coords, k: Coords) -> Tensor:
-        return _distance(q, k) >= 0
+        return distance(q, k) >= 0
 
     def reach(self) -> tuple[int | None, int | None]:
         return None, 0
@@ -88,7 +63,7 @@ class Window(Leaf):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least("dilation", self.dilation, 1)
+        at_least("dilation", self.dilation, 1)
         if self.behind < -self.ahead:
             raise ValueError(
                 f"Window(behind={self.behind}, ahead={self.ahead}) holds no distance: "
@@ -98,7 +73,7 @@ class Window(Leaf):
     by_distance = True
 
     def allowed(self, q: Coords, k: Coords) -> Tensor:
-        d = _distance(q, k)
+        d = distance(q, k)
         inside = (d <= self.behind * self.dilation) & (d >= -self.ahead * self.dilation)
         return inside if self.dilation == 1 else inside & (d % self.dilation == 0)
 
@@ -118,72 +93,12 @@ class Strided(Leaf):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least("stride", self.stride, 1)
+        at_least("stride", self.stride, 1)
 
     by_distance = True
 
     def allowed(self, q: Coords, k: Coords) -> Tensor:
-        return _distance(q, k) % self.stride == 0
-
-
-@dataclass(frozen=True)
-class Blocks(Leaf):
-    """Keys in the query's own block of `size` tokens (Sparse Transformer, fixed: first half)."""
-
-    size: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _at_least("size", self.size, 1)
-
-    def allowed(self, q: Coords, k: Coords) -> Tensor:
-        return q.pos // self.size == k.pos // self.size
-
-    def reach(self) -> tuple[int | None, int | None]:
-        return self.size - 1, self.size - 1
-
-
-@dataclass(frozen=True)
-class Segments(Leaf):
-    """Causal inside segments of `length`, plus the `memory` tokens before the segment.
-
-    What a Transformer-XL sees in training (arXiv 1901.02860, section 3.2).
-    """
-
-    length: int
-    memory: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _at_least("length", self.length, 1)
-        _at_least("memory", self.memory, 0)
-
-    def allowed(self, q: Coords, k: Coords) -> Tensor:
-        start = q.pos // self.length * self.length
-        return (k.pos <= q.pos) & (k.pos >= start - self.memory)
-
-    def reach(self) -> tuple[int | None, int | None]:
-        return self.length - 1 + self.memory, 0
-
-
-@dataclass(frozen=True)
-class Chunks(Leaf):
-    """The query's own chunk of `size` tokens, whole, and the `left` chunks before it."""
-
-    size: int
-    left: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _at_least("size", self.size, 1)
-        _at_least("left", self.left, 0)
-
-    def allowed(self, q: Coords, k: Coords) -> Tensor:
-        back = q.pos // self.size - k.pos // self.size
-        return (back >= 0) & (back <= self.left)
-
-    def reach(self) -> tuple[int | None, int | None]:
-        return (self.left + 1) * self.size - 1, self.size - 1
+        return distance(q, k) % self.stride == 0
 
 
 @dataclass(frozen=True)
@@ -199,14 +114,14 @@ class LogSteps(Leaf):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least("local", self.local, 0)
+        at_least("local", self.local, 0)
         if self.restart is not None:
-            _at_least("restart", self.restart, 1)
+            at_least("restart", self.restart, 1)
 
     by_distance = True
 
     def allowed(self, q: Coords, k: Coords) -> Tensor:
-        d = _distance(q, k)
+        d = distance(q, k)
         r = d if self.restart is None else d % self.restart
         beyond = r - self.local
         power = (beyond > 0) & (beyond & (beyond - 1) == 0)
@@ -232,7 +147,7 @@ class SameLabel(Leaf):
 
     def allowed(self, q: Coords, k: Coords) -> Tensor:
         if q.label is None or k.label is None:
-            return _everywhere(q, k, True)
+            return everywhere(q, k, True)
         return q.label == k.label
 
 
@@ -242,5 +157,5 @@ class Marked(Leaf):
 
     def allowed(self, q: Coords, k: Coords) -> Tensor:
         if q.mark is None or k.mark is None:
-            return _everywhere(q, k, False)
+            return everywhere(q, k, False)
         return q.mark | k.mark

@@ -2,6 +2,7 @@
 
     band      behind + ahead + 1 pairs in steps of its dilation, at most all
     shifts    K distances, each worth several pairs of a matrix product
+    columns   the share of keys that stands in columns
     marked    a few columns and rows: taken as cheap, for how many is data
     whole     everything that the union of the parts reaches, in one band
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from subquad.ops.band import band
+from subquad.ops.columns import columns, columns_of
 from subquad.ops.dense import dense
 from subquad.ops.lowering import candidates, lower, terms
 from subquad.ops.marked import marked
@@ -67,6 +69,9 @@ def _cheapest(p: Pattern, m: int) -> Part:
     if _needs_mark(p):
         return Part(marked, p, MARKS)
     best = _in_band(p, m)
+    held = columns_of(p)
+    if held is not None and m * held.width / held.size < best.cost:
+        return Part(columns, p, m * held.width / held.size)
     if lower(p).rest is None:  # a band has as many pairs as distances, and those are cheaper
         return best
     # lengths in steps of four times: one graph then serves many of them

@@ -1,0 +1,46 @@
+"""Which keys a stream must keep: those that later queries may look at.
+
+Axes: B batch, M keys, H heads.
+"""
+
+import torch
+from torch import Tensor
+
+from subquad.ops.grid import Blocks, Columns
+from subquad.ops.pattern import And, Coords, Minus, Or, Pattern, PerHead
+
+__all__ = ["forgets", "later"]
+
+
+def forgets(p: Pattern) -> bool:
+    """Are there keys that no later query needs, whatever they are?"""
+    if isinstance(p, And):
+        return forgets(p.a) or forgets(p.b)
+    if isinstance(p, Or):
+        return forgets(p.a) and forgets(p.b)
+    if isinstance(p, Minus):
+        return forgets(p.a)
+    if isinstance(p, PerHead):
+        return all(forgets(one) for _, one in p.groups)
+    return isinstance(p, Blocks | Columns) or p.reach()[0] is not None
+
+
+def later(p: Pattern, k: Coords, first: Tensor) -> Tensor:
+    """Which keys `k` (B or 1, H or 1, M) may queries from position `first` (B or 1, 1, 1) on need?
+
+    Marked keys apart. As with `reach`, a key that is not needed may be told to be, never the other
+    way round.
+    """
+    if isinstance(p, And | Or):
+        a, b = later(p.a, k, first), later(p.b, k, first)
+        return a & b if isinstance(p, And) else a | b
+    if isinstance(p, Minus):
+        return later(p.a, k, first)
+    if isinstance(p, PerHead):
+        return torch.stack([later(one, k, first) for _, one in p.groups]).any(0)
+    if isinstance(p, Columns):
+        return p.holds(k.pos)
+    if isinstance(p, Blocks):
+        return k.pos // p.size >= first // p.size
+    behind = p.reach()[0]
+    return k.pos >= (k.pos if behind is None else first - behind)

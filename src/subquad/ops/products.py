@@ -1,0 +1,218 @@
+"""Some queries against some keys, tile by tile: the blocks of a matrix that marks or columns cut.
+
+Keys out of the pattern's reach from all queries of a tile are left out of it.
+
+Axes: B batch, N queries, M keys, H heads, K tokens of a list, T and S queries and keys of a block,
+D head width.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from subquad.ops.calls import Call
+from subquad.ops.partial import EMPTY, Partial, factors, merge
+from subquad.ops.pattern import Coords
+from subquad.ops.relative import Relative
+from subquad.ops.sides import Side
+from subquad.ops.tiles import LOG2_E, Tile, tile_backward, tile_forward
+
+__all__ = ["Product", "Products"]
+
+#: scores in a tile
+BUDGET = 1 << 18
+#: farther than any position
+FAR = 1 << 60
+
+#: rows of the batch, heads, queries and keys
+Cut = tuple[slice, slice, slice, slice]
+
+
+class Product:
+    """Queries of one side against keys of another, without the keys that `skip` (B, H, M) sets."""
+
+    def __init__(self, call: Call, queries: Side, keys: Side, skip: Tensor | None = None) -> None:
+        self.call, self.queries, self.keys = call, queries, keys
+        self.q, self.k, self.v = queries.take(call.q), keys.take(call.k), keys.take(call.v)
+        self.rel = None if call.rel_query is None else queries.take(call.rel_query)
+        self.at, self.q_slots = _places(queries, call.q_where)
+        self.to, self.k_slots = _places(keys, call.k_where)
+        self.usable = torch.ones_like(self.k_slots, dtype=torch.bool)
+        if call.valid is not None:
+            self.usable = self.usable & keys.take(call.valid[:, None])
+        if skip is not None:
+            self.usable = self.usable & ~keys.take(skip)
+        if keys.real is not None:
+            self.usable = self.usable & keys.real
+        self.near = self._near()
+        self._memo: tuple[slice, slice, Tensor] | None = None
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """out (B, H, T, Dv) and lse (B, H, T) of the queries on this side."""
+        out, lse = replace(self.call, q=self.q).empty_result()
+        for cut in self._cuts():
+            part, part_lse = tile_forward(self._tile(cut)[0])
+            rows = cut[:3]
+            out[rows] = part.view(out[rows].shape)
+            lse[rows] = part_lse.view(lse[rows].shape)
+        return out, lse
+
+    def backward(
+        self, grad: Tensor, lse: Tensor, delta: Tensor, total: list[Tensor | None]
+    ) -> None:
+        """Add the gradients of this product to `total`: q, k, v, rel_query, rel_table, rel_bias."""
+        c = self.call
+        grad, lse, delta = (self.queries.take(t) for t in (grad, lse, delta))
+        if self.queries.real is not None:
+            lse = lse.where(self.queries.real, EMPTY)
+        dq, dk, dv = (c.sums(t) for t in (self.q, self.k, self.v))
+        drel = None if self.rel is None else c.sums(self.rel)
+        for cut in self._cuts():
+            tile, relative = self._tile(cut)
+            rows, (b, h, _, s) = cut[:3], cut
+            grads = tile_backward(tile, *(t[rows].flatten(0, 1) for t in (grad, lse, delta)))
+            dq[rows] = (grads.q * c.scale).view(dq[rows].shape).to(dq.dtype)
+            dk[b, h, s] += grads.k.view(dk[b, h, s].shape)
+            dv[b, h, s] += grads.v.view(dv[b, h, s].shape)
+            scores = grads.scores.view(*dq[rows].shape[:3], -1)
+            add = relative.add_grads(scores, _of(total[4], h), _of(total[5], h))
+            if drel is not None and add is not None:
+                drel[rows] = add.to(drel.dtype)
+        sides = (self.queries, self.keys, self.keys, self.queries)
+        for side, into, part in zip(sides, total[:4], (dq, dk, dv, drel), strict=True):
+            if into is not None and part is not None:
+                side.add(into, part)
+
+    def _near(self) -> tuple[list[int], list[int]] | None:
+        """The first key in reach of each query and the one after the last; None for all."""
+        c = self.call
+        behind, ahead = (None, None) if c.pattern is None else c.pattern.reach()
+        if self.queries.slots is not None or (behind is None and ahead is None):
+            return None
+        k = self.to.pos
+        if self.keys.real is not None:  # padding stands last, and must be beyond all
+            k = k.masked_fill(~self.keys.real, FAR)
+        lead = torch.broadcast_shapes(k.shape[:2], self.at.pos.shape[:2])
+        q, k = (t.expand(*lead, -1).contiguous() for t in (self.at.pos, k))
+        first = torch.searchsorted(k, q - (FAR if behind is None else behind))
+        last = torch.searchsorted(k, q + (FAR - 1 if ahead is None else ahead), right=True)
+        return first.flatten(0, 1).amin(0).tolist(), last.flatten(0, 1).amax(0).tolist()
+
+    def _cuts(self) -> Iterator[Cut]:
+        """Which batch rows, heads, queries and keys make a tile."""
+        b, h, n, d = self.q.shape
+        if self.k.shape[2] == 0:
+            return
+        s = max(self.k.shape[2], d)  # few keys: then the queries themselves fill the cache
+        # reading rows of a table pair by pair takes D times the room
+        room = BUDGET if self.rel is None else max(1, 4 * BUDGET // d)
+        t = max(1, min(n, max(16, room // s)))
+        together = max(1, room // (t * s))
+        hs, bs = min(h, together), max(1, together // max(h, 1))
+        for i in range(0, n, t):
+            near = slice(0, self.k.shape[2])
+            if self.near is not None:
+                near = slice(min(self.near[0][i : i + t]), max(self.near[1][i : i + t]))
+            if near.stop <= near.start:
+                continue
+            for b0 in range(0, b, bs):
+                for h0 in range(0, h, hs):
+                    yield slice(b0, b0 + bs), slice(h0, h0 + hs), slice(i, i + t), near
+
+    def _tile(self, cut: Cut) -> tuple[Tile, Relative]:
+        c, (b, h, t, s) = self.call, cut
+        q = self.q[b, h, t]
+        full = (*q.shape[:3], s.stop - s.start)
+        q_pos, k_pos = _lead(self.at.pos, b, h)[:, :, t], _lead(self.to.pos, b, h)[:, :, s]
+        rel = None if self.rel is None else self.rel[b, h, t]
+        distance = q_pos.unsqueeze(-1) - k_pos.unsqueeze(-2)
+        relative = Relative(rel, _of(c.rel_table, h), _of(c.rel_bias, h), c.zero, distance)
+        bias = self._allowed(cut)
+        add = relative.scores()
+        if isinstance(add, Tensor):
+            bias = bias + (add * LOG2_E).to(c.wide)
+        if bias.shape[:2] != (1, 1):
+            bias = bias.expand(full)
+        bias = bias.expand(*bias.shape[:2], *full[2:]).flatten(0, 1)
+        drop = None
+        if c.seed is not None:
+            lanes = torch.arange(c.q.shape[0] * c.q.shape[1], device=q.device)
+            lanes = lanes.view(c.q.shape[:2])[b, h, None, None]
+            i = _lead(self.q_slots, b, h)[:, :, t, None]
+            j = _lead(self.k_slots, b, h)[:, :, None, s]
+            drop = factors(c.seed, c.dropout, lanes, i, j).expand(full).flatten(0, 1)
+        k, v = self.k[b, h, s].flatten(0, 1), self.v[b, h, s].flatten(0, 1)
+        return Tile(q.flatten(0, 1) * c.scale, k, v, bias, factors=drop), relative
+
+    def _allowed(self, cut: Cut) -> Tensor:
+        """0 where a pair counts and EMPTY elsewhere: (B or 1, H or 1, T, S), wide."""
+        (b, h, t, s), real = cut, self.queries.real
+        shared = all(x.shape[:2] == (1, 1) for x in (self.usable, self.at.pos, self.to.pos))
+        shared = shared and (real is None or real.shape[:2] == (1, 1))
+        if shared and self._memo is not None and self._memo[:2] == (t, s):
+            return self._memo[2]
+        at, to = _coords(self.at, b, h, t), _coords(self.to, b, h, s)
+        allowed = _lead(self.usable, b, h)[:, :, None, s]
+        if self.call.pattern is not None:
+            allowed = allowed & self.call.pattern.allowed(at.queries(), to.keys())
+        if real is not None:
+            allowed = allowed & _lead(real, b, h)[:, :, t, None]
+        zero = torch.zeros((), dtype=self.call.wide, device=allowed.device)
+        bias = zero.where(allowed, EMPTY)
+        self._memo = (t, s, bias) if shared else None
+        return bias
+
+
+class Products(Call):
+    """A call whose pairs are those of a few products, the first of them of all queries or none."""
+
+    def products(self) -> Iterator[Product]:
+        """The products, whose pairs are disjoint."""
+        raise NotImplementedError(f"{type(self).__name__} must define products")
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """out (B, H, N, Dv) and lse (B, H, N)."""
+        products = list(self.products())
+        if products[0].queries.slots is None:
+            out, lse = products.pop(0).forward()
+        else:
+            out, lse = self.empty_result()
+        for product in products:
+            side = product.queries
+            both = merge([Partial(side.take(out), side.take(lse)), Partial(*product.forward())])
+            side.put(out, both.out.to(out.dtype))
+            if both.lse is not None:
+                side.put(lse, both.lse)
+        return out, lse
+
+    def backward(self, grad: Tensor, lse: Tensor, delta: Tensor) -> list[Tensor | None]:
+        """Gradients of q, k, v, rel_query, rel_table and rel_bias."""
+        inputs = self.q, self.k, self.v, self.rel_query, self.rel_table, self.rel_bias
+        total = [None if t is None else self.sums(t) for t in inputs]
+        for product in self.products():
+            product.backward(grad, lse, delta, total)
+        return total
+
+
+def _places(side: Side, where: Tensor) -> tuple[Coords, Tensor]:
+    """Coordinates and slots of a side, each (B or 1, H or 1, T)."""
+    pos, label, mark = (side.take(t) for t in where)
+    slots = torch.arange(where.shape[-1], device=where.device).view(1, 1, -1)
+    return Coords(pos, label, mark.bool()), side.take(slots)
+
+
+def _coords(c: Coords, b: slice, h: slice, n: slice) -> Coords:
+    return c.each(lambda x: _lead(x, b, h)[:, :, n])
+
+
+def _lead(t: Tensor, b: slice, h: slice) -> Tensor:
+    """Some batch rows and heads of (B or 1, H or 1, ...)."""
+    b, h = (slice(None) if t.shape[i] == 1 else cut for i, cut in enumerate((b, h)))
+    return t[b, h]
+
+
+def _of(t: Tensor | None, h: slice) -> Tensor | None:
+    """Some heads of a table (H or 1, ...)."""
+    return t if t is None or t.shape[0] == 1 else t[h]
