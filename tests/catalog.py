@@ -81,6 +81,21 @@ MIXERS: dict[str, Callable[[], Mixer]] = {
     ),
     "narrow-keys": _attention(sq.Causal() & sq.Columns(3, 1), head_dim=5, value_dim=9),
     "logsteps": _attention(sq.LogSteps(2)),
+    "hashed": lambda: nn.HashedAttention(DIM, HEADS, rounds=3, buckets=(2, 2), window=3),
+    "hashed-once": lambda: nn.HashedAttention(DIM, HEADS, rounds=1, buckets=(4,), window=9),
+    "hashed-full": lambda: nn.HashedAttention(DIM, HEADS, rounds=None),
+    "hashed-both": lambda: nn.HashedAttention(
+        DIM, HEADS, rounds=3, buckets=(4,), window=5, causal=False
+    ),
+    "chunked-hash": lambda: nn.SortedChunkAttention(
+        DIM, HEADS, rounds=3, buckets=(2, 2), chunks=nn.Chunking(5)
+    ),
+    "chunked-hash-both": lambda: nn.SortedChunkAttention(
+        DIM, HEADS, rounds=2, buckets=(4,), chunks=nn.Chunking(8), causal=False
+    ),
+    "chunked-hash-across": lambda: nn.SortedChunkAttention(
+        DIM, HEADS, rounds=3, buckets=(4,), chunks=nn.Chunking(8, False, False), head_dim=5
+    ),
 }
 
 STREAMING = [name for name, make in MIXERS.items() if make().streams]

@@ -12,6 +12,7 @@ from subquad.model import Model
 from subquad.ops.attend import attend
 from subquad.ops.linear import kernel_attention
 from subquad.ops.lowering import parse
+from subquad.ops.lsh import lsh_attention
 from subquad.ops.partial import Distance
 from subquad.ops.pattern import Coords, PerHead
 from subquad.ops.patterns import (
@@ -48,6 +49,7 @@ __all__ = [
     "archs",
     "attend",
     "kernel_attention",
+    "lsh_attention",
     "nn",
     "ops",
     "parse",

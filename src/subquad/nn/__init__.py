@@ -6,6 +6,7 @@ from subquad.nn.blocks import PostNorm, PreNorm
 from subquad.nn.context import Context
 from subquad.nn.cross import CrossAttention
 from subquad.nn.features import EluFeatures, PositiveRandomFeatures, ReLUFeatures
+from subquad.nn.hashed import HashedAttention
 from subquad.nn.heads import TokenHead
 from subquad.nn.kernel import KernelAttention, KernelCrossAttention
 from subquad.nn.latent import LatentStack
@@ -24,6 +25,7 @@ from subquad.nn.position import (
 )
 from subquad.nn.read import Read
 from subquad.nn.reversible import Reversible, ReversibleDecoder, ReversibleEncoder
+from subquad.nn.sorted_chunks import Chunking, SortedChunkAttention
 from subquad.nn.span import Borrowed, RelativeTable, SpanRamp
 from subquad.nn.stacks import Decoder, Encoder
 from subquad.nn.state import detach, nbytes, select
@@ -36,12 +38,14 @@ __all__ = [
     "Axial",
     "Borrowed",
     "Chunked",
+    "Chunking",
     "Context",
     "CrossAttention",
     "Decoder",
     "EluFeatures",
     "Encoder",
     "GatedMLP",
+    "HashedAttention",
     "KernelAttention",
     "KernelCrossAttention",
     "LatentStack",
@@ -60,6 +64,7 @@ __all__ = [
     "ReversibleEncoder",
     "Rotary",
     "Sinusoidal",
+    "SortedChunkAttention",
     "SpanRamp",
     "TokenHead",
     "TokenStem",

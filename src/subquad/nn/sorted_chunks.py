@@ -1,0 +1,126 @@
+"""LSH attention over sorted chunks, as in the Reformer paper: for converted checkpoints.
+
+    y = W_o out;   out as `subquad.ops.sorted_chunks` has it: each token looks at its own chunk of
+    the order by (label, position) and at the one before, in every round
+
+Kitaev, Kaiser, Levskaya, Reformer, https://arxiv.org/abs/2001.04451
+
+O(N rounds chunk D) time and memory. NOT STRICTLY CAUSAL: chunk borders depend on later tokens.
+
+Axes: B batch, N queries, M keys, H heads, R rounds, D head width, C model width.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from subquad.nn.context import Context
+from subquad.nn.hashing import Hashed
+from subquad.ops.hashing import ABSENT
+from subquad.ops.lsh import unit
+from subquad.ops.sorted_chunks import Chunking, attend_chunks
+
+__all__ = ["Chunking", "SortedChunkAttention"]
+
+PAPER = Chunking()
+
+
+class SortedChunkAttention(Hashed):
+    """Attention inside chunks of sorted tokens. NOT STRICTLY CAUSAL, whatever `causal` says.
+
+    With `causal` a token looks at earlier ones only, but later ones move the chunk borders, and so
+    decide which; therefore it does not stream, and training it to predict leaks a little. New
+    models take `HashedAttention`; this one runs what was trained this way.
+
+    `chunks` says how long they are, and what counts inside.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        rounds: int = 4,
+        buckets: Sequence[int] = (16, 16),
+        chunks: Chunking = PAPER,
+        causal: bool = True,
+        seed: int = 0,
+        head_dim: int | None = None,
+        bias: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        _check_rounds(rounds)
+        super().__init__(
+            dim,
+            num_heads,
+            rounds,
+            buckets,
+            head_dim=head_dim,
+            causal=causal,
+            seed=seed,
+            bias=bias,
+            dropout=dropout,
+        )
+        if chunks.size < 1:
+            raise ValueError(f"a chunk must hold at least 1 token, not {chunks.size}")
+        self.chunks = chunks
+
+    def set_rounds(self, rounds: int | None) -> None:
+        """Hash in another number of rounds. ValueError for None: chunks are always hashed."""
+        _check_rounds(rounds)
+        super().set_rounds(rounds)
+
+    def forward(
+        self, x: Tensor, context: Context, state: None = None, labels: Tensor | None = None
+    ) -> tuple[Tensor, None]:
+        """y (B, N, C); a state is refused.  labels (B, H, R, N): what `hash` gave."""
+        if state is not None:
+            raise ValueError("SortedChunkAttention sorts the whole input, so it cannot stream")
+        qk, v = self.project(context.clean(x))
+        out = attend_chunks(
+            qk,
+            unit(qk),
+            v,
+            self.label(qk, context, labels),
+            self.chunks,
+            causal=self.causal,
+            dropout=self.dropout if self.training else 0.0,
+        )
+        return self.output(out), None
+
+    def weights(self, x: Tensor, context: Context, rows: Tensor | None = None) -> Tensor:
+        qk, _ = self.project(context.clean(x))
+        labels = self.label(qk, context, None)
+        slots = torch.arange(x.shape[1], device=x.device)
+        rows = slots if rows is None else rows
+        times = torch.zeros((), dtype=torch.int64, device=x.device)
+        for label in labels.unbind(2):
+            chunk = self._chunks(label)
+            step = chunk[..., rows, None] - chunk.unsqueeze(-2)
+            held = (step == 0) | (step == 1)
+            if self.chunks.same_bucket:
+                held = held & (label[..., rows, None] == label.unsqueeze(-2))
+            times = times + held
+        away = slots < rows[:, None] if self.causal else slots != rows[:, None]
+        real = labels[:, :, 0] != ABSENT
+        times = times * (away & real[..., rows, None] & real.unsqueeze(-2))
+        times = times.clamp(max=1) if self.chunks.count_once else times
+        times = times + (slots == rows[:, None]) * (times.sum(-1, keepdim=True) == 0)
+        scores = self.head_dim**-0.5 * qk[:, :, rows] @ unit(qk).mT
+        return (scores + times.to(scores.dtype).log()).softmax(-1)
+
+    def _chunks(self, label: Tensor) -> Tensor:
+        """The chunk of each token (B, H, N), by counting those before it in the order."""
+        slots = torch.arange(label.shape[-1], device=label.device)
+        one, other = label.unsqueeze(-1), label.unsqueeze(-2)
+        before = (other < one) | ((other == one) & (slots < slots[:, None]))
+        return (before & (other != ABSENT)).sum(-1) // self.chunks.size
+
+
+def _check_rounds(rounds: int | None) -> None:
+    if rounds is None:
+        raise ValueError(
+            "rounds=None: sorted chunks have no full attention; HashedAttention has one, with the "
+            "same weights"
+        )

@@ -1,0 +1,160 @@
+"""LSH attention: every token looks at the last few tokens whose vectors point the same way.
+
+    out_i = sum_{j in A(i)} softmax_j(q_i . k_j / sqrt(D)) v_j,   k_j = q_j / |q_j|
+    A_r(i) = the last w earlier tokens with i's label in round r;   A(i) = their union over rounds
+    out_i = v_i where A(i) is empty
+
+Kitaev, Kaiser, Levskaya, Reformer, https://arxiv.org/abs/2001.04451
+
+O(N (sum(buckets) + rounds window) D) time, O(N (D + rounds)) memory, forward and backward.
+Ours differs: in the paper, sorted tokens are cut into chunks whose borders later tokens move; here
+each bucket has a sliding window of its own, so that nothing depends on what comes later. The union
+is one softmax: a pair that meets in several rounds counts once.
+
+Axes: B batch, H heads, N queries, M keys, R rounds, D head width.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from subquad.ops.calls import operator
+from subquad.ops.hashing import ABSENT, hash_labels, rotations
+from subquad.ops.lsh_loop import Loop
+from subquad.ops.partial import EMPTY, Partial, Scoring, Where, factors, keep, wide
+from subquad.ops.pattern import Coords
+
+__all__ = ["attend_labels", "check_window", "lsh_attention", "unit"]
+
+_lsh = operator("lsh", Loop)
+
+#: up to this many queries are compared with every key: less work than sorting all keys
+FEW = 4
+
+
+def lsh_attention(
+    qk: Tensor,
+    v: Tensor,
+    rounds: int = 4,
+    buckets: Sequence[int] = (16, 16),
+    window: int = 64,
+    causal: bool = True,
+    seed: int = 0,
+    *,
+    valid: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attention of every token to the last `window` tokens of its bucket, in any of the rounds.
+
+    qk: (B, H, N, D), queries and, as unit vectors, keys.  v: (B, H, N, Dv).
+    rounds: how often tokens are hashed.  buckets: even factors of the number of buckets.
+    causal: look back only; otherwise at `window` tokens on each side.
+    seed: fixes the rotations.  valid: (B, N), True where a token exists.
+    dropout: rate at which normalised weights are dropped.
+
+    Returns (B, H, N, Dv); a token that finds no other gets its own value. ValueError for an odd
+    bucket count, no rounds, no window, or shapes that do not fit.
+    """
+    check_window(window)
+    _check(qk, v, valid)
+    if valid is not None:
+        gone = ~valid[:, None, :, None]
+        qk, v = qk.masked_fill(gone, 0.0), v.masked_fill(gone, 0.0)
+    directions = rotations(rounds, buckets, qk.shape[-1], seed).to(qk.device)
+    labels = hash_labels(qk, directions, buckets, valid)
+    return attend_labels(qk, unit(qk), v, labels, window, causal=causal, dropout=dropout)
+
+
+def unit(x: Tensor) -> Tensor:
+    """x (..., D) made unit vectors; zero stays zero."""
+    return nnf.normalize(x.to(wide(x.dtype)), dim=-1).to(x.dtype)
+
+
+def attend_labels(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    labels: Tensor,
+    window: int | None,
+    *,
+    causal: bool = True,
+    dropout: float = 0.0,
+    seed: Tensor | None = None,
+) -> Tensor:
+    """LSH attention by labels that are already known.
+
+    q: (B, H, N, D), the last N of M tokens.  k: (B, H, M, D).  v: (B, H, M, Dv).
+    labels: (B, H, R, M) int64, ABSENT where no token exists.  window: None for no limit.
+    dropout: rate at which normalised weights are dropped; `seed`, an int64 scalar, fixes which.
+
+    Returns (B, H, N, Dv).
+    """
+    n, m = q.shape[2], k.shape[2]
+    behind = m if window is None else min(window, m)
+    if dropout > 0 and seed is None:
+        seed = torch.randint(2**31, (), device=q.device)
+    scoring = Scoring(q.shape[-1] ** -0.5, None, dropout, seed)
+    if causal and n <= FEW and n < m:
+        out, lse = _compare(q, k, v, labels, behind, scoring)
+    else:
+        slots = torch.arange(m, device=k.device).view(1, 1, m)
+        where = Where(Coords(slots[..., m - n :]), Coords(slots))
+        ahead = 0 if causal else behind
+        out, lse = _lsh(q, k, v, "", where, scoring, labels, (behind, ahead))
+    assert lse is not None
+    own = v[:, :, m - n :]
+    if dropout > 0 and seed is not None:
+        own = own * _kept_self(seed, dropout, q, m).to(own.dtype)
+    return torch.where((lse > EMPTY / 2).unsqueeze(-1), out, own)
+
+
+def _check(q: Tensor, v: Tensor, valid: Tensor | None) -> None:
+    """ValueError unless qk (B, H, N, D), v (B, H, N, Dv) and valid (B, N) fit."""
+    if q.dim() != 4 or v.dim() != 4 or q.shape[:3] != v.shape[:3]:
+        raise ValueError(
+            f"qk and v must be (batch, heads, length, width) and agree but for the width, "
+            f"not {tuple(q.shape)} and {tuple(v.shape)}"
+        )
+    if valid is not None and (valid.dtype != torch.bool or valid.shape != q.shape[::2][:2]):
+        raise ValueError(
+            f"valid must be bool of shape {(q.shape[0], q.shape[2])}, True for tokens that exist, "
+            f"not {valid.dtype} of shape {tuple(valid.shape)}"
+        )
+
+
+def check_window(window: int) -> None:
+    """ValueError unless the window holds a token."""
+    if window < 1:
+        raise ValueError(f"window must be at least 1 token of a bucket, not {window}")
+
+
+def _compare(
+    q: Tensor, k: Tensor, v: Tensor, labels: Tensor, window: int, scoring: Scoring
+) -> Partial:
+    """A few queries, the last of many tokens: every label is compared, nothing is sorted."""
+    b, h, n, m = *q.shape[:3], k.shape[2]
+    slots = torch.arange(m, device=q.device)
+    earlier = slots < slots[m - n :, None]
+    mine = labels[..., m - n :, None]
+    same = (labels.unsqueeze(-2) == mine) & (mine != ABSENT) & earlier
+    # how many of the bucket stand from a key to the query
+    rank = same.flip(-1).cumsum(-1, dtype=torch.int32).flip(-1)
+    allowed = (same & (rank <= window)).any(2)
+    kind = wide(q.dtype)
+    scores = scoring.scale * (q.to(kind) @ k.to(kind).mT)
+    scores = torch.where(allowed, scores, EMPTY)
+    lse = scores.logsumexp(-1)
+    p = (scores - lse.unsqueeze(-1)).exp() * allowed
+    if scoring.dropout > 0 and scoring.seed is not None:
+        p = p * keep(scoring.seed, scoring.dropout, torch.Size((b, h, n, m)), 0, 0).to(p.dtype)
+    return Partial((p @ v.to(kind)).to(v.dtype), torch.where(allowed.any(-1), lse, EMPTY))
+
+
+def _kept_self(seed: Tensor, rate: float, q: Tensor, m: int) -> Tensor:
+    """The factors of dropout where every query meets itself: (B, H, N, 1)."""
+    b, h, n, _ = q.shape
+    lanes = torch.arange(b * h, device=q.device).view(b, h, 1)
+    rows = torch.arange(n, device=q.device)
+    return factors(seed, rate, lanes, rows, rows + m - n).unsqueeze(-1)

@@ -1,0 +1,140 @@
+"""LSH attention as the Reformer paper has it: sorted tokens are cut into chunks.
+
+    s = the order of round r by (label, position);  chunk_r(i) = place of i in s // m
+    P_r(i) = { j : chunk_r(i) - 1 <= chunk_r(j) <= chunk_r(i),  label_r(j) = label_r(i) if asked }
+    out_i = sum_r sum_{j in P_r(i)} exp(q_i . k_j / sqrt(D) - log N_ij) v_j / normaliser
+
+Kitaev, Kaiser, Levskaya, Reformer, https://arxiv.org/abs/2001.04451, equations 5 and 16. N_ij is
+how many rounds hold the pair, so that it counts once. A token sees itself only if nothing else.
+
+O(N rounds m D) time, and as many scores are kept for backward as are formed. NOT STRICTLY CAUSAL:
+with `causal` a token looks at earlier ones only, but which ones depends on where chunks end, and
+that on later tokens. Nothing stands before the first chunk (other code goes round in a circle).
+
+Axes: B batch, H heads, R rounds, N tokens, K chunks, m tokens of a chunk, D head width.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from subquad.ops.hashing import ABSENT
+from subquad.ops.partial import EMPTY, Partial, factors, merge, wide
+
+__all__ = ["Chunking", "attend_chunks", "places"]
+
+
+class Chunking(NamedTuple):
+    """How sorted tokens are cut: `size` tokens in a chunk.
+
+    same_bucket: keys of other buckets in the same chunks do not count (other code lets them).
+    count_once: a pair that meets in several rounds counts once (other code counts it each time).
+    """
+
+    size: int = 128
+    same_bucket: bool = True
+    count_once: bool = True
+
+
+def places(labels: Tensor) -> Tensor:
+    """The place of each token in the order by (label, position), (..., N); absent ones are last."""
+    last = labels.amax(-1, keepdim=True) + 1 if labels.shape[-1] else labels
+    order = torch.where(labels == ABSENT, last, labels).sort(dim=-1, stable=True).indices
+    slots = torch.arange(labels.shape[-1], device=labels.device).expand_as(order)
+    return torch.empty_like(order).scatter_(-1, order, slots)
+
+
+def attend_chunks(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    labels: Tensor,
+    cut: Chunking,
+    *,
+    causal: bool,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Attention of each token to its own chunk and the one before, in every round.
+
+    q, k: (B, H, N, D).  v: (B, H, N, Dv).  labels: (B, H, R, N), ABSENT where no token exists.
+
+    Returns (B, H, N, Dv).
+    """
+    n = q.shape[2]
+    if n == 0:
+        return v.clone()
+    place = places(labels)
+    # of a slot beyond the last: no chunk, no label
+    chunks = nnf.pad(place // cut.size, (0, 1), value=-2)
+    labels = nnf.pad(labels, (0, 1), value=ABSENT)
+    q, k, v = (nnf.pad(t, (0, 0, 0, 1)) for t in (q, k, v))
+    seed = torch.randint(2**31, (), device=q.device)
+    parts = []
+    for r in range(labels.shape[2]):
+        i, j = _tokens(place[:, :, r], cut.size, n)
+        real = labels[:, :, r] != ABSENT
+        allowed = (j != i) & _take(real, i) & _take(real, j)
+        if causal:
+            allowed = allowed & (j < i)
+        pairs = zip(chunks.unbind(2), labels.unbind(2), strict=True)
+        held = torch.stack([_meet(c, label, i, j, cut.same_bucket) for c, label in pairs])
+        times = held.sum(0) if cut.count_once else torch.ones_like(allowed)
+        allowed = allowed & held[r]
+        out, lse = _softmax(q, k, v, (i, j), allowed, times, (dropout, seed))
+        parts.append(Partial(*(_take(t.flatten(2, 3), place[:, :, r]) for t in (out, lse))))
+    out, found = merge(parts)
+    own = v[:, :, :n]
+    if dropout > 0:
+        lanes, slots = _lanes(q)[..., None], torch.arange(n, device=q.device)
+        own = own * factors(seed, dropout, lanes, slots, slots).unsqueeze(-1).to(own.dtype)
+    assert found is not None
+    return torch.where((found > EMPTY / 2).unsqueeze(-1), out.to(v.dtype), own)
+
+
+def _tokens(place: Tensor, chunk: int, n: int) -> tuple[Tensor, Tensor]:
+    """Slots of queries (B, H, K, m, 1) and of their keys (B, H, K, 1, 2 m), n for none."""
+    count = -(-n // chunk)
+    slots = torch.arange(n, device=place.device).expand_as(place)
+    order = place.new_full((*place.shape[:2], count * chunk), n).scatter_(-1, place, slots)
+    own = order.unflatten(-1, (count, chunk))
+    before = nnf.pad(own, (0, 0, 1, 0), value=n)[:, :, :-1]
+    return own.unsqueeze(-1), torch.cat((before, own), -1).unsqueeze(-2)
+
+
+def _meet(chunks: Tensor, labels: Tensor, i: Tensor, j: Tensor, same_bucket: bool) -> Tensor:
+    """Which pairs this round holds: (B, H, K, m, 2 m)."""
+    step = _take(chunks, i) - _take(chunks, j)
+    held = (step == 0) | (step == 1)
+    return held & (_take(labels, i) == _take(labels, j)) if same_bucket else held
+
+
+def _softmax(q, k, v, pair, allowed, times, drop) -> tuple[Tensor, Tensor]:
+    """out (B, H, K, m, Dv) and lse (B, H, K, m) of one round."""
+    i, j = pair
+    kind = wide(q.dtype)
+    rows, keys = _take(q, i.squeeze(-1)).to(kind), _take(k, j.squeeze(-2)).to(kind)
+    scores = q.shape[-1] ** -0.5 * rows @ keys.mT - times.clamp(min=1).to(kind).log()
+    scores = torch.where(allowed, scores, EMPTY)
+    lse = scores.logsumexp(-1)
+    p = (scores - lse.unsqueeze(-1)).exp() * allowed
+    rate, seed = drop
+    if rate > 0:
+        p = p * factors(seed, rate, _lanes(q)[..., None, None, None], i, j).to(kind)
+    return p @ _take(v, j.squeeze(-2)).to(kind), torch.where(allowed.any(-1), lse, EMPTY)
+
+
+def _lanes(q: Tensor) -> Tensor:
+    """The number b * H + h of each lane: (B, H)."""
+    b, h = q.shape[:2]
+    return torch.arange(b * h, device=q.device).view(b, h)
+
+
+def _take(t: Tensor, index: Tensor) -> Tensor:
+    """Slots `index` (B, H, ...) of t (B, H, N) or (B, H, N, D)."""
+    flat = index.flatten(2)
+    if t.dim() == 3:
+        return t.gather(2, flat).view(index.shape)
+    found = t.gather(2, flat.unsqueeze(-1).expand(-1, -1, -1, t.shape[-1]))
+    return found.view(*index.shape, t.shape[-1])
