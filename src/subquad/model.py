@@ -170,8 +170,7 @@ def build(
     made = Model(first, backbone, last)
     initialise(made)
     if tie and last is not None and backbone.out_dim == config.dim:
-        last.project.weight = first.embedding.weight
-        last.project.init_std = first.embedding.init_std
+        last.tie(first.embedding)
     return made
 
 

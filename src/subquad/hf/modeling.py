@@ -3,7 +3,7 @@
 transformers decides some things by a class's name, so these are neutral: no architecture in them.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,8 @@ from subquad.hf.config import SubquadConfig
 from subquad.hf.generation import StateGenerationMixin
 from subquad.hf.inputs import last_targets, loss_options, token_inputs
 from subquad.model import build, init_state, run
+from subquad.nn.adaptive import Tables
 from subquad.nn.init import initialise_one
-from subquad.nn.losses import token_loss
 
 __all__ = ["SubquadForCausalLM", "SubquadForMaskedLM", "SubquadModel"]
 
@@ -59,16 +59,22 @@ class SubquadPreTrainedModel(PreTrainedModel):
         self._parts.stem.embedding = value
 
     def get_output_embeddings(self) -> nn.Module | None:
-        head = getattr(self._parts, "head", None)
-        return None if head is None else head.project
+        return getattr(getattr(self._parts, "head", None), "project", None)
 
     def set_output_embeddings(self, value: nn.Module) -> None:
         self._parts.head.project = value
 
-    def _tie_what_fits(self) -> None:
-        """Head and embedding of different widths stay two, whatever `tie_word_embeddings` says."""
-        if self.get_output_embeddings().weight is not self.get_input_embeddings().weight:
-            self._tied_weights_keys = {}
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """As in transformers. ValueError for adaptive input, whose words are in several tables."""
+        if isinstance(self.get_input_embeddings(), Tables):
+            raise ValueError("an adaptive embedding cannot be resized: build another with cutoffs")
+        return super().resize_token_embeddings(*args, **kwargs)
+
+    def _note_what_is_tied(self) -> None:
+        """What the head shares with the stem, by its names, as saving and loading need it."""
+        known = {id(p): name for name, p in self.model.stem.named_parameters("model.stem")}
+        head = self.model.head.named_parameters("model.head")
+        self._tied_weights_keys = {name: known[id(p)] for name, p in head if id(p) in known}
 
     def features(
         self, given: dict[str, Any], past_key_values: Any = None, use_cache: bool | None = None
@@ -137,16 +143,12 @@ class SubquadModel(SubquadPreTrainedModel):
 class SubquadForCausalLM(SubquadPreTrainedModel, StateGenerationMixin):
     """A language model: next-token logits, and generate() over the streaming state."""
 
-    _tied_weights_keys: ClassVar[dict[str, str]] = {
-        "model.head.project.weight": "model.stem.embedding.weight"
-    }
-
     def __init__(self, config: SubquadConfig) -> None:
         super().__init__(config)
         if not config.is_causal:
             raise ValueError(f"a causal language model needs {config.arch} with causal=True")
         self.model = build(**config.parts())
-        self._tie_what_fits()
+        self._note_what_is_tied()
         self.post_init()
 
     def forward(
@@ -186,8 +188,7 @@ class SubquadForCausalLM(SubquadPreTrainedModel, StateGenerationMixin):
         y, cache = self.features(given, past_key_values, use_cache)
         labels, targets = last_targets(labels, targets, attention_mask, y.shape[1], options)
         if targets is not None:
-            words, e = self.config.vocab_size, label_smoothing
-            loss = token_loss(y, self.model.head, targets, vocab_size=words, label_smoothing=e)
+            loss = self.model.head.loss(y, targets, label_smoothing)
             out = CausalLMOutputWithPast(loss=loss, past_key_values=cache)
             return out if return_dict is not False else out.to_tuple()
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -200,16 +201,12 @@ class SubquadForCausalLM(SubquadPreTrainedModel, StateGenerationMixin):
 class SubquadForMaskedLM(SubquadPreTrainedModel):
     """A bidirectional model that fills in hidden tokens."""
 
-    _tied_weights_keys: ClassVar[dict[str, str]] = {
-        "model.head.project.weight": "model.stem.embedding.weight"
-    }
-
     def __init__(self, config: SubquadConfig) -> None:
         super().__init__(config)
         if config.is_causal:
             raise ValueError(f"a masked language model needs {config.arch} with causal=False")
         self.model = build(**config.parts())
-        self._tie_what_fits()
+        self._note_what_is_tied()
         self.post_init()
 
     def forward(

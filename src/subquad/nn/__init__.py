@@ -1,5 +1,6 @@
 """Parts with parameters, for people's own models: `sq.nn.Attention`, `sq.nn.Rotary`, ..."""
 
+from subquad.nn.adaptive import AdaptiveHead, Tables
 from subquad.nn.attention import Attention
 from subquad.nn.axial import Axial
 from subquad.nn.blocks import PostNorm, PreNorm
@@ -34,6 +35,7 @@ from subquad.nn.stems import TokenStem
 __all__ = [
     "MLP",
     "ALiBi",
+    "AdaptiveHead",
     "Attention",
     "Axial",
     "Borrowed",
@@ -66,6 +68,7 @@ __all__ = [
     "Sinusoidal",
     "SortedChunkAttention",
     "SpanRamp",
+    "Tables",
     "TokenHead",
     "TokenStem",
     "XLBiases",

@@ -5,7 +5,7 @@
 | Linear weight, Embedding         | normal, standard deviation `std`                      |
 | the maps that end a residual branch (`out`, `down`) | the same / sqrt(2 * number of blocks), |
 |                                  | where no norm follows the sum                         |
-| Linear bias                      | 0                                                     |
+| Linear bias, bias of words       | 0                                                     |
 | norms                            | 1 and 0                                               |
 | u, v of Transformer-XL           | normal, `std`                                         |
 | tables of relative positions     | normal, `std`                                         |
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from subquad.nn.adaptive import AdaptiveHead
 from subquad.nn.blocks import PostNorm
 from subquad.nn.heads import TokenHead
 from subquad.nn.position import XLBiases, XLRelative
@@ -51,6 +52,7 @@ def initialise(model: nn.Module, std: float = 0.02) -> None:
     stacks = [m for m in model.modules() if isinstance(m, Stack)]
     how = next((m.drawn for m in stacks if m.drawn is not None), Init(std))
     heads = {m.project for m in model.modules() if isinstance(m, TokenHead)}
+    heads |= {w for m in model.modules() if isinstance(m, AdaptiveHead) for w in m.tables.words}
     depth = sum(len(m.blocks) for m in stacks)
     tamed = {m for block in model.modules() if isinstance(block, PostNorm) for m in block.modules()}
     for name, module in model.named_modules():
@@ -74,6 +76,8 @@ def initialise_one(module: nn.Module) -> None:
     elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
         for name, parameter in module.named_parameters(recurse=False):
             nn.init.constant_(parameter, 0.0 if name == "bias" else 1.0)
+    elif isinstance(module, AdaptiveHead):
+        nn.init.zeros_(module.bias)
     elif isinstance(module, RelativeTable):
         nn.init.normal_(module.weight, std=std)
     elif isinstance(module, SpanRamp):

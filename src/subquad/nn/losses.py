@@ -34,11 +34,16 @@ def token_loss(
     *,
     vocab_size: int,
     label_smoothing: float = 0.0,
+    reduction: str = "mean",
 ) -> Tensor:
     """`chunked_cross_entropy` in chunks that hold `LOGITS` logits; fewer make one chunk."""
-    chunk = max(1, LOGITS // vocab_size)
     return chunked_cross_entropy(
-        features, project, targets, chunk=chunk, label_smoothing=label_smoothing
+        features,
+        project,
+        targets,
+        chunk=max(1, LOGITS // vocab_size),
+        label_smoothing=label_smoothing,
+        reduction=reduction,
     )
 
 
@@ -49,12 +54,14 @@ def chunked_cross_entropy(
     *,
     chunk: int,
     label_smoothing: float = 0.0,
+    reduction: str = "mean",
 ) -> Tensor:
     """The mean cross-entropy in nats of `project(features)`, `chunk` positions at a time.
 
     features (B, N, C), targets (B, N) int64, -100 where not scored. `project` goes from (n, C) to
     logits (n, V), each position by itself, and is run again in backward. Equal to
     `F.cross_entropy` over all logits, in at least float32: NaN too if nothing is scored.
+    `reduction` "sum" adds instead.
     ValueError where shapes do not fit.
     """
     if targets.shape != features.shape[:-1]:
@@ -77,9 +84,10 @@ def chunked_cross_entropy(
         )
 
     if len(rows) <= chunk:
-        return score(rows, wanted, "mean")
+        return score(rows, wanted, reduction)
     parts = [
         checkpoint(score, some, goals, "sum", use_reentrant=False)
         for some, goals in zip(rows.split(chunk), wanted.split(chunk), strict=True)
     ]
-    return torch.stack(parts).sum() / (wanted != IGNORED).sum()
+    total = torch.stack(parts).sum()
+    return total if reduction == "sum" else total / (wanted != IGNORED).sum()

@@ -7,31 +7,32 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from subquad.nn.adaptive import Tables
 from subquad.nn.axial import Axial
 from subquad.nn.choices import choose
 from subquad.nn.context import Context
 from subquad.nn.position import Learned, Sinusoidal
 
-__all__ = ["STEMS", "TokenStem", "TokenStemConfig"]
+__all__ = ["STEMS", "AdaptiveStemConfig", "TokenStem", "TokenStemConfig"]
 
 
 class TokenStem(nn.Module):
     """Token numbers (B, N) to features (B, N, C): an embedding, and absolute positions if given.
 
-    Features (B, N, C) that come embedded already take the rest of the way.
+    `embedding` is an `nn.Embedding`, or a `Tables` of adaptive input. Features (B, N, C) that come
+    embedded already take the rest of the way.
     """
 
     def __init__(
         self,
-        vocab_size: int,
-        dim: int,
+        embedding: nn.Module,
         *,
         position: nn.Module | None = None,
         scale: float = 1.0,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocab_size, dim)
+        self.embedding = embedding
         self.position = position
         self.scale = scale
         self.dropout = nn.Dropout(dropout)
@@ -74,7 +75,24 @@ class TokenStemConfig:
                 "axial": lambda: Axial(dim, self.axial_shape, self.axial_dims),
             },
         )
-        return TokenStem(vocab_size, dim, position=make(), scale=self.scale, dropout=self.dropout)
+        embedding = self.embedding(dim, vocab_size)
+        return TokenStem(embedding, position=make(), scale=self.scale, dropout=self.dropout)
+
+    def embedding(self, dim: int, vocab_size: int) -> nn.Module:
+        """From token numbers to vectors."""
+        return nn.Embedding(vocab_size, dim)
 
 
-STEMS = {"tokens": TokenStemConfig}
+@dataclass(frozen=True)
+class AdaptiveStemConfig(TokenStemConfig):
+    """A token stem whose rarer words have narrower vectors: fields as `subquad.nn.Tables`."""
+
+    cutoffs: tuple[int, ...] = ()
+    div_val: int = 1
+
+    def embedding(self, dim: int, vocab_size: int) -> nn.Module:
+        """From token numbers to vectors, by clusters."""
+        return Tables(vocab_size, dim, cutoffs=self.cutoffs, div_val=self.div_val)
+
+
+STEMS = {"tokens": TokenStemConfig, "adaptive": AdaptiveStemConfig}

@@ -13,13 +13,21 @@ __all__ = ["build", "loss"]
 
 
 def build(
-    arch: str, fields: dict[str, Any], words: Vocabulary, *, position: str, length: int
+    arch: str,
+    fields: dict[str, Any],
+    words: Vocabulary,
+    *,
+    position: str,
+    length: int,
+    tables: dict[str, Any] | None = None,
 ) -> SubquadForCausalLM:
     """A fresh model over a vocabulary, with positions for `length` tokens.
 
     position: absolute positions added to the embedding: none, sinusoidal, learned, axial, or auto:
-    sinusoidal for architectures that have no positions of their own.
+    sinusoidal for architectures that have no positions of their own.  tables: the kind of stem and
+    head, and how they divide the vocabulary; by default one plain table.
     """
+    tables = tables or {"kind": "tokens"}
     backbone = configure(arch, fields)
     if position == "auto":
         own = getattr(backbone, "position", "none") != "none"
@@ -34,7 +42,8 @@ def build(
         SubquadConfig(
             arch=arch,
             model=fields,
-            stem={"position": position, "scale": scale, **sizes.get(position, {})},
+            stem={**tables, "position": position, "scale": scale, **sizes.get(position, {})},
+            head=tables,
             vocab_size=words.size,
             bos_token_id=words.boundary,
             eos_token_id=words.boundary,

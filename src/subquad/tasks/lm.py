@@ -101,8 +101,11 @@ class LanguageModel(Task):
 
     def build(self, arch: str, fields: dict[str, Any]) -> SubquadForCausalLM:
         assert self.words is not None
-        position, length = self.config.position, self.config.context
-        return causal.build(arch, fields, self.words, position=position, length=length)
+        c = self.config
+        words, tables = self.words, c.tables
+        return causal.build(
+            arch, fields, words, position=c.position, length=c.context, tables=tables
+        )
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
         return causal.loss(model, batch, label_smoothing)

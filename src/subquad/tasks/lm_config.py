@@ -1,6 +1,7 @@
 """How a language model is trained and scored, as typed fields: --task.FIELD, and flags of eval."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["LanguageModelConfig", "Scoring"]
 
@@ -19,6 +20,9 @@ class LanguageModelConfig:
             architectures that have no positions of their own).
         order: how pictures are read: raster (channel last), channels (one after another), or a
             file with a permutation of their dims in raster order.
+        cutoffs: numbers of words where clusters of an adaptive input and softmax begin, as in
+            [20000,40000]; words must be numbered by falling frequency; none: one plain table.
+        div_val: by how much vectors get narrower from each cluster to the next.
     """
 
     context: int = 512
@@ -26,12 +30,21 @@ class LanguageModelConfig:
     valid_bytes: int = 65_536
     position: str = "auto"
     order: str = "raster"
+    cutoffs: tuple[int, ...] = ()
+    div_val: int = 1
 
     def __post_init__(self) -> None:
         if self.context < 1 or self.valid_bytes < 1:
             raise ValueError(
                 f"context {self.context} and valid_bytes {self.valid_bytes} must be positive"
             )
+
+    @property
+    def tables(self) -> dict[str, Any]:
+        """How stem and head divide the vocabulary."""
+        if not self.cutoffs:
+            return {"kind": "tokens"}
+        return {"kind": "adaptive", "cutoffs": list(self.cutoffs), "div_val": self.div_val}
 
 
 @dataclass(frozen=True)
