@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from subquad.nn.losses import IGNORED, token_loss
 from subquad.ops.partial import wide
 
-__all__ = ["AdaptiveHead", "Tables"]
+__all__ = ["AdaptiveHead", "Tables", "share"]
 
 
 class Tables(nn.Module):
@@ -117,8 +117,7 @@ class AdaptiveHead(nn.Module):
             )
         shared = (ours.words, embedding.words), (ours.maps[1:], embedding.maps[1:])
         for mine, theirs in (pair for both in shared for pair in zip(*both, strict=True)):
-            mine.weight = theirs.weight
-            mine.init_std = getattr(theirs, "init_std", 0.02)
+            share(mine, theirs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Log-probabilities, in float32 or wider."""
@@ -174,6 +173,13 @@ class AdaptiveHead(nn.Module):
         a, b = self.tables.edges[c : c + 2]
         logits = self.tables.scores(c, x) + self.bias[a:b]
         return logits.to(wide(logits.dtype))
+
+
+def share(mine: nn.Module, theirs: nn.Module) -> None:
+    """Give a module the weight of another, which says how it is drawn."""
+    mine.weight = theirs.weight
+    if hasattr(theirs, "init_std"):
+        mine.init_std = theirs.init_std
 
 
 def _weight(module: nn.Module) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from subquad.nn.adaptive import AdaptiveHead, Tables
+from subquad.nn.adaptive import AdaptiveHead, Tables, share
 from subquad.nn.losses import token_loss
 
 __all__ = ["HEADS", "AdaptiveHeadConfig", "NoHeadConfig", "TokenHead", "TokenHeadConfig"]
@@ -40,8 +40,7 @@ class TokenHead(nn.Module):
                 "a head of kind 'tokens' cannot share the tables of an adaptive stem: give both "
                 "kind 'adaptive', or set tie_word_embeddings to False"
             )
-        self.project.weight = embedding.weight
-        self.project.init_std = getattr(embedding, "init_std", 0.02)
+        share(self.project, embedding)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def initialise(model: nn.Module, std: float = 0.02) -> None:
     """Draw all parameters of `model` anew from torch's default generator."""
     stacks = [m for m in model.modules() if isinstance(m, Stack)]
     how = next((m.drawn for m in stacks if m.drawn is not None), Init(std))
-    heads = {m.project for m in model.modules() if isinstance(m, TokenHead)}
+    heads: set[nn.Module] = {m.project for m in model.modules() if isinstance(m, TokenHead)}
     heads |= {w for m in model.modules() if isinstance(m, AdaptiveHead) for w in m.tables.words}
     depth = sum(len(m.blocks) for m in stacks)
     tamed = {m for block in model.modules() if isinstance(block, PostNorm) for m in block.modules()}
