@@ -59,6 +59,13 @@ MIXERS: dict[str, Callable[[], Mixer]] = {
         position=nn.SpanRamp(HEADS, 9, ramp=3, table=nn.RelativeTable(WIDTH, 10, nearest=0)),
         bias=False,
     ),
+    "span-dynamic": lambda: nn.Attention(
+        DIM,
+        HEADS,
+        sq.Window(20, -1),
+        position=nn.DynamicSpan(DIM, HEADS, 20, ramp=5, table=nn.RelativeTable(WIDTH, 20)),
+        engine=band,
+    ),
     "kernel": lambda: nn.KernelAttention(DIM, HEADS, nn.PositiveRandomFeatures(WIDTH, 32)),
     "kernel-causal": lambda: nn.KernelAttention(
         DIM,

@@ -64,15 +64,19 @@ class Case:
     span: int = 0  # rows of the tables of distances, 0 for none
     table_heads: int = 4
     per_head: bool = False  # coordinates differ by head
+    ends: bool = False  # every query has a span of its own
 
     def inputs(self) -> list[Tensor]:
-        """q, k, v and, where distances count, the relative query, its table and the bias."""
+        """q, k, v and, where distances count, the relative query, its table and bias, and spans."""
         b, h, n, m = self.b, self.h, self.n, self.m
         shapes = [(b, h, n, self.d), (b, h, m, self.d), (b, h, m, self.dv)]
         if self.span:
             shapes += [(b, h, n, self.d), (self.table_heads, self.span, self.d)]
             shapes += [(h + 1 - self.table_heads, self.span + 3)]
-        return [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
+        made = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
+        if self.ends:  # some below 0: a query that looks at nothing
+            made.append((20 * torch.rand(b, h, n).double() - 8).requires_grad_())
+        return made
 
     def where(self) -> Where:
         """Coordinates, labels, marks and validity, the queries at the last keys."""
@@ -91,7 +95,8 @@ class Case:
 
 def run(engine, inputs: list[Tensor], pattern: Pattern, where: Where, dropout: float) -> Partial:
     q, k, v, *rel = inputs
-    distance = Distance(*rel, zero=11) if rel else None
+    rel, ends = rel[:3], rel[3] if len(rel) > 3 else None
+    distance = Distance(*rel, zero=11, span=ends, ramp=6.5) if rel else None
     scoring = Scoring(0.2, distance, dropout, torch.tensor(5))
     return engine(q, k, v, pattern, where, scoring)
 
@@ -116,7 +121,7 @@ def assert_equals_dense(engine, pattern: Pattern, case: Case) -> None:
     for part in (expected, found):
         lse = part.lse.where(some, 0.0)
         results.append([part.out, lse, *torch.autograd.grad((part.out, part.lse), inputs, grads)])
-    names = ["out", "lse", "q", "k", "v", "rel_query", "rel_table", "rel_bias"]
+    names = ["out", "lse", "q", "k", "v", "rel_query", "rel_table", "rel_bias", "ends"]
     for name, a, b in zip(names, *results, strict=False):
         error = (a - b).abs().max().item() if a.numel() else 0.0
         assert error < CLOSE, f"{name} differs by {error:.1e}"
@@ -185,6 +190,20 @@ def test_distances_and_dropout_equal_dense(engine, pattern: Pattern):
     case = Case(n=37, places="moved", span=30, dropout=0.3)
     assert_equals_dense(engine, pattern, case)
     assert_equals_dense(engine, pattern, replace(case, n=63, span=200, table_heads=1))
+
+
+@pytest.mark.parametrize(("engine", "pattern"), RUNS, ids=ids)
+def test_a_span_for_every_query_equals_dense(engine, pattern: Pattern):
+    case = Case(n=37, d=6, places="moved", span=30, dropout=0.2, ends=True)
+    assert_equals_dense(engine, pattern, case)
+    if engine not in (band, all_parts):
+        assert_equals_dense(engine, pattern, replace(case, places="gaps", per_head=True))
+
+
+def test_spans_over_many_blocks():
+    case = Case(n=500, m=500, b=1, h=2, d=4, padded=False, span=9, table_heads=2, ends=True)
+    for pattern in (Window(40, -1), Causal() & Strided(3), Window(20, 20)):
+        assert_equals_dense(band, pattern, case)
 
 
 @pytest.mark.parametrize(("engine", "pattern"), RUNS[::2], ids=ids)
@@ -490,3 +509,11 @@ def test_flex_says_what_it_cannot_do(span: int, dropout: float, message: str):
     case = Case(span=span)
     with pytest.raises(ValueError, match=message):
         run(flex, case.inputs(), Causal(), case.where(), dropout)
+
+
+def test_flex_takes_no_span_by_query():
+    q = torch.randn(1, 2, 5, 4)
+    distance = Distance(None, None, None, 0, torch.ones(1, 2, 5), 2.0)
+    where = Case(n=5, m=5, padded=False).where()
+    with pytest.raises(ValueError, match="no span by query; use band"):
+        flex(q, q, q, Causal(), where, Scoring(0.2, distance))

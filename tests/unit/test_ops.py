@@ -64,7 +64,9 @@ def test_opcheck(name: str, distances: bool):
     rel = real[3:] if distances else [None] * 3
     valid = torch.ones(2, m, dtype=torch.bool)
     numbers = (text, numbers, 0.5, 0.25 if distances else 0.0, 4)
-    torch.library.opcheck(op, (*real[:3], *packed, valid, seed, *rel, listed, *numbers))
+    ends = (torch.rand(2, 2, n) * 5).requires_grad_() if distances else None
+    args = (*real[:3], *packed, valid, seed, *rel, listed, *numbers)
+    torch.library.opcheck(op, (*args, ends, 2.5) if distances else args)
 
 
 @pytest.mark.parametrize(
@@ -84,9 +86,11 @@ def test_gradcheck_of_output_and_log_sum_exp(engine, pattern: Pattern):
     where = place(n, m)
     shapes = [(1, 2, n, 3), (1, 2, m, 3), (1, 2, m, 2), (1, 2, n, 3), (2, 5, 3), (1, 5)]
     real = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
+    real.append((torch.rand(1, 2, n).double() * 3 + 0.1).requires_grad_())
 
-    def run(q, k, v, r, table, bias):
-        scoring = Scoring(0.5, Distance(r, table, bias, 2), 0.3, torch.tensor(1))
+    def run(q, k, v, r, table, bias, ends):
+        distance = Distance(r, table, bias, 2, ends, 2.75)
+        scoring = Scoring(0.5, distance, 0.3, torch.tensor(1))
         return tuple(engine(q, k, v, pattern, where, scoring))
 
     assert torch.autograd.gradcheck(run, real)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -55,7 +57,10 @@ def by_hand(m: nn.Attention, x: torch.Tensor) -> torch.Tensor:
         distance = torch.tensor([i - j for j in keys], dtype=torch.float64)
         place = k[:, :, list(keys)] + m.position.table.weight[(distance - 1).long()]
         e = ((q[:, :, i, None] * place).sum(-1) / width**0.5).exp()
-        z = m.position.span * SPAN
+        if isinstance(m.position, nn.DynamicSpan):
+            z = m.position.spans(x)[:, :, i, None]
+        else:
+            z = m.position.span * SPAN
         # relu: where the mask is 0 just now, the gradient is that of 0
         e = e * ((m.position.ramp + z - distance) / m.position.ramp).clamp(max=1.0).relu()
         a = e / e.sum(-1, keepdim=True)
@@ -171,6 +176,84 @@ def test_the_price_of_a_span():
     assert all(g.tolist() == [[0.5 * SPAN / HEADS]] * HEADS for g in grads)
 
 
+# --- a span for every token ---------------------------------------------------------------------
+
+
+def dynamic(**options) -> nn.Attention:
+    at = nn.DynamicSpan(DIM, HEADS, SPAN, ramp=RAMP, table=nn.RelativeTable(4, SPAN), **options)
+    made = nn.Attention(DIM, HEADS, sq.Window(SPAN, -1), position=at, bias=False).double()
+    for p in made.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    return made
+
+
+@pytest.mark.parametrize("engine", [None, dense, band, shifts, gather])
+def test_the_papers_mask_by_token(engine):
+    m, x = dynamic(), torch.randn(2, 43, DIM).double().requires_grad_()
+    m.engine = engine
+    found = []
+    for y in (m(x, context(43))[0], by_hand(m, x)):
+        grads = torch.autograd.grad(y.square().sum(), [x, *m.parameters()])
+        found.append([y, *grads])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    names = [*dict(m.named_parameters())]
+    for name in ("position.weight", "position.offset"):
+        assert found[0][1 + names.index(name)].abs().min() > 0
+
+
+def test_spans_of_tokens_and_their_price():
+    m, x = dynamic(cost=0.5), torch.randn(2, 9, DIM).double()
+    at = m.position
+    z = SPAN / (1 + (-(x @ at.weight.T + at.offset)).exp())
+    torch.testing.assert_close(at.spans(x), z.transpose(1, 2))
+    assert at.reach() is None
+    assert m.sight == m.pattern
+    m.eval()(x, context(9))
+    assert penalty(torch.nn.ModuleList([m])) == 0
+    m.train()(x, context(9))
+    copy.deepcopy(m)  # what it keeps of the batch has a graph
+    price = penalty(torch.nn.ModuleList([m]))
+    torch.testing.assert_close(price, 0.5 * z.mean())
+    assert torch.autograd.grad(price, at.offset)[0].abs().min() > 0
+    assert penalty(torch.nn.ModuleList([m])) == 0  # asked once for each batch
+
+
+def test_dynamic_spans_stream_and_learn():
+    fields = {**vars(sq.ARCHS["adaptive_span"].PRESETS["tiny"]), "position": "dynamic_span"}
+    m = build("adaptive_span", fields, vocab_size=50).double()
+    offsets = [b.mixers[0].position.offset for b in m.backbone.blocks]
+    assert all((offset == -4).all() for offset in offsets)
+    ids = torch.randint(0, 50, (2, 50))
+    whole = m(ids)[0]
+    for start in (m.init_state, m.init_memory):
+        state, parts = start(2), []
+        for part in ids.split(9, 1):
+            y, state = m(part, state=state)
+            parts.append(y)
+        torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-10, atol=1e-10)
+        assert all(kept[0].count == 12 for kept in state.layers)
+    (whole.square().mean() + penalty(m)).backward()
+    assert all(p.grad is not None and p.grad.any() for p in m.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.no_poison
+def test_dynamic_spans_compile():
+    torch._dynamo.reset()
+    m = dynamic()
+    compiled = torch.compile(m, fullgraph=True, dynamic=True, backend="aot_eager")
+    for n in (70, 90):
+        x = torch.randn(2, n, DIM).double().requires_grad_()
+        ys = [f(x, context(n))[0] for f in (compiled, m)]
+        grads = [torch.autograd.grad(y.square().sum(), [x, *m.parameters()]) for y in ys]
+        for a, b in zip((ys[0], *grads[0]), (ys[1], *grads[1]), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+# --- what it saves ------------------------------------------------------------------------------
+
+
 def model(max_span: int, share: float = 0.0, **fields) -> Model:
     """A small model all of whose spans are this share of the farthest."""
     fields = {"dim": 32, "num_layers": 2, "num_heads": 4, "ffn_dim": 64, "dropout": 0.0, **fields}
@@ -240,6 +323,8 @@ def test_a_graph_holds_the_whole_window():
 def test_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match="max_span 0 and ramp 32 must be at least 1"):
         nn.SpanRamp(2, 0)
+    with pytest.raises(ValueError, match="max_span 9 and ramp -1 must be at least 1"):
+        nn.DynamicSpan(8, 2, 9, ramp=-1)
     with pytest.raises(ValueError, match="max_span 9 and ramp 0 must be at least 1"):
         nn.SpanRamp(2, 9, ramp=0)
     with pytest.raises(ValueError, match=r"distances 0 to 3 are asked for.*holds 1 to 9"):

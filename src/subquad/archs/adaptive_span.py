@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from subquad.nn.attention import Attention, divide
 from subquad.nn.choices import choose, stack
-from subquad.nn.span import Borrowed, RelativeTable, SpanRamp, Table
+from subquad.nn.span import Borrowed, DynamicSpan, RelativeTable, SpanRamp, Table
 from subquad.nn.stacks import Stack
 from subquad.ops.patterns import SameLabel, Window
 
@@ -25,6 +25,9 @@ __all__ = ["PRESETS", "Config", "build"]
 @dataclass(frozen=True)
 class Config:
     """`max_span` S, `ramp` R and `cost` (the paper's lambda) are in tokens.
+
+    `position`: "span", one for each head, or "dynamic_span", another for every token: it may always
+    be S, so what a layer computes and keeps is then that of the whole window.
 
     With `carry`, training runs over segments that follow each other and hands on the layer inputs
     that spans reach.
@@ -58,7 +61,11 @@ def _learned(c: Config, table: Table) -> SpanRamp:
     return SpanRamp(c.num_heads, c.max_span, ramp=c.ramp, cost=c.cost, table=table)
 
 
-SPANS = {"span": _learned}
+def _dynamic(c: Config, table: Table) -> DynamicSpan:
+    return DynamicSpan(c.dim, c.num_heads, c.max_span, ramp=c.ramp, cost=c.cost, table=table)
+
+
+SPANS = {"span": _learned, "dynamic_span": _dynamic}
 
 
 def build(config: Config) -> Stack:

@@ -27,7 +27,7 @@ from subquad.nn.position import (
 from subquad.nn.read import Read
 from subquad.nn.reversible import Reversible, ReversibleDecoder, ReversibleEncoder
 from subquad.nn.sorted_chunks import Chunking, SortedChunkAttention
-from subquad.nn.span import Borrowed, RelativeTable, SpanRamp
+from subquad.nn.span import Borrowed, DynamicSpan, RelativeTable, SpanRamp
 from subquad.nn.stacks import Decoder, Encoder
 from subquad.nn.state import detach, nbytes, select
 from subquad.nn.stems import TokenStem
@@ -44,6 +44,7 @@ __all__ = [
     "Context",
     "CrossAttention",
     "Decoder",
+    "DynamicSpan",
     "EluFeatures",
     "Encoder",
     "GatedMLP",

@@ -96,7 +96,7 @@ class Attention(Mixer):
         # one object for both where queries are the very keys: so engines know causal goes by slot
         at = seen.at if seen.k.shape[2] == x.shape[1] else context.coords()
         q, sight = self._queries(x, context), self.sight
-        q, distance = self.position.lower(q, self.scale, *_span(sight, seen.k.shape[2]))
+        q, distance = self.position.lower(q, self.scale, *_span(sight, seen.k.shape[2]), x)
         return attend(
             q,
             seen.k,
@@ -115,13 +115,12 @@ class Attention(Mixer):
         k = self._keys(x, context)[0]
         q = self._queries(x, context)
         # over the whole pattern: what `sight` leaves out must come out as zero
-        q, distance = self.position.lower(q, self.scale, *_span(self.pattern, k.shape[2]))
+        q, distance = self.position.lower(q, self.scale, *_span(self.pattern, k.shape[2]), x)
         rows = torch.arange(x.shape[1], device=x.device) if rows is None else rows
         at = context.coords()
         where = Where(context.rows(rows).coords(), at, context.valid)
-        return softmax_matrix(
-            q[:, :, rows], k, self.pattern, where, self.scale, _rows(distance, rows)
-        )
+        distance = None if distance is None else distance.rows(rows)
+        return softmax_matrix(q[:, :, rows], k, self.pattern, where, self.scale, distance)
 
     def values(self, x: Tensor, context: Context) -> Tensor:
         v = self._keys(context.clean(x), context)[1]
@@ -203,9 +202,3 @@ def divide(whole: int, parts: int) -> int:
     if parts < 1 or whole % parts:
         raise ValueError(f"{parts} heads do not divide {whole}; choose a divisor of {whole}")
     return whole // parts
-
-
-def _rows(distance: Distance | None, rows: Tensor) -> Distance | None:
-    if distance is None or distance.query is None:
-        return distance
-    return Distance(distance.query[:, :, rows], *distance[1:])

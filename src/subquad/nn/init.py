@@ -9,7 +9,7 @@
 | norms                            | 1 and 0                                               |
 | u, v of Transformer-XL           | normal, `std`                                         |
 | tables of relative positions     | normal, `std`                                         |
-| learned spans                    | 0                                                     |
+| learned spans                    | 0; by token: normal, `std`, and an offset of -4       |
 | random features, hashes          | never touched: they are drawn from their seeds        |
 
 A stack that starts otherwise carries an `Init` as its `drawn`.
@@ -23,7 +23,7 @@ from subquad.nn.adaptive import AdaptiveHead
 from subquad.nn.blocks import PostNorm
 from subquad.nn.heads import TokenHead
 from subquad.nn.position import XLBiases, XLRelative
-from subquad.nn.span import RelativeTable, SpanRamp
+from subquad.nn.span import DynamicSpan, RelativeTable, SpanRamp
 from subquad.nn.stacks import Stack
 
 __all__ = ["Init", "initialise", "initialise_one"]
@@ -82,6 +82,9 @@ def initialise_one(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=std)
     elif isinstance(module, SpanRamp):
         nn.init.zeros_(module.span)
+    elif isinstance(module, DynamicSpan):
+        nn.init.normal_(module.weight, std=std)
+        nn.init.constant_(module.offset, -4.0)
     elif isinstance(module, XLRelative | XLBiases):
         for _, parameter in module.named_parameters(recurse=False):
             nn.init.normal_(parameter, std=std)

@@ -32,9 +32,12 @@ class Position(nn.Module):
         return x
 
     def lower(
-        self, q: Tensor, scale: float, behind: int, ahead: int
+        self, q: Tensor, scale: float, behind: int, ahead: int, x: Tensor
     ) -> tuple[Tensor, Distance | None]:
-        """Queries (B, H, N, D) and what distances from -ahead to behind add to scaled scores."""
+        """Queries (B, H, N, D) and what distances from -ahead to behind add to scaled scores.
+
+        x (B, N, C) are the features that the queries were made of.
+        """
         return q, None
 
 
@@ -71,7 +74,7 @@ class ALiBi(Position):
         self.num_heads = num_heads
 
     def lower(
-        self, q: Tensor, scale: float, behind: int, ahead: int
+        self, q: Tensor, scale: float, behind: int, ahead: int, x: Tensor
     ) -> tuple[Tensor, Distance | None]:
         d = torch.arange(-ahead, behind + 1, device=q.device)
         slopes = alibi_slopes(self.num_heads).to(q.device, wide(q.dtype))
@@ -124,7 +127,7 @@ class XLRelative(Position):
         self._kept: _Projected | None = None
 
     def lower(
-        self, q: Tensor, scale: float, behind: int, ahead: int
+        self, q: Tensor, scale: float, behind: int, ahead: int, x: Tensor
     ) -> tuple[Tensor, Distance | None]:
         if self.clamp_len is not None:
             behind, ahead = min(behind, self.clamp_len), min(ahead, self.clamp_len)

@@ -3,6 +3,7 @@
     m_z(x) = clamp((R + z - x) / R, 0, 1)                 x distance, z span of a head, R ramp
     a_ij = m_z(x) exp(s_ij) / sum_j' m_z(x') exp(s_ij')   = softmax over j of s_ij + log m_z(x)
     loss += cost S mean(z / S)                            over the heads of a layer
+    dynamic: z_i = S sigmoid(v . x_i + b)                 a span of its own for every token
 
 Sukhbaatar et al., Adaptive Attention Span in Transformers, https://arxiv.org/abs/1905.07799.
 
@@ -14,14 +15,16 @@ Axes: B batch, N queries, H heads, D head width, S farthest distance.
 """
 
 import math
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from subquad.nn.position import Position
-from subquad.ops.partial import EMPTY, Distance, wide
+from subquad.ops.partial import Distance, log_ramp, wide
 
-__all__ = ["Borrowed", "RelativeTable", "SpanRamp", "Table"]
+__all__ = ["Borrowed", "DynamicSpan", "RelativeTable", "SpanRamp", "Table"]
 
 
 class RelativeTable(nn.Module):
@@ -80,23 +83,18 @@ class SpanRamp(Position):
         table: Table | None = None,
     ) -> None:
         super().__init__()
-        if max_span < 1 or ramp < 1:
-            raise ValueError(f"max_span {max_span} and ramp {ramp} must be at least 1")
+        _check(max_span, ramp)
         self.max_span, self.ramp, self.cost, self.table = max_span, ramp, cost, table
         self.span = nn.Parameter(torch.zeros(num_heads, 1))
 
     def lower(
-        self, q: Tensor, scale: float, behind: int, ahead: int
+        self, q: Tensor, scale: float, behind: int, ahead: int, x: Tensor
     ) -> tuple[Tensor, Distance | None]:
         behind = max(behind, -ahead)  # at least one row, where no distance can occur
         d = torch.arange(-ahead, behind + 1, device=q.device).abs()
-        share = (self._ends() - d) / self.ramp
-        some = share > 0
-        bias = torch.where(some, share, 1.0).clamp(max=1.0).log().where(some, EMPTY)
-        if self.table is None:
-            return q, Distance(None, None, bias, ahead)
-        rows = self.table.rows(behind, ahead).to(q.dtype)
-        return q, Distance(q * scale, rows[None], bias, ahead)
+        bias = log_ramp(self._ends() - d, self.ramp)
+        query, rows = _relative(self.table, q, scale, behind, ahead)
+        return q, Distance(query, rows, bias, ahead)
 
     def reach(self) -> int | None:
         """The farthest distance that some head looks at now.
@@ -127,3 +125,69 @@ class SpanRamp(Position):
     def _ends(self) -> Tensor:
         """The distance from which on a head sees nothing, R + z: (H, 1)."""
         return self.ramp + self.span.to(wide(self.span.dtype)) * self.max_span
+
+
+class DynamicSpan(Position):
+    """A span for each head and token, from what the token is: S sigmoid(v . x + b).
+
+    b begins at -4, a 55th of `max_span`. Any token may look at all of `max_span`, so reach, time
+    and state are those of the whole window. `cost`, `ramp` and `table` as in `SpanRamp`: what is
+    paid for is the mean over the last batch trained on. ValueError for a span or ramp below 1.
+    """
+
+    scores = True
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        max_span: int,
+        *,
+        ramp: int = 32,
+        cost: float = 0.0,
+        table: Table | None = None,
+    ) -> None:
+        super().__init__()
+        _check(max_span, ramp)
+        self.max_span, self.ramp, self.cost, self.table = max_span, ramp, cost, table
+        self.weight = nn.Parameter(torch.zeros(num_heads, dim))
+        self.offset = nn.Parameter(torch.full((num_heads,), -4.0))
+        self._mean: Tensor | None = None
+
+    def lower(
+        self, q: Tensor, scale: float, behind: int, ahead: int, x: Tensor
+    ) -> tuple[Tensor, Distance | None]:
+        behind = max(behind, -ahead)
+        span = self.spans(x)
+        if self.training and self.cost:
+            self._mean = span.mean()
+        query, rows = _relative(self.table, q, scale, behind, ahead)
+        return q, Distance(query, rows, None, ahead, span, self.ramp)
+
+    def spans(self, x: Tensor) -> Tensor:
+        """z of each token of x (B, N, C), in tokens: (B, H, N), float32 or wider."""
+        share = F.linear(x, self.weight, self.offset)
+        return self.max_span * share.to(wide(share.dtype)).sigmoid().transpose(1, 2)
+
+    def penalty(self) -> Tensor | float:
+        """What the spans of the batch just run add to the loss; asked once for each batch."""
+        mean, self._mean = self._mean, None
+        return 0.0 if mean is None else self.cost * mean
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the mean: a copy has not run."""
+        return {**self.__dict__, "_mean": None}
+
+
+def _check(max_span: int, ramp: int) -> None:
+    if max_span < 1 or ramp < 1:
+        raise ValueError(f"max_span {max_span} and ramp {ramp} must be at least 1")
+
+
+def _relative(
+    table: Table | None, q: Tensor, scale: float, behind: int, ahead: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """The relative query (B, H, N, D) and its rows (1, S, D)."""
+    if table is None:
+        return None, None
+    return q * scale, table.rows(behind, ahead).to(q.dtype)[None]

@@ -70,7 +70,8 @@ def attend(
         if rest is None or k.shape[2] == 0:
             outs.append(q.new_zeros(*q[:, cut].shape[:-1], v.shape[-1], dtype=v.dtype))
             continue
-        scoring = Scoring(rate, _cut(distance, cut), dropout, _lane(seed, first))
+        added = None if distance is None else distance.heads(first, last)
+        scoring = Scoring(rate, added, dropout, _lane(seed, first))
         args = q[:, cut], k[:, cut], v[:, cut]
         outs.append(_run(*args, rest, at.heads(first, last), scoring, engine))
     return outs[0] if len(outs) == 1 else torch.cat(outs, 1)
@@ -101,19 +102,6 @@ def _plain(q: Tensor, k: Tensor) -> tuple[Coords, Coords]:
             "least as many keys; pass `where` to place them yourself"
         )
     return (Coords(keys), Coords(keys)) if n == m else (Coords(keys[..., m - n :]), Coords(keys))
-
-
-def _cut(distance: Distance | None, heads: slice) -> Distance | None:
-    if distance is None:
-        return None
-
-    def cut(t: Tensor | None, axis: int) -> Tensor | None:
-        if t is None or t.shape[axis] == 1:
-            return t
-        return t[:, heads] if axis else t[heads]
-
-    query = cut(distance.query, 1)
-    return Distance(query, cut(distance.table, 0), cut(distance.bias, 0), distance.zero)
 
 
 def _lane(seed: Tensor | None, first: int) -> Tensor | None:

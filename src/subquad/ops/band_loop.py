@@ -11,7 +11,7 @@ from torch import Tensor
 
 from subquad.ops.calls import Call, continuous
 from subquad.ops.fold import Fold
-from subquad.ops.partial import EMPTY, factors
+from subquad.ops.partial import EMPTY, factors, log_ramp, ramp_slope
 from subquad.ops.pattern import Coords, Minus, Pattern
 from subquad.ops.patterns import Full, Window
 from subquad.ops.pieces import Piece, loose_pieces, pieces
@@ -28,6 +28,7 @@ class Loop(Call):
     """
 
     folded: Fold | None = None
+    spans = True
     _memo: dict = field(default_factory=dict, repr=False)
     _tested: dict = field(default_factory=dict, repr=False)
 
@@ -37,7 +38,7 @@ class Loop(Call):
         self.plain = self.folded is not None or continuous(self.q_where[0], self.k_where[0])
         if self.plain:
             return
-        if self.rel_table is not None or self.rel_bias is not None:
+        if any(t is not None for t in (self.rel_table, self.rel_bias, self.span)):
             raise ValueError(
                 "the band engine scores distances only where positions run on by one and queries "
                 "stand at the last keys; use the dense engine"
@@ -70,16 +71,17 @@ class Loop(Call):
         return out, lse
 
     def backward(self, grad: Tensor, lse: Tensor, delta: Tensor) -> list[Tensor | None]:
-        """Gradients of q, k, v, rel_query, rel_table and rel_bias."""
+        """Gradients of q, k, v, rel_query, rel_table, rel_bias and span."""
         if self._folds:
             fold, call = self._fold()
             given = (fold.fold_queries(t, f) for t, f in ((grad, 0), (lse, EMPTY), (delta, 0)))
-            dq, dk, dv, dr, *tables = call.backward(*given)
-            dq, dr = (None if t is None else fold.unfold_queries(t) for t in (dq, dr))
+            dq, dk, dv, dr, *tables, ds = call.backward(*given)
+            dq, dr, ds = (None if t is None else fold.unfold_queries(t) for t in (dq, dr, ds))
             dk, dv = (None if t is None else fold.unfold_keys(t) for t in (dk, dv))
-            return [dq, dk, dv, dr, *tables]
+            return [dq, dk, dv, dr, *tables, ds]
         dq, dk, dv = torch.zeros_like(self.q), self.sums(self.k), self.sums(self.v)
-        dr = None if self.rel_query is None else torch.zeros_like(self.rel_query)
+        queries = self.rel_query, self.span
+        dr, ds = (None if t is None else torch.zeros_like(t) for t in queries)
         tables = [None if t is None else self.sums(t) for t in (self.rel_table, self.rel_bias)]
         for piece, bias in self._pieces():
             tile = self._tile(piece, bias)
@@ -90,8 +92,11 @@ class Loop(Call):
             piece.add_look(dv, grads.v)
             if dr is not None and grads.rel_query is not None:
                 piece.put_queries(dr, grads.rel_query)
+            if ds is not None:
+                slope = ramp_slope(self._left(piece), self.ramp)
+                piece.put_queries(ds, (grads.scores * slope).sum(-1))
             self._add_tables(piece, tables, grads)
-        return [dq, dk, dv, dr, *tables]
+        return [dq, dk, dv, dr, *tables, ds]
 
     def _fold(self) -> tuple[Fold, "Loop"]:
         """The same call with tokens laid out by slot mod step."""
@@ -113,6 +118,7 @@ class Loop(Call):
             k_where=places[1],
             valid=None if valid is None else fold.fold_keys(valid[:, None])[:, 0],
             rel_query=None if self.rel_query is None else fold.fold_queries(self.rel_query),
+            span=None if self.span is None else fold.fold_queries(self.span),
             folded=fold,
             _memo={},
             _tested={},
@@ -173,7 +179,7 @@ class Loop(Call):
             bias = torch.zeros((), dtype=self.wide, device=d.device).where(allowed, EMPTY)[None]
             if self.rel_bias is not None:
                 rows = self.rel_bias[:, self._rows(piece, self.rel_bias)].to(self.wide)
-                fall = _of_heads(rows[:, None].expand(-1, piece.rows, -1), piece, self.q.shape[0])
+                fall = piece.of_heads(rows[:, None].expand(-1, piece.rows, -1), self.q.shape[0])
                 bias = bias + skew((fall * LOG2_E).contiguous(), piece.keys)
             self._memo = {key: bias}
         return self._memo[key]
@@ -183,12 +189,20 @@ class Loop(Call):
         if self.rel_query is not None and self.rel_table is not None:
             rel_query = piece.flat(piece.queries(self.rel_query))
             rows = self.rel_table[:, self._rows(piece, self.rel_table)]
-            rel_rows = _of_heads(rows, piece, self.q.shape[0])
+            rel_rows = piece.of_heads(rows, self.q.shape[0])
         if self.seed is not None:
             drop = self._factors(piece)
+        if self.span is not None:
+            bias = bias + log_ramp(self._left(piece), self.ramp) * LOG2_E
         q = piece.flat(piece.queries(self.q)) * self.scale
         k, v = piece.flat(piece.look(self.k)), piece.flat(piece.look(self.v))
         return Tile(q, k, v, bias, rel_query, rel_rows, drop)
+
+    def _left(self, piece: Piece) -> Tensor:
+        """What is left of the span and the ramp of a query at each of its keys: (X, T, S)."""
+        assert self.span is not None
+        ends = piece.flat(piece.queries(self.span)).to(self.wide) + self.ramp
+        return ends.unsqueeze(-1) - (piece.distances(ends.device) * self.step).abs()
 
     def _factors(self, piece: Piece) -> Tensor:
         assert self.seed is not None
@@ -212,28 +226,10 @@ class Loop(Call):
         table, bias = tables
         batch = self.q.shape[0]
         if table is not None and grads.rel_rows is not None:
-            _add_rows(table, self._rows(piece, table), grads.rel_rows, piece, batch)
+            piece.add_rows(table, self._rows(piece, table), grads.rel_rows, batch)
         if bias is not None:
-            _add_rows(bias, self._rows(piece, bias), diagonals(grads.scores), piece, batch)
+            piece.add_rows(bias, self._rows(piece, bias), diagonals(grads.scores), batch)
 
 
 def _coords(pos: Tensor, label: Tensor, mark: Tensor) -> Coords:
     return Coords(pos, label, mark.bool())
-
-
-def _of_heads(rows: Tensor, piece: Piece, batch: int) -> Tensor:
-    """What belongs to a piece of (H or 1, ...): (X or 1, ...)."""
-    if rows.shape[0] == 1:
-        return rows
-    mine = rows[piece.h0 : piece.h1]
-    return mine if piece.b is not None else mine.repeat(batch, *[1] * (rows.dim() - 1))
-
-
-def _add_rows(total: Tensor, index: Tensor, part: Tensor, piece: Piece, batch: int) -> None:
-    """Add (X, L, ...) to rows `index` of (H or 1, S, ...)."""
-    if piece.b is not None:
-        part = part.sum(0, keepdim=True)
-    else:
-        part = part.unflatten(0, (batch, piece.h1 - piece.h0)).sum(0)
-    into = total if total.shape[0] == 1 else total[piece.h0 : piece.h1]
-    into.index_add_(1, index, part.sum_to_size(len(into), *part.shape[1:]).to(total.dtype))

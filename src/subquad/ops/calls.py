@@ -11,6 +11,7 @@ Axes: B batch, N queries, M keys, H heads, K listed keys, D head width, S rows o
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,13 +31,15 @@ _TENSORS = (
     "Tensor? rel_query, Tensor? rel_table, Tensor? rel_bias, Tensor? listed"
 )
 _NUMBERS = "str pattern, int[] numbers, float scale, float dropout, int zero"
-_COUNT = 11  # tensors among the arguments
+_SPAN = "Tensor? span=None, float ramp=1.0"
+_COUNT = 11  # tensors among the arguments before the numbers
+_END = _COUNT + 5  # where the span stands
 _RELATIVE = slice(7, 10)
 
 
 @dataclass
 class Call:
-    """The arguments of one run of an engine's op; gradients are those of q, k, v and `rel_*`.
+    """The arguments of one run of an engine's op; gradients are those of q, k, v, `rel_*` and span.
 
     `q_where` (3, B or 1, H or 1, N) and `k_where` hold position, label and mark; `listed` is the
     engine's own: key slots (B or 1, H or 1, N, K), or the rows it works on.
@@ -58,6 +61,11 @@ class Call:
     scale: float
     dropout: float
     zero: int
+    span: Tensor | None = None
+    ramp: float = 1.0
+
+    #: does the engine take a span for each query? If so `backward` gives its gradient last
+    spans: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """For engines that prepare something."""
@@ -77,7 +85,7 @@ class Call:
         raise NotImplementedError
 
     def backward(self, grad: Tensor, lse: Tensor, delta: Tensor) -> list[Tensor | None]:
-        """Gradients of q, k, v, rel_query, rel_table and rel_bias, in any float dtype."""
+        """Gradients of q, k, v, rel_query, rel_table, rel_bias (and span), in any float dtype."""
         raise NotImplementedError
 
     def empty_result(self) -> tuple[Tensor, Tensor]:
@@ -92,7 +100,7 @@ class Call:
 
 def operator(name: str, loop: type[Call]) -> Operator:
     """Register `subquad::name` and its backward; `loop` does the work."""
-    schema = f"({_TENSORS}, {_NUMBERS}) -> (Tensor, Tensor)"
+    schema = f"({_TENSORS}, {_NUMBERS}, {_SPAN}) -> (Tensor, Tensor)"
 
     @torch.library.custom_op(f"subquad::{name}", mutates_args=(), schema=schema)
     def op(*args):
@@ -106,31 +114,32 @@ def operator(name: str, loop: type[Call]) -> Operator:
     op_backward = _backward_operator(name, loop)
 
     def setup(ctx, inputs, output) -> None:
-        ctx.save_for_backward(*inputs[:_COUNT], *output)
-        ctx.numbers = inputs[_COUNT:]
+        ctx.save_for_backward(*inputs[:_COUNT], inputs[_END], *output)
+        ctx.numbers, ctx.ramp = inputs[_COUNT:_END], inputs[-1]
 
     def differentiate(ctx, grad_out: Tensor, grad_lse: Tensor):
-        *inputs, out, lse = ctx.saved_tensors
+        *inputs, span, out, lse = ctx.saved_tensors
         delta = (grad_out.to(lse.dtype) * out.to(lse.dtype)).sum(-1) - grad_lse
-        grads = op_backward(grad_out, lse, delta, *inputs, *ctx.numbers)
-        given = [
-            None if t is None else g for g, t in zip(grads[3:], inputs[_RELATIVE], strict=True)
-        ]
-        return (*grads[:3], *[None] * 4, *given, None, *[None] * len(ctx.numbers))
+        grads = op_backward(grad_out, lse, delta, *inputs, *ctx.numbers, span, ctx.ramp)
+        given = (*inputs[_RELATIVE], span)
+        *rel, end = (None if t is None else g for g, t in zip(grads[3:], given, strict=True))
+        return (*grads[:3], *[None] * 4, *rel, None, *[None] * len(ctx.numbers), end, None)
 
     op.register_autograd(differentiate, setup_context=setup)
     register(name)
-    return _caller(op)
+    return _caller(op, name, loop)
 
 
 def _backward_operator(name: str, loop: type[Call]) -> Callable[..., tuple[Tensor, ...]]:
-    results = ", ".join(["Tensor"] * 6)
-    schema = f"(Tensor grad, Tensor lse, Tensor delta, {_TENSORS}, {_NUMBERS}) -> ({results})"
+    results = ", ".join(["Tensor"] * 7)
+    given = f"Tensor grad, Tensor lse, Tensor delta, {_TENSORS}, {_NUMBERS}, {_SPAN}"
+    schema = f"({given}) -> ({results})"
 
     @torch.library.custom_op(f"subquad::{name}_backward", mutates_args=(), schema=schema)
     def op(grad, lse, delta, *args):
         with torch.no_grad(), torch.autocast(args[0].device.type, enabled=False):
             grads = loop(*args).backward(grad, lse, delta)
+            grads = grads if loop.spans else [*grads, None]
             return tuple(_result(g, t, lse) for g, t in zip(grads, _inputs(args), strict=True))
 
     @op.register_fake
@@ -141,7 +150,7 @@ def _backward_operator(name: str, loop: type[Call]) -> Callable[..., tuple[Tenso
     return op
 
 
-def _caller(op: Callable[..., tuple[Tensor, Tensor]]) -> Operator:
+def _caller(op: Callable[..., tuple[Tensor, Tensor]], name: str, loop: type[Call]) -> Operator:
     """The op as engines call it."""
 
     def run(
@@ -156,12 +165,16 @@ def _caller(op: Callable[..., tuple[Tensor, Tensor]]) -> Operator:
     ) -> Partial:
         d = scoring.distance
         relative = (d.query, d.table, d.bias, d.zero) if d else (None, None, None, 0)
+        end = (d.span, float(d.ramp)) if d else (None, 1.0)
+        if end[0] is not None and not loop.spans:
+            raise ValueError(f"the {name} engine takes no span by query; use the band engine")
         seed = scoring.seed if scoring.dropout > 0 else None
         rate = scoring.dropout if seed is not None else 0.0
         return Partial(
             *op(
                 *(q, k, v, _pack(where.q), _pack(where.k), where.valid, seed, *relative[:3]),
                 *(listed, text, list(numbers), float(scoring.scale), float(rate), relative[3]),
+                *end,
             )
         )
 
@@ -190,7 +203,7 @@ def _pack(c: Coords) -> Tensor:
 
 
 def _inputs(args: tuple) -> list[Tensor | None]:
-    return [*args[:3], *args[_RELATIVE]]
+    return [*args[:3], *args[_RELATIVE], args[_END] if len(args) > _END else None]
 
 
 def _result(grad: Tensor | None, like: Tensor | None, lse: Tensor) -> Tensor:

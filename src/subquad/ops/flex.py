@@ -65,8 +65,9 @@ def _check(q: Tensor, k: Tensor, v: Tensor, scoring: Scoring) -> None:
         raise ValueError(
             f"the flex engine drops no weights, and dropout is {scoring.dropout}; use band"
         )
-    if d is not None and d.query is not None:
-        raise ValueError("the flex engine takes a bias by distance, no relative query; use band")
+    if d is not None and (d.query is not None or d.span is not None):
+        what = "relative query" if d.query is not None else "span by query"
+        raise ValueError(f"the flex engine takes a bias by distance, no {what}; use band")
     given = [q, k, v] if d is None or d.bias is None else [q, k, v, d.bias]
     if q.device.type == "cpu" and torch.is_grad_enabled() and any(t.requires_grad for t in given):
         raise ValueError(

@@ -76,6 +76,8 @@ class Listed(Call):
     `numbers` is (0,), or (1,) to look slots up even where columns are views.
     """
 
+    spans = True
+
     def __post_init__(self) -> None:
         self.shift = self.k.shape[2] - self.q.shape[2]
         views = self.listed is None and not self.numbers[0]
@@ -116,10 +118,10 @@ class Listed(Call):
         return out, lse
 
     def backward(self, grad: Tensor, lse: Tensor, delta: Tensor) -> list[Tensor | None]:
-        """Gradients of q, k, v, rel_query, rel_table and rel_bias."""
+        """Gradients of q, k, v, rel_query, rel_table, rel_bias and span."""
         dq, dk, dv = (self.sums(t) for t in (self.q, self.k, self.v))
-        rel = (self.rel_query, self.rel_table, self.rel_bias)
-        dr, dtable, dbias = (None if t is None else self.sums(t) for t in rel)
+        rel = (self.rel_query, self.rel_table, self.rel_bias, self.span)
+        dr, dtable, dbias, dspan = (None if t is None else self.sums(t) for t in rel)
         for block in self._blocks():
             row = block.rows(lse)
             full = row.where(row > EMPTY / 2, -EMPTY).unsqueeze(-1)
@@ -144,7 +146,10 @@ class Listed(Call):
             add = block.relative.add_grads(ds, dtable, dbias)
             if dr is not None and add is not None:
                 block.rows(dr).copy_(add)
-        return [dq, dk, dv, dr, dtable, dbias]
+            end = block.relative.span_grad(ds)
+            if dspan is not None and end is not None:
+                block.rows(dspan).copy_(end)
+        return [dq, dk, dv, dr, dtable, dbias, dspan]
 
     def _scores(self, block: Block) -> Tensor:
         q = block.rows(self.q).to(self.wide) * self.scale
@@ -180,7 +185,10 @@ class Listed(Call):
         if self.plain and self.offsets is not None:
             distance = torch.tensor(self.offsets, device=slots.device).view(1, 1, 1, -1)
         rel = None if self.rel_query is None else self.rel_query[:, :, i0:i1]
-        relative = Relative(rel, self.rel_table, self.rel_bias, self.zero, distance)
+        span = None if self.span is None else self.span[:, :, i0:i1]
+        relative = Relative(
+            rel, self.rel_table, self.rel_bias, self.zero, distance, span, self.ramp
+        )
         bias = torch.zeros((), dtype=self.wide, device=slots.device).where(allowed, EMPTY)
         bias = (bias + relative.scores()).to(self.wide)
         shifts = None

@@ -16,7 +16,17 @@ from torch import Tensor
 
 from subquad.ops.pattern import Coords, Pattern
 
-__all__ = ["EMPTY", "Distance", "Partial", "Scoring", "Where", "keep", "merge"]
+__all__ = [
+    "EMPTY",
+    "Distance",
+    "Partial",
+    "Scoring",
+    "Where",
+    "keep",
+    "log_ramp",
+    "merge",
+    "ramp_slope",
+]
 
 #: the log-sum-exp of a row that looks at nothing: finite, so that sums and gradients stay so
 EMPTY = -1e30
@@ -26,13 +36,16 @@ class Distance(NamedTuple):
     """What distance adds to a score; distance d (query minus key) reads row clamp(d + zero).
 
     `query` (B, H, N, D) with `table` (H or 1, S, D), `bias` (H or 1, S); either may be None. A bias
-    of EMPTY forbids the pair.
+    of EMPTY forbids the pair. `span` (B, H, N): how far back (or ahead) each query looks, with a
+    soft end of `ramp` tokens (`log_ramp`); float32 or wider.
     """
 
     query: Tensor | None
     table: Tensor | None
     bias: Tensor | None
     zero: int
+    span: Tensor | None = None
+    ramp: float = 1.0
 
     def scores(self, d: Tensor) -> Tensor:
         """The additions for distances `d` (B or 1, H or 1, N, M): (B, H, N, M)."""
@@ -48,7 +61,45 @@ class Distance(NamedTuple):
             every = self.query @ self.table.mT
             index = (d + self.zero).clamp(0, every.shape[-1] - 1)
             total = total + every.gather(-1, index.expand(*every.shape[:2], -1, -1))
+        if self.span is not None:
+            left = self.ramp + self.span.unsqueeze(-1) - d.abs()
+            total = total + log_ramp(left, self.ramp)
         return total
+
+    def rows(self, rows: Tensor) -> "Distance":
+        """What distance adds to the scores of some queries, by their index (R,)."""
+        query, span = (None if t is None else t[:, :, rows] for t in (self.query, self.span))
+        return self._replace(query=query, span=span)
+
+    def heads(self, first: int, last: int) -> "Distance":
+        """What it adds to the scores of some heads."""
+
+        def cut(t: Tensor | None, axis: int) -> Tensor | None:
+            return t if t is None or t.shape[axis] == 1 else t.narrow(axis, first, last - first)
+
+        return Distance(
+            cut(self.query, 1),
+            cut(self.table, 0),
+            cut(self.bias, 0),
+            self.zero,
+            cut(self.span, 1),
+            self.ramp,
+        )
+
+
+def log_ramp(left: Tensor, ramp: float) -> Tensor:
+    """log clamp(left / ramp, 0, 1), EMPTY for 0; gradient `ramp_slope`, never NaN.
+
+    The soft end of a span: left = ramp + span - distance (Sukhbaatar et al., arXiv 1905.07799,
+    section 2.2).
+    """
+    some = left > 0
+    return torch.where(some, left / ramp, 1.0).clamp(max=1.0).log().where(some, EMPTY)
+
+
+def ramp_slope(left: Tensor, ramp: float) -> Tensor:
+    """The derivative of `log_ramp`: 1 / left on the ramp, 0 off it."""
+    return torch.where((left > 0) & (left <= ramp), 1.0 / left, 0.0)
 
 
 class Scoring(NamedTuple):

@@ -83,6 +83,23 @@ class Piece:
             width = min(self.rows, self.keys - c)
             self._view(total, self.j0 + c, width).add_(part[:, c : c + width])
 
+    def of_heads(self, rows: Tensor, batch: int) -> Tensor:
+        """What belongs to this piece of (H or 1, ...): (X or 1, ...)."""
+        if rows.shape[0] == 1:
+            return rows
+        mine = rows[self.h0 : self.h1]
+        return mine if self.b is not None else mine.repeat(batch, *[1] * (rows.dim() - 1))
+
+    def add_rows(self, total: Tensor, index: Tensor, part: Tensor, batch: int) -> None:
+        """Add (X, L, ...) to rows `index` of (H or 1, S, ...)."""
+        if self.b is not None:
+            part = part.sum(0, keepdim=True)
+        else:
+            part = part.unflatten(0, (batch, self.h1 - self.h0)).sum(0)
+        into = total if total.shape[0] == 1 else total[self.h0 : self.h1]
+        part = part.sum_to_size(len(into), *part.shape[1:])
+        into.index_add_(1, index, part.to(total.dtype))
+
     def narrow(self, first: int, last: int) -> "Piece":
         """The same queries against the keys first..last alone, for a piece of a single block."""
         return replace(self, j0=self.j0 + first, keys=last - first, lead=self.lead - first)

@@ -37,6 +37,7 @@ class Product:
         self.call, self.queries, self.keys = call, queries, keys
         self.q, self.k, self.v = queries.take(call.q), keys.take(call.k), keys.take(call.v)
         self.rel = None if call.rel_query is None else queries.take(call.rel_query)
+        self.span = None if call.span is None else queries.take(call.span)
         self.at, self.q_slots = _places(queries, call.q_where)
         self.to, self.k_slots = _places(keys, call.k_where)
         self.usable = torch.ones_like(self.k_slots, dtype=torch.bool)
@@ -62,13 +63,13 @@ class Product:
     def backward(
         self, grad: Tensor, lse: Tensor, delta: Tensor, total: list[Tensor | None]
     ) -> None:
-        """Add the gradients of this product to `total`: q, k, v, rel_query, rel_table, rel_bias."""
+        """Add the gradients of this product to `total`, in the order of `Call.backward`."""
         c = self.call
         grad, lse, delta = (self.queries.take(t) for t in (grad, lse, delta))
         if self.queries.real is not None:
             lse = lse.where(self.queries.real, EMPTY)
         dq, dk, dv = (c.sums(t) for t in (self.q, self.k, self.v))
-        drel = None if self.rel is None else c.sums(self.rel)
+        drel, dspan = (None if t is None else c.sums(t) for t in (self.rel, self.span))
         for cut in self._cuts():
             tile, relative = self._tile(cut)
             rows, (b, h, _, s) = cut[:3], cut
@@ -80,8 +81,12 @@ class Product:
             add = relative.add_grads(scores, _of(total[4], h), _of(total[5], h))
             if drel is not None and add is not None:
                 drel[rows] = add.to(drel.dtype)
-        sides = (self.queries, self.keys, self.keys, self.queries)
-        for side, into, part in zip(sides, total[:4], (dq, dk, dv, drel), strict=True):
+            end = relative.span_grad(scores)
+            if dspan is not None and end is not None:
+                dspan[rows] = end
+        sides = (self.queries, self.keys, self.keys, self.queries, self.queries)
+        into_all = (*total[:4], total[6])
+        for side, into, part in zip(sides, into_all, (dq, dk, dv, drel, dspan), strict=True):
             if into is not None and part is not None:
                 side.add(into, part)
 
@@ -128,7 +133,9 @@ class Product:
         q_pos, k_pos = _lead(self.at.pos, b, h)[:, :, t], _lead(self.to.pos, b, h)[:, :, s]
         rel = None if self.rel is None else self.rel[b, h, t]
         distance = q_pos.unsqueeze(-1) - k_pos.unsqueeze(-2)
-        relative = Relative(rel, _of(c.rel_table, h), _of(c.rel_bias, h), c.zero, distance)
+        tables = _of(c.rel_table, h), _of(c.rel_bias, h)
+        span = None if self.span is None else self.span[b, h, t]
+        relative = Relative(rel, *tables, c.zero, distance, span, c.ramp)
         bias = self._allowed(cut)
         add = relative.scores()
         if isinstance(add, Tensor):
@@ -168,6 +175,8 @@ class Product:
 class Products(Call):
     """A call whose pairs are those of a few products, the first of them of all queries or none."""
 
+    spans = True
+
     def products(self) -> Iterator[Product]:
         """The products, whose pairs are disjoint."""
         raise NotImplementedError(f"{type(self).__name__} must define products")
@@ -188,8 +197,8 @@ class Products(Call):
         return out, lse
 
     def backward(self, grad: Tensor, lse: Tensor, delta: Tensor) -> list[Tensor | None]:
-        """Gradients of q, k, v, rel_query, rel_table and rel_bias."""
-        inputs = self.q, self.k, self.v, self.rel_query, self.rel_table, self.rel_bias
+        """Gradients of q, k, v, rel_query, rel_table, rel_bias and span."""
+        inputs = self.q, self.k, self.v, self.rel_query, self.rel_table, self.rel_bias, self.span
         total = [None if t is None else self.sums(t) for t in inputs]
         for product in self.products():
             product.backward(grad, lse, delta, total)

@@ -1,6 +1,7 @@
 """What distance adds to the scores of any block of pairs, and the gradients of that.
 
     score += r_i . table[d] + bias[d],   d = clamp(distance(i, j) + zero, 0, R - 1)
+    score += log of the ramp at which the span of query i ends (`log_ramp`)
 
 Engines whose blocks are not bands meet distances in any order, so rows are looked up pair by pair.
 Where the table is not much longer than the block is wide, one product with the whole table is
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from subquad.ops.partial import log_ramp, ramp_slope
+
 __all__ = ["Relative"]
 
 
@@ -21,7 +24,7 @@ __all__ = ["Relative"]
 class Relative:
     """The distances of one block: query (B, H, T, D), table (H or 1, R, D), bias (H or 1, R).
 
-    `distance` (B or 1, H or 1, T or 1, S) is query position minus key position.
+    `distance` (B or 1, H or 1, T or 1, S) is query position minus key position; span (B, H, T).
     """
 
     query: Tensor | None
@@ -29,6 +32,8 @@ class Relative:
     bias: Tensor | None
     zero: int
     distance: Tensor
+    span: Tensor | None = None
+    ramp: float = 1.0
 
     def scores(self) -> Tensor | float:
         """What to add, (B or 1, H or 1, T or 1, S)."""
@@ -42,7 +47,18 @@ class Relative:
                 total = total + every.gather(-1, index)
             else:
                 total = total + torch.einsum("bhtd,bhtsd->bhts", self.query, self._rows())
+        if self.span is not None:
+            total = total + log_ramp(self._left(self.span), self.ramp)
         return total
+
+    def span_grad(self, scores: Tensor) -> Tensor | None:
+        """The span's gradient (B, H, T) from that of `scores` (B, H, T, S)."""
+        if self.span is None:
+            return None
+        return (scores * ramp_slope(self._left(self.span), self.ramp)).sum(-1)
+
+    def _left(self, span: Tensor) -> Tensor:
+        return self.ramp + span.unsqueeze(-1) - self.distance.abs()
 
     def add_grads(self, scores: Tensor, table: Tensor | None, bias: Tensor | None) -> Tensor | None:
         """The query's gradient from that of `scores` (B, H, T, S); adds to `table` and `bias`."""
