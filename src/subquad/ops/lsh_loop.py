@@ -4,7 +4,7 @@
     A(i) = union over rounds r of A_r(i),   A_r(i) = the last `behind` earlier tokens in i's bucket
 
 Each round counts the pairs that no earlier round holds, so that rounds are disjoint and merge by
-log-sum-exp. Backward forms the tiles again. Scores are logarithms to base 2.
+log-sum-exp. Backward forms the tiles again, with scores to base 2.
 
 Axes: B batch, H heads, L lanes of a block, N queries, M keys, R rounds, X tiles, T queries, S
 keys, D head width.
@@ -121,21 +121,20 @@ class Block:
     def _forward_tiles(self, batch: Batch, earlier: list[Tensor]) -> tuple[Tensor, Tensor]:
         """out (X, T, Dv) and lse (X, T)."""
         new = self.buffers.new
-        s, _, _ = self._scores(batch, earlier)
+        s, _, _ = self._scores(batch, earlier, 1.0)
         x, t, _ = s.shape
-        top = torch.amax(s, -1, keepdim=True, out=new("top", x, t, 1))
-        p = s.sub_(top).exp2_()
-        total = torch.sum(p, -1, keepdim=True, out=new("total", x, t, 1))
-        v = self.buffers.rows("v", self.v, batch.keys)
+        top = torch.amax(s, -1, out=new("top", x, t))
+        # softmax goes row by row. An exponential of the whole batch rounds otherwise at its end,
+        # and which tile stands there depends on later tokens
+        p = torch.ops.aten._softmax.out(s, -1, False, out=new("p", *s.shape))
+        lse = top - torch.amax(p, -1, out=new("best", x, t)).log_()
         drop = self._factors(batch)
         if drop is not None:
             p.mul_(drop)
-        out = torch.bmm(p, v, out=new("out", x, t, v.shape[-1])).div_(total)
-        empty = top < EMPTY / 2
-        if bool(empty.any()):
-            out.masked_fill_(empty, 0.0)
-        lse = total.log2_().add_(top).mul_(LN_2).masked_fill_(empty, EMPTY)
-        return out, lse.squeeze(-1)
+        v = self.buffers.rows("v", self.v, batch.keys)
+        out = torch.bmm(p, v, out=new("out", x, t, v.shape[-1]))
+        some = top > EMPTY / 2
+        return out.mul_(some.to(out.dtype).unsqueeze(-1)), lse.masked_fill_(~some, EMPTY)
 
     def _backward_tiles(
         self, batch: Batch, earlier: list[Tensor], given: tuple[Tensor, Tensor, Tensor]
@@ -143,7 +142,7 @@ class Block:
         """Gradients of the tiles' queries / scale, keys / ln 2, and values."""
         new, rows = self.buffers.new, self.buffers.rows
         grad, less, delta = given
-        s, q, k = self._scores(batch, earlier)
+        s, q, k = self._scores(batch, earlier, LOG2_E)
         p = s.sub_(less[batch.queries].unsqueeze(-1)).exp2_()
         do, v = rows("grad", grad, batch.queries), rows("v", self.v, batch.keys)
         drop = self._factors(batch)
@@ -159,9 +158,11 @@ class Block:
         dk = torch.bmm(ds.mT, q, out=new("dk", *k.shape))
         return torch.bmm(ds, k, out=new("dq", *q.shape)), dk, dv
 
-    def _scores(self, batch: Batch, earlier: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores (X, T, S) to base 2, EMPTY where not allowed; q, so scaled, and k of the tiles."""
-        q = self.buffers.rows("q", self.q, batch.queries).mul_(self.call.scale * LOG2_E)
+    def _scores(
+        self, batch: Batch, earlier: list[Tensor], unit: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`unit` scores (X, T, S), EMPTY where not allowed; q, so scaled, and k of the tiles."""
+        q = self.buffers.rows("q", self.q, batch.queries).mul_(self.call.scale * unit)
         k = self.buffers.rows("k", self.k, batch.keys)
         bias = self._bias(batch, earlier)
         s = self.buffers.new("scores", *batch.queries.shape, batch.keys.shape[1])
