@@ -189,6 +189,21 @@ def test_the_model_gives_the_last_outputs_of_ragged_rows():
     torch.testing.assert_close(found, whole[:, -5:], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_prompt_is_read_by_its_last_latents_alone(use_cache):
+    torch.manual_seed(5)
+    config = SubquadConfig(arch="perceiver_ar", model=tiny("perceiver_ar"), vocab_size=50)
+    m, ids = SubquadForCausalLM(config).eval(), torch.randint(0, 50, (2, 200))
+    reads = []
+    read = m.model.backbone.read
+    read.register_forward_hook(lambda module, args, out: reads.append(out.shape[1]))
+    words = m.generate(ids, max_new_tokens=4, do_sample=False, use_cache=use_cache)
+    assert reads == ([16, 1, 1, 1] if use_cache else [16, 9, 10, 11])
+    # as from all outputs
+    for n in range(200, 204):
+        assert torch.equal(m(words[:, :n]).logits[:, -1].argmax(-1), words[:, n])
+
+
 def test_without_more_tokens_than_latents_it_is_a_causal_decoder():
     made, x = stack(64, None), torch.randn(2, 40, 32, dtype=torch.float64)
     read, first = made.read, copy.deepcopy(made.blocks[0])

@@ -77,14 +77,19 @@ class SubquadPreTrainedModel(PreTrainedModel):
         self._tied_weights_keys = {name: known[id(p)] for name, p in head if id(p) in known}
 
     def features(
-        self, given: dict[str, Any], past_key_values: Any = None, use_cache: bool | None = None
+        self,
+        given: dict[str, Any],
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        last: int | None = None,
     ) -> tuple[Tensor, StateCache | None]:
-        """Features (B, N, C) of what `forward` was given, and the cache after it."""
+        """Features (B, N, C) of what `forward` was given, or of its last slots alone, and the cache
+        after it."""
         inputs, options = token_inputs(given)
         cache = self._cache(past_key_values, use_cache, len(inputs))
         state = None if cache is None else cache.state
         parts = self._parts
-        y, state = run(parts.stem, parts.backbone, None, inputs, state=state, **options)
+        y, state = run(parts.stem, parts.backbone, None, inputs, state=state, last=last, **options)
         if cache is not None:
             cache.advance(state, inputs.shape[1])
         return y, cache
@@ -185,7 +190,9 @@ class SubquadForCausalLM(SubquadPreTrainedModel, StateGenerationMixin):
             "document_ids": document_ids,
             **inputs,
         }
-        y, cache = self.features(given, past_key_values, use_cache)
+        bare = labels is None and targets is None
+        last = logits_to_keep if bare and isinstance(logits_to_keep, int) else 0
+        y, cache = self.features(given, past_key_values, use_cache, last or None)
         labels, targets = last_targets(labels, targets, attention_mask, y.shape[1], options)
         if targets is not None:
             loss = self.model.head.loss(y, targets, label_smoothing)

@@ -3,11 +3,13 @@
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from subquad.archs import configure
 from subquad.data.vocabulary import Vocabulary
 from subquad.hf import SubquadConfig, SubquadForCausalLM
+from subquad.nn.losses import IGNORED
 
 __all__ = ["build", "loss"]
 
@@ -52,7 +54,37 @@ def build(
     )
 
 
-def loss(model: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
-    """The mean over the targets of a batch that are scored, and that the model has outputs for."""
+def loss(
+    model: nn.Module,
+    batch: dict[str, Tensor],
+    label_smoothing: float,
+    *,
+    shortest: int | None = None,
+) -> Tensor:
+    """The mean over the targets of a batch that are scored, and that the model has outputs for.
+
+    shortest: tokens of the shortest crop; None: so many that the first target can be the first
+    output, for a model that trains on its last `latents` alone, and all for others.
+    """
     # batches hold arguments of the model's forward, which a wrapper for data parallelism needs
+    batch = dict(batch)
+    share = batch.pop("crop", None)
+    if share is not None:
+        batch = _crop(batch, float(share[0]), shortest or _shortest(model, batch["targets"]))
     return model(**batch, label_smoothing=label_smoothing).loss
+
+
+def _shortest(model: Any, targets: Tensor) -> int:
+    config = getattr(model, "module", model).config
+    latents = getattr(config.backbone, "latents", None)
+    if latents is None:
+        return targets.shape[1]
+    scored = (targets != IGNORED).any(0)
+    return int(scored.to(torch.int8).argmax()) + latents
+
+
+def _crop(batch: dict[str, Tensor], share: float, shortest: int) -> dict[str, Tensor]:
+    """The batch without its end: `shortest` tokens up to all of them, each length as likely."""
+    whole = batch["targets"].shape[1]
+    length = min(whole, shortest) + int(share * (max(0, whole - shortest) + 1))
+    return {name: t[:, :length] for name, t in batch.items()}

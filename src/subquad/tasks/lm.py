@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from subquad.data.corpus import Corpus, Windows, tokenise, words_of
+from subquad.data.crops import Crops
 from subquad.data.documents import PARTS, Documents, Kind
 from subquad.data.lanes import Lanes
 from subquad.data.readers import KINDS, open_documents
@@ -78,7 +79,7 @@ class LanguageModel(Task):
         context, length = self.config.context, self.kind.length
         # documents of one length that fit begin their windows, so that places mean something
         starts = self.corpus.starts(context) if length and length <= context else None
-        return Windows(self.corpus, context, count, seed, starts)
+        return Crops(Windows(self.corpus, context, count, seed, starts), seed)
 
     def memory_of(self, model: Any) -> Callable[[int], ModelState] | None:
         return partial(init_memory, model.model.backbone) if _carries(model) else None
@@ -108,7 +109,7 @@ class LanguageModel(Task):
         )
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
-        return causal.loss(model, batch, label_smoothing)
+        return causal.loss(model, batch, label_smoothing, shortest=self.config.min_context)
 
     # --- evaluation ---------------------------------------------------------------------------
 

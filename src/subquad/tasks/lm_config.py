@@ -18,6 +18,9 @@ class LanguageModelConfig:
         position: absolute positions added to the embedding: none, sinusoidal, learned, axial
             (on a grid with a place for each token of the context), or auto (sinusoidal for
             architectures that have no positions of their own).
+        min_context: training windows are cut to a random length from this to context, one for each
+            batch; default: for architectures that train on their last positions alone (those with
+            `latents`) so many, so that early positions are trained too; context for all others.
         order: how pictures are read: raster (channel last), channels (one after another), or a
             file with a permutation of their dims in raster order.
         cutoffs: numbers of words where clusters of an adaptive input and softmax begin, as in
@@ -29,6 +32,7 @@ class LanguageModelConfig:
     tokenizer: str = "bytes"
     valid_bytes: int = 65_536
     position: str = "auto"
+    min_context: int | None = None
     order: str = "raster"
     cutoffs: tuple[int, ...] = ()
     div_val: int = 1
@@ -37,6 +41,11 @@ class LanguageModelConfig:
         if self.context < 1 or self.valid_bytes < 1:
             raise ValueError(
                 f"context {self.context} and valid_bytes {self.valid_bytes} must be positive"
+            )
+        if self.min_context is not None and not 1 <= self.min_context <= self.context:
+            raise ValueError(
+                f"min_context {self.min_context} does not fit context {self.context}: "
+                f"1 to {self.context}"
             )
 
     @property

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from subquad.data.crops import Crops
 from subquad.data.puzzles import PUZZLES, Puzzles
 from subquad.hf import SubquadForCausalLM
 from subquad.nn.choices import choose
@@ -98,7 +99,7 @@ class Synthetic(Task):
             raise ValueError(f"the task synthetic makes its own items; leave --data {data} out")
 
     def train_set(self, count: int, seed: int) -> Dataset:
-        return self.items("train", count, seed)
+        return Crops(self.items("train", count, seed), seed)
 
     @property
     def tokens_per_item(self) -> int:
