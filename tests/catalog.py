@@ -79,6 +79,12 @@ MIXERS: dict[str, Callable[[], Mixer]] = {
     "kernel-elu": lambda: nn.KernelAttention(DIM, HEADS, nn.EluFeatures(), causal=True),
     "chunks": _attention(sq.Chunks(4, 2)),
     "segments": _attention(sq.Segments(6, 5)),
+    "segments-xl": lambda: nn.Attention(
+        DIM, HEADS, sq.Segments(6, 5), position=nn.XLRelative(HEADS, WIDTH, clamp_len=7), bias=False
+    ),
+    "window-xl-causal": lambda: nn.Attention(
+        DIM, HEADS, sq.Window(9), position=nn.XLRelative(HEADS, WIDTH), engine=band
+    ),
     "strided": _attention(sq.Causal() & (sq.Window(4) | sq.Strided(5))),
     "fixed": lambda: nn.Attention(
         DIM, HEADS, sq.Causal() & (sq.Blocks(6) | sq.Columns(6, 2)), position=nn.Rotary(WIDTH)

@@ -85,15 +85,15 @@ def test_state_does_not_outgrow_its_reach(name):
     pattern = getattr(m, "pattern", None)
     behind = None if pattern is None else pattern.reach()[0]
     sizes = {}
-    for length in (40, 80):
+    for length in (48, 96):  # whole segments, which keep alike
         _, state = m(inputs(1, length), context(inputs(1, length)), m.init_state(1))
         sizes[length] = nbytes(state)
     if hasattr(m, "limit"):  # states that drop tokens once there are more than so many a head
         one = nbytes(m(inputs(1, 1), context(inputs(1, 1)), m.init_state(1))[1])
-        assert max(sizes.values()) <= one * (m.limit or 80)
+        assert max(sizes.values()) <= one * (m.limit or 96)
         return
     bounded = pattern is None or behind is not None
-    assert sizes[40] == sizes[80] if bounded else sizes[80] <= 2 * sizes[40]
+    assert sizes[48] == sizes[96] if bounded else sizes[96] <= 2 * sizes[48]
 
 
 @pytest.mark.parametrize("name", STREAMING)

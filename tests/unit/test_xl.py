@@ -181,12 +181,17 @@ def test_a_memory_that_covers_everything_is_the_dense_model():
 
 
 def test_what_the_state_holds():
-    seen = {}
-    for same_length in (False, True):
-        m = lm(memory=9, segment=6, same_length=same_length)
-        state = m(tokens(1, 60), state=m.init_state(1))[1]
-        seen[same_length] = state.layers[0][0].count
-    assert seen == {False: 9 + 6 - 1, True: 9}
+    """What later tokens may look at: more of a segment that goes on than of one that is over."""
+    m, ids, state = lm(memory=9, segment=6), tokens(2, 25), None
+    counts = []
+    state = m.init_state(2)
+    for token in ids.split(1, 1):
+        state = m(token, state=state)[1]
+        counts.append(state.layers[0][0].count)
+    assert counts[-7:] == [10, 11, 12, 13, 14, 9, 10]  # after token 18 + i
+    assert m(ids, state=m.init_state(2))[1].layers[1][0].count == 10
+    m = lm(memory=9, same_length=True)
+    assert m(tokens(1, 60), state=m.init_state(1))[1].layers[0][0].count == 9
     m = lm(memory=1000)
     states = [m(tokens(1, 20), state=m.init_state(1))[1]]  # longer than what was read: all of it
     assert states[0].layers[0][0].count == 20

@@ -2,8 +2,8 @@
 
 Dai et al., 2019, https://arxiv.org/abs/1901.02860
     score_ij = (q_i + u) . W_K x_j + (q_i + v) . W_R R_{i-j},   x = [constant memory ; segment]
-Time O(N (segment + memory)), memory O(N).  Streams exactly; the state holds the last segment +
-memory - 1 tokens of each layer (`same_length`: the last `memory`).  L layers reach L times as far.
+Time O(N (segment + memory)), memory O(N).  Streams exactly; the state of a layer holds the last
+`memory` tokens and those of the segment that goes on.  L layers reach L times as far.
 Trained by segments: each lane of the batch reads on where it stopped, and its queries see the
 layer inputs of the segment before as constants (`carry`).
 Ours differs: what is visible is a pattern, so a text may be cut anywhere and comes out the same;

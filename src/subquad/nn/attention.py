@@ -15,7 +15,7 @@ from subquad.nn.mixer import Mixer, check_state, merge_heads, split_heads
 from subquad.nn.past import KV, Memory, Past, Seen
 from subquad.nn.position import Position
 from subquad.ops.attend import Engine, attend
-from subquad.ops.later import forgets, later
+from subquad.ops.later import behind, forgets, later
 from subquad.ops.lowering import without
 from subquad.ops.partial import EMPTY, Distance, Where
 from subquad.ops.pattern import Pattern
@@ -70,9 +70,9 @@ class Attention(Mixer):
         y = self.output(self.look(x, context, seen))
         if after is not None:
             rest = without(self.sight, labels=True, marks=False)
-            behind = 0 if rest is None else rest.reach()[0]
+            tail = 0 if rest is None else self._tail(rest, context)
             needed = self._needed(rest, after)
-            after = after.trim(behind, context.valid is not None, needed)
+            after = after.trim(tail, context.valid is not None, needed)
         return y, after
 
     def remember(self, x: Tensor, context: Context, state: Past | None) -> tuple[Seen, Past | None]:
@@ -160,6 +160,13 @@ class Attention(Mixer):
         k = split_heads(self.key(x), self.num_kv_heads)
         v = split_heads(self.value(x), self.num_kv_heads)
         return self.position.turn(k, context.pos), v
+
+    def _tail(self, rest: Pattern, context: Context) -> int | None:
+        """How many tokens back from here later queries may look, if bounded."""
+        known = context.valid is None and context.pos.shape[1] > 0
+        if not known or torch.compiler.is_compiling():
+            return rest.reach()[0]
+        return behind(rest, context.pos[:, -1] + 1)
 
     def _needed(self, rest: Pattern | None, after: Past) -> Tensor | None:
         """Which kept tokens (B or 1, M) later queries may look at, if not all, nor by reach alone.

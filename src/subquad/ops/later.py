@@ -6,10 +6,26 @@ Axes: B batch, M keys, H heads.
 import torch
 from torch import Tensor
 
-from subquad.ops.grid import Blocks, Columns
-from subquad.ops.pattern import And, Coords, Minus, Or, Pattern, PerHead
+from subquad.ops.grid import Blocks, Columns, Segments
+from subquad.ops.pattern import And, Coords, Minus, Or, Pattern, PerHead, least, most
 
-__all__ = ["forgets", "later"]
+__all__ = ["behind", "forgets", "later"]
+
+
+def behind(p: Pattern, first: Tensor) -> int | None:
+    """How many tokens before position `first` (B or 1) queries from there on may look at, if known.
+
+    As much as the reach, or less: a segment that begins now does not need the one before whole.
+    """
+    if isinstance(p, Segments):
+        return int((first % p.length).max()) + p.memory
+    if isinstance(p, And):
+        return least(behind(p.a, first), behind(p.b, first))
+    if isinstance(p, Or):
+        return most(behind(p.a, first), behind(p.b, first))
+    if isinstance(p, PerHead):
+        return most(*(behind(one, first) for _, one in p.groups))
+    return behind(p.a, first) if isinstance(p, Minus) else p.reach()[0]
 
 
 def forgets(p: Pattern) -> bool:
