@@ -123,15 +123,27 @@ class Knows(nn.Module):
         return SimpleNamespace(logits=self.logits)
 
 
-def test_the_loss_is_the_mean_over_answers_alone():
+@pytest.mark.parametrize(
+    ("arch", "changed", "outputs"),
+    [
+        ("local", {}, 12),
+        ("perceiver_ar", {"latents": 9}, 9),  # trained on its last positions alone
+        ("perceiver_ar", {"latents": 4}, 4),
+    ],
+)
+def test_the_loss_is_the_mean_over_answers_that_have_an_output(arch, changed, outputs):
     task = Synthetic(SyntheticConfig(length=12, symbols=5))
     made = task.items("train", 4, 0)
     rows = {k: torch.stack([made[i][k] for i in range(4)]) for k in ROWS}
-    model = task.build("local", dataclasses.asdict(ARCHS["local"].PRESETS["tiny"])).double()
+    fields = dataclasses.asdict(dataclasses.replace(ARCHS[arch].PRESETS["tiny"], **changed))
+    model = task.build(arch, fields).double().train()
     told = model(input_ids=rows["input_ids"]).logits.log_softmax(-1)
-    expected = [-told[r, p, rows["targets"][r, p]] for r in range(4) for p in range(6, 12)]
+    assert told.shape[1] == outputs
+    scored = [(r, p) for r in range(4) for p in range(max(6, 12 - outputs), 12)]
+    expected = [-told[r, p - 12 + outputs, rows["targets"][r, p]] for r, p in scored]
     found = task.loss(model, rows, 0.0)
     assert found.item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-10)
+    assert "all 6 answers scored" in task.score(model, made, Share()).protocol  # has all outputs
 
 
 @pytest.mark.parametrize("keep", [12, 4])
