@@ -109,13 +109,13 @@ class Hashing(Mixer):
         self.hashed = 0
         self.given: list = []
 
-    def labels(self, x, context):
+    def hash(self, x, context):
         self.hashed += 1
         return (x[..., 0] > 0).to(torch.int32)
 
     def forward(self, x, context, state=None, labels=None):
         self.given.append(labels)
-        labels = self.labels(x, context) if labels is None else labels
+        labels = self.hash(x, context) if labels is None else labels
         same = (labels[:, :, None] == labels[:, None]).to(x.dtype)
         return (same / same.sum(-1, keepdim=True)) @ self.value(x), state
 
@@ -143,9 +143,23 @@ def test_a_token_that_would_be_hashed_anew_stays_where_it_was(monkeypatch):
     context = nn.Context.of(x)
     wanted = torch.autograd.grad(plain(whole, x, context).square().sum(), x)[0]
     y = whole(x, context)[0]
-    monkeypatch.setattr(Hashing, "labels", lambda self, x, c: torch.zeros(x.shape[:2]))
+    monkeypatch.setattr(Hashing, "hash", lambda self, x, c: torch.zeros(x.shape[:2]))
     found = torch.autograd.grad(y.square().sum(), x)[0]
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("causal", [True, False])
+def test_layers_that_hash(causal, dropout):
+    def hashing(seed):
+        options = {"rounds": 2, "buckets": (4, 2), "window": 3, "causal": causal, "seed": seed}
+        return nn.HashedAttention(DIM, 4, dropout=dropout, **options)
+
+    made = [hashing(0), *mixers(1, dropout, causal), hashing(2)]
+    whole = two_streams(made=made, dropout=dropout, causal=causal)
+    valid = torch.arange(37) < torch.tensor([37, 20])[:, None]
+    assert_plain(whole, 37, nn.Context(torch.arange(37)[None], valid))
+    assert_plain(whole, 1)
 
 
 def kept_bytes(call, own):

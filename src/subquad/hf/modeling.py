@@ -45,7 +45,8 @@ class SubquadPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         initialise_one(module)
         if hasattr(module, "draw"):
-            initialization.copy_(module.projection, module.draw())
+            (drawn,) = module.buffers(recurse=False)
+            initialization.copy_(drawn, module.draw())
 
     @property
     def _parts(self) -> nn.Module:

@@ -26,6 +26,12 @@ class Mixer(nn.Module):
         """Mix x (B, N, C) over positions; with a state, x follows what the state has seen."""
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
+    def hash(self, x: Tensor, context: Context) -> Tensor | None:
+        """What `forward` decides by comparing numbers, to be given to it as `labels` when it runs
+        again on an x (B, N, C) that differs by rounding; None where it decides nothing.
+        """
+        return None
+
     def weights(self, x: Tensor, context: Context, rows: Tensor | None = None) -> Tensor:
         """The matrix (B, H, N, M) that forward multiplies by, or its rows (R,): (B, H, R, M)."""
         raise NotImplementedError(f"{type(self).__name__} must define weights")

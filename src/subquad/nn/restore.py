@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 from subquad.ops.partial import wide
@@ -36,30 +37,45 @@ class Half:
     def __call__(self, x: Tensor, labels: Tensor | None) -> Tensor:
         return _joined([self.part(piece, labels) for piece in self._pieces(x)])
 
-    def back(
-        self, x: Tensor, labels: Tensor | None, grad: Tensor, sums: dict[nn.Parameter, Tensor]
+    def undo(
+        self,
+        x: Tensor,
+        sums: list[Tensor],
+        labels: Tensor | None,
+        grad: Tensor,
+        found: dict[nn.Parameter, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """part(x) once more, and the gradient of x; those of parameters are added to `sums`."""
-        done = [
-            self._back(piece, labels, g, sums)
-            for piece, g in zip(self._pieces(x), self._pieces(grad), strict=True)
-        ]
-        y, d = zip(*done, strict=True)
-        return _joined(y), _joined(d)
+        """What stood before part(x) was added, and the gradient of x.
 
-    def _back(
-        self, x: Tensor, labels: Tensor | None, grad: Tensor, sums: dict[nn.Parameter, Tensor]
+        sums: a list of the sum alone, which is taken out and not held to the end.  grad: its
+        gradient.  Those of parameters are added to `found`.
+        """
+        totals, done = list(self._pieces(sums.pop())), []
+        for piece, g in zip(self._pieces(x), self._pieces(grad), strict=True):
+            done.append(self._undo(piece, totals, labels, g, found))
+        before, dx = zip(*done, strict=True)
+        return _joined(before), _joined(dx)
+
+    def _undo(
+        self,
+        x: Tensor,
+        totals: list[Tensor],
+        labels: Tensor | None,
+        grad: Tensor,
+        found: dict[nn.Parameter, Tensor],
     ) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             y = self.part(leaf, labels)
+        before, grad, edge = totals.pop(0) - y.detach(), grad.to(y.dtype), get_gradient_edge(y)
+        del y  # its memory, not its place in the graph
         wanted = (leaf, *self.parameters)
-        dx, *given = torch.autograd.grad(y, wanted, grad.to(y.dtype), allow_unused=True)
+        dx, *given = torch.autograd.grad(edge, wanted, grad, allow_unused=True)
         for parameter, g in zip(self.parameters, given, strict=True):
             if g is not None:
                 g = g.to(wide(g.dtype))
-                sums[parameter] = sums[parameter] + g if parameter in sums else g
-        return y.detach(), torch.zeros_like(x) if dx is None else dx
+                found[parameter] = found[parameter] + g if parameter in found else g
+        return before, torch.zeros_like(x) if dx is None else dx
 
     def _pieces(self, x: Tensor) -> tuple[Tensor, ...]:
         return x.split(self.size or max(x.shape[1], 1), 1)
@@ -101,15 +117,16 @@ class _Row(torch.autograd.Function):
         a, b, *labels = ctx.saved_tensors
         ctx.maybe_clear_saved_tensors()
         db, da = grads.pop(), grads.pop()
-        sums: dict[nn.Parameter, Tensor] = {}
+        found: dict[nn.Parameter, Tensor] = {}
         steps = zip(ctx.halves, ctx.random, labels[: len(ctx.halves)], strict=True)
         for half, random, label in reversed(list(steps)):
+            sums, b = [b], None  # what is undone need not be held while it is
             with _casting(ctx.numbers), random.again():
-                y, d = half.back(a, label, db, sums)
-            a, b = b - y, a
+                before, d = half.undo(a, sums, label, db, found)
+            a, b = before, a
             da, db = db, da + d
-        found = [sums[p].to(p.dtype) if p in sums else None for p in ctx.parameters]
-        return None, None, da, db, *found
+        given = [found[p].to(p.dtype) if p in found else None for p in ctx.parameters]
+        return None, None, da, db, *given
 
 
 def _autocasts(x: Tensor) -> list[tuple[str, torch.dtype, bool]]:

@@ -81,13 +81,13 @@ class Reversible(Block):
     def halves(self, context: Context) -> tuple[Half, Half]:
         """The two functions of a stream that this block adds to the other."""
         mixer = self.mixers[0]
-        hashes = getattr(mixer, "labels", None)
+        assert isinstance(mixer, Mixer)
 
         def mix(x: Tensor, labels: Tensor | None) -> Tensor:
             return self.mix(x, context, **({} if labels is None else {"labels": labels}))[0]
 
         def decide(x: Tensor) -> Tensor | None:
-            return None if hashes is None else hashes(self._normed(0, x), context)
+            return mixer.hash(self._normed(0, x), context)
 
         def think(x: Tensor, _: Tensor | None) -> Tensor:
             return self._think(x)

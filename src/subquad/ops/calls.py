@@ -94,8 +94,8 @@ class Call:
         return out, torch.full(self.q.shape[:3], EMPTY, dtype=self.wide, device=self.q.device)
 
     def sums(self, t: Tensor) -> Tensor:
-        """Zeros like `t`, wide enough to add up in."""
-        return torch.zeros(t.shape, dtype=self.wide, device=t.device)
+        """Zeros laid out like `t`, wide enough to add up in."""
+        return torch.zeros_like(t, dtype=self.wide)
 
 
 def operator(name: str, loop: type[Call]) -> Operator:
@@ -119,7 +119,9 @@ def operator(name: str, loop: type[Call]) -> Operator:
 
     def differentiate(ctx, grad_out: Tensor, grad_lse: Tensor):
         *inputs, span, out, lse = ctx.saved_tensors
+        ctx.maybe_clear_saved_tensors()
         delta = (grad_out.to(lse.dtype) * out.to(lse.dtype)).sum(-1) - grad_lse
+        del out  # as large as the values, and not needed again
         grads = op_backward(grad_out, lse, delta, *inputs, *ctx.numbers, span, ctx.ramp)
         given = (*inputs[_RELATIVE], span)
         *rel, end = (None if t is None else g for g, t in zip(grads[3:], given, strict=True))
@@ -144,8 +146,7 @@ def _backward_operator(name: str, loop: type[Call]) -> Callable[..., tuple[Tenso
 
     @op.register_fake
     def _(grad, lse, delta, *args):
-        like = [lse.new_empty(0) if t is None else t for t in _inputs(args)]
-        return tuple(t.new_empty(t.shape) for t in like)
+        return tuple(lse.new_empty(0) if t is None else torch.empty_like(t) for t in _inputs(args))
 
     return op
 
@@ -207,10 +208,14 @@ def _inputs(args: tuple) -> list[Tensor | None]:
 
 
 def _result(grad: Tensor | None, like: Tensor | None, lse: Tensor) -> Tensor:
-    """A gradient as the op returns it: the dtype of its input; an empty one stands for None."""
+    """A gradient as the op returns it: dtype and layout of its input; an empty one for None."""
     if grad is None or like is None:
         return lse.new_zeros(0)
-    return grad.to(like.dtype).contiguous()
+    grad = grad.to(like.dtype)
+    # heads of a projection lie side by side: so the projection's backward need not copy
+    if grad.stride() == torch.empty_like(like, device="meta").stride():
+        return grad
+    return torch.empty_like(like).copy_(grad)
 
 
 @lru_cache(maxsize=256)

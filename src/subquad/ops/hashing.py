@@ -68,15 +68,22 @@ def hash_labels(
     """
     b, h, n, _ = x.shape
     rounds, d, half = directions.shape
-    labels = torch.zeros(b, h, rounds, n, dtype=torch.int64, device=x.device)
     with torch.autocast(x.device.type, enabled=False):
         kind = wide(x.dtype)
         flat = directions.to(kind).transpose(0, 1).reshape(d, rounds * half)
-        step = max(1, BUDGET // max(1, b * h * rounds * half))
-        for start in range(0, n, step):
-            part = slice(start, start + step)
-            y = (x[:, :, part].to(kind) @ flat).unflatten(-1, (rounds, half))
-            labels[..., part] = _nearest(y, buckets).transpose(2, 3)
+
+        def hashed(part: Tensor) -> Tensor:
+            y = (part.to(kind) @ flat).unflatten(-1, (rounds, half))
+            return _nearest(y, buckets).transpose(2, 3)
+
+        if torch.compiler.is_compiling():
+            labels = hashed(x)  # one graph for every length
+        else:
+            labels = torch.zeros(b, h, rounds, n, dtype=torch.int64, device=x.device)
+            step = max(1, BUDGET // max(1, b * h * rounds * half))
+            for start in range(0, n, step):
+                part = slice(start, start + step)
+                labels[..., part] = hashed(x[:, :, part])
     return labels if valid is None else labels.masked_fill_(~valid[:, None, None], ABSENT)
 
 

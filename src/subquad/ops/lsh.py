@@ -23,7 +23,7 @@ from torch import Tensor
 from subquad.ops.calls import operator
 from subquad.ops.hashing import ABSENT, hash_labels, rotations
 from subquad.ops.lsh_loop import Loop
-from subquad.ops.partial import EMPTY, Partial, Scoring, Where, factors, keep, wide
+from subquad.ops.partial import EMPTY, Scoring, Where, factors, keep, wide
 from subquad.ops.pattern import Coords
 
 __all__ = ["attend_labels", "check_window", "lsh_attention", "unit"]
@@ -97,17 +97,11 @@ def attend_labels(
         seed = torch.randint(2**31, (), device=q.device)
     scoring = Scoring(q.shape[-1] ** -0.5, None, dropout, seed)
     if causal and n <= FEW and n < m:
-        out, lse = _compare(q, k, v, labels, behind, scoring)
-    else:
-        slots = torch.arange(m, device=k.device).view(1, 1, m)
-        where = Where(Coords(slots[..., m - n :]), Coords(slots))
-        ahead = 0 if causal else behind
-        out, lse = _lsh(q, k, v, "", where, scoring, labels, (behind, ahead))
-    assert lse is not None
-    own = v[:, :, m - n :]
-    if dropout > 0 and seed is not None:
-        own = own * _kept_self(seed, dropout, q, m).to(own.dtype)
-    return torch.where((lse > EMPTY / 2).unsqueeze(-1), out, own)
+        return _compare(q, k, v, labels, behind, scoring)
+    slots = torch.arange(m, device=k.device).view(1, 1, m)
+    where = Where(Coords(slots[..., m - n :]), Coords(slots))
+    ahead = 0 if causal else behind
+    return _lsh(q, k, v, "", where, scoring, labels, (behind, ahead)).out
 
 
 def _check(q: Tensor, v: Tensor, valid: Tensor | None) -> None:
@@ -132,7 +126,7 @@ def check_window(window: int) -> None:
 
 def _compare(
     q: Tensor, k: Tensor, v: Tensor, labels: Tensor, window: int, scoring: Scoring
-) -> Partial:
+) -> Tensor:
     """A few queries, the last of many tokens: every label is compared, nothing is sorted."""
     b, h, n, m = *q.shape[:3], k.shape[2]
     slots = torch.arange(m, device=q.device)
@@ -147,14 +141,11 @@ def _compare(
     scores = torch.where(allowed, scores, EMPTY)
     lse = scores.logsumexp(-1)
     p = (scores - lse.unsqueeze(-1)).exp() * allowed
+    own = v[:, :, m - n :]
     if scoring.dropout > 0 and scoring.seed is not None:
         p = p * keep(scoring.seed, scoring.dropout, torch.Size((b, h, n, m)), 0, 0).to(p.dtype)
-    return Partial((p @ v.to(kind)).to(v.dtype), torch.where(allowed.any(-1), lse, EMPTY))
-
-
-def _kept_self(seed: Tensor, rate: float, q: Tensor, m: int) -> Tensor:
-    """The factors of dropout where every query meets itself: (B, H, N, 1)."""
-    b, h, n, _ = q.shape
-    lanes = torch.arange(b * h, device=q.device).view(b, h, 1)
-    rows = torch.arange(n, device=q.device)
-    return factors(seed, rate, lanes, rows, rows + m - n).unsqueeze(-1)
+        lanes = torch.arange(b * h, device=q.device).view(b, h, 1)
+        rows = slots[:n]
+        drop = factors(scoring.seed, scoring.dropout, lanes, rows, rows + m - n)
+        own = own * drop.unsqueeze(-1).to(own.dtype)
+    return torch.where(allowed.any(-1, keepdim=True), (p @ v.to(kind)).to(v.dtype), own)

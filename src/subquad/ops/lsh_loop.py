@@ -31,7 +31,10 @@ At = tuple[slice, slice]
 
 
 class Loop(Call):
-    """One call; `listed` are the labels (B, H, R, M), `numbers` are behind and ahead."""
+    """One call; `listed` are the labels (B, H, R, M), `numbers` are behind and ahead.
+
+    A query that looks at nothing gets its own value; its log-sum-exp stays EMPTY.
+    """
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """out (B, H, N, Dv) and lse (B, H, N)."""
@@ -39,6 +42,8 @@ class Loop(Call):
         for at in self._blocks():
             for whole, part in zip((out, lse), Block(self, at).forward(), strict=True):
                 whole[at] = part.view(whole[at].shape)
+        alone, drop = self._alone(lse)
+        out[alone] = self._last(self.v)[alone] * drop
         return out, lse
 
     def backward(self, grad: Tensor, lse: Tensor, delta: Tensor) -> list[Tensor | None]:
@@ -48,7 +53,22 @@ class Loop(Call):
             parts = Block(self, at).backward(grad, lse, delta)
             for whole, part in zip(grads, parts, strict=True):
                 whole[at] = part.view(whole[at].shape)
+        alone, drop = self._alone(lse)
+        self._last(grads[2])[alone] += grad[alone] * drop
         return [*grads, None, None, None]
+
+    def _last(self, t: Tensor) -> Tensor:
+        """The part of t (B, H, M, D) that stands where the queries do, as a view."""
+        return t[:, :, t.shape[2] - self.q.shape[2] :]
+
+    def _alone(self, lse: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Queries that look at nothing, as indices of (B, H, N), and the dropout of each."""
+        b, h, i = (lse < EMPTY / 2).nonzero(as_tuple=True)
+        drop = torch.ones((), device=lse.device)
+        if self.seed is not None:
+            lanes = b * self.q.shape[1] + h
+            drop = factors(self.seed, self.dropout, lanes, i, i + self.k.shape[2] - self.q.shape[2])
+        return (b, h, i), drop.unsqueeze(-1).to(self.v.dtype)
 
     def _blocks(self) -> Iterator[At]:
         """Rows of the batch and heads that run together."""
