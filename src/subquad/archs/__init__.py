@@ -14,6 +14,7 @@ from subquad.archs import (
     longformer,
     perceiver_ar,
     performer,
+    reformer,
     sparse_transformer,
     transformer,
     transformer_xl,
@@ -34,6 +35,7 @@ ARCHS: MappingProxyType[str, ModuleType] = MappingProxyType(
         "transformer_xl": transformer_xl,
         "perceiver_ar": perceiver_ar,
         "sparse_transformer": sparse_transformer,
+        "reformer": reformer,
     }
 )
 

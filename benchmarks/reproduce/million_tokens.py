@@ -1,0 +1,108 @@
+"""One training step of a Reformer on 1,048,576 tokens: seconds, and the most memory it ever held.
+
+    python benchmarks/reproduce/million_tokens.py [--tokens 65536]
+
+6 layers (local, local, lsh, local, local, local as released), dim 256, 4 heads, ffn 1024, axial
+positions, random bytes, float32. The loss is over all positions; one step of Adam; every gradient
+must be finite. Memory is the process's own peak, VmHWM, the libraries it loads included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from measure import write
+
+from subquad.hf import SubquadConfig, SubquadForCausalLM
+
+SETTINGS = {
+    "dim": 256,
+    "num_layers": 6,
+    "num_heads": 4,
+    "ffn_dim": 1024,
+    "layers": ["local", "local", "lsh", "local"],
+    "rounds": 2,
+    "buckets": [64, 128],
+    "window": 128,
+    "local_window": 128,
+    "mlp_chunk": 8192,
+    "dropout": 0.0,
+}
+
+
+def resident() -> int:
+    """The most bytes that this process ever held."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def step(tokens: int, settings: dict, seed: int) -> dict:
+    """What one step on one row of `tokens` tokens took."""
+    torch.manual_seed(seed)
+    width = 2 ** math.ceil(math.log2(tokens) / 2)
+    stem = {"position": "axial", "axial_shape": [math.ceil(tokens / width), width]}
+    config = SubquadConfig(arch="reformer", model=settings, stem=stem, vocab_size=256)
+    model = SubquadForCausalLM(config).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    ids = torch.randint(0, 256, (1, tokens + 1))
+    before, times = resident(), {}
+
+    def lap(name: str) -> None:
+        nonlocal start
+        now = time.perf_counter()
+        times[name], start = round(now - start, 2), now
+        print(f"{name}: {times[name]:.1f} s, peak {resident() / 2**30:.2f} GiB", flush=True)
+
+    start = time.perf_counter()
+    loss = model(input_ids=ids[:, :-1], targets=ids[:, 1:]).loss
+    lap("forward")
+    loss.backward()
+    lap("backward")
+    grads = [p.grad for p in model.parameters()]
+    finite = all(g is not None and bool(torch.isfinite(g).all()) for g in grads)
+    optimizer.step()
+    lap("optimizer")
+    return {
+        "tokens": tokens,
+        "loss": float(loss),
+        "every gradient is finite": finite,
+        "seconds": {**times, "total": round(sum(times.values()), 2)},
+        "peak resident GiB": round(resident() / 2**30, 3),
+        "before the step GiB": round(before / 2**30, 3),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "model": config.model,
+        "stem": config.stem,
+        "seed": seed,
+    }
+
+
+def main() -> None:
+    results = Path(__file__).parents[1] / "results" / "million_tokens"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokens", type=int, default=1 << 20)
+    parser.add_argument("--layers", default=",".join(SETTINGS["layers"]), help="kinds, repeated")
+    parser.add_argument("--depth", type=int, default=SETTINGS["num_layers"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=results)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    settings = {**SETTINGS, "layers": args.layers.split(","), "num_layers": args.depth}
+    found = step(args.tokens, settings, args.seed)
+    print(json.dumps(found, indent=2))
+    write(args.out / f"{args.tokens}-{args.layers.replace(',', '-')}-{args.depth}.json", found)
+    if not found["every gradient is finite"]:
+        raise SystemExit("a gradient is not finite")
+
+
+if __name__ == "__main__":
+    main()
