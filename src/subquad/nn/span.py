@@ -66,9 +66,10 @@ Table = RelativeTable | Borrowed
 class SpanRamp(Position):
     """A learned span for each head, from 0 to `max_span`, with a soft end of `ramp` tokens.
 
-    `span` (H, 1) is z as a share of `max_span`; it begins at 0, where a head sees the next
-    `ramp - 1` keys, and is held inside [0, 1] after every step. `cost` is the paper's lambda.
-    `table` adds the paper's relative positions. ValueError for a span or ramp below 1.
+    `span` (H, 1) is z as a share of `max_span`; it begins at 0, where a head sees the newest
+    `ramp - 1` keys (with a ramp of 1 none: it gives zeros), and is held in [0, 1] after each step.
+    `cost` is the paper's lambda. `table` adds the paper's relative positions. ValueError for a span
+    or ramp below 1.
     """
 
     scores = True

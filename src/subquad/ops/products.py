@@ -77,6 +77,8 @@ class Product:
             dq[rows] = (grads.q * c.scale).view(dq[rows].shape).to(dq.dtype)
             dk[b, h, s] += grads.k.view(dk[b, h, s].shape)
             dv[b, h, s] += grads.v.view(dv[b, h, s].shape)
+            if relative is None:
+                continue
             scores = grads.scores.view(*dq[rows].shape[:3], -1)
             add = relative.add_grads(scores, _of(total[4], h), _of(total[5], h))
             if drel is not None and add is not None:
@@ -126,20 +128,13 @@ class Product:
                 for h0 in range(0, h, hs):
                     yield slice(b0, b0 + bs), slice(h0, h0 + hs), slice(i, i + t), near
 
-    def _tile(self, cut: Cut) -> tuple[Tile, Relative]:
+    def _tile(self, cut: Cut) -> tuple[Tile, Relative | None]:
         c, (b, h, t, s) = self.call, cut
         q = self.q[b, h, t]
         full = (*q.shape[:3], s.stop - s.start)
-        q_pos, k_pos = _lead(self.at.pos, b, h)[:, :, t], _lead(self.to.pos, b, h)[:, :, s]
-        rel = None if self.rel is None else self.rel[b, h, t]
-        distance = q_pos.unsqueeze(-1) - k_pos.unsqueeze(-2)
-        tables = _of(c.rel_table, h), _of(c.rel_bias, h)
-        span = None if self.span is None else self.span[b, h, t]
-        relative = Relative(rel, *tables, c.zero, distance, span, c.ramp)
-        bias = self._allowed(cut)
-        add = relative.scores()
-        if isinstance(add, Tensor):
-            bias = bias + (add * LOG2_E).to(c.wide)
+        bias, relative = self._allowed(cut), self._relative(cut)
+        if relative is not None:
+            bias = bias + torch.as_tensor(relative.scores() * LOG2_E).to(c.wide)
         if bias.shape[:2] != (1, 1):
             bias = bias.expand(full)
         bias = bias.expand(*bias.shape[:2], *full[2:]).flatten(0, 1)
@@ -152,6 +147,18 @@ class Product:
             drop = factors(c.seed, c.dropout, lanes, i, j).expand(full).flatten(0, 1)
         k, v = self.k[b, h, s].flatten(0, 1), self.v[b, h, s].flatten(0, 1)
         return Tile(q.flatten(0, 1) * c.scale, k, v, bias, factors=drop), relative
+
+    def _relative(self, cut: Cut) -> Relative | None:
+        """What distance adds to the scores of a tile, if anything."""
+        c, (b, h, t, s) = self.call, cut
+        if self.rel is None and c.rel_bias is None and self.span is None:
+            return None
+        q_pos, k_pos = _lead(self.at.pos, b, h)[:, :, t], _lead(self.to.pos, b, h)[:, :, s]
+        rel, span = (None if x is None else x[b, h, t] for x in (self.rel, self.span))
+        tables = _of(c.rel_table, h), _of(c.rel_bias, h)
+        return Relative(
+            rel, *tables, c.zero, q_pos.unsqueeze(-1) - k_pos.unsqueeze(-2), span, c.ramp
+        )
 
     def _allowed(self, cut: Cut) -> Tensor:
         """0 where a pair counts and EMPTY elsewhere: (B or 1, H or 1, T, S), wide."""
