@@ -197,6 +197,15 @@ def test_it_is_scored_with_its_memory_carried(tmp_path, data):
     assert json.loads((tmp_path / "apart" / "run.json").read_text())["model"]["carry"] is False
 
 
+def test_bf16_and_recomputation_carry_too(tmp_path, data):
+    config = dataclasses.replace(LITTLE, bf16=True, recompute=True, label_smoothing=0.1)
+    facts = train(tmp_path / "run", data, config)
+    assert facts["numbers"]["bits_per_byte"] < 8.5
+    kept = load_file(tmp_path / "run" / "checkpoint-8" / "memory-0.safetensors")
+    assert kept["layers.1.0.x"].shape == (2, 8, 32)
+    assert kept["layers.1.0.x"].isfinite().all()
+
+
 # --- what does not fit --------------------------------------------------------------------------
 
 

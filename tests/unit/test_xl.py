@@ -327,6 +327,11 @@ def test_weights_begin_as_in_the_paper():
             assert float(p.detach().std()) == pytest.approx(0.02, rel=0.1), name
 
 
+def test_embeddings_are_scaled_where_norms_follow_sums():
+    assert transformer_xl.Config(dim=64).embedding_scale == 8.0
+    assert transformer_xl.Config(dim=64, wiring="pre").embedding_scale == 1.0
+
+
 def test_a_head_need_not_divide_the_width():
     m, ids = lm(dim=32, num_heads=3, head_dim=10), tokens(1, 20)
     assert m.backbone.blocks[0].mixers[0].position.table.weight.shape == (30, 32)

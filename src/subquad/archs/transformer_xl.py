@@ -63,8 +63,8 @@ class Config:
 
     @property
     def embedding_scale(self) -> float:
-        """What embeddings are multiplied by: they are small, and the norms come after sums."""
-        return self.dim**0.5
+        """What embeddings are multiplied by; not where they pass by the norms in one stream."""
+        return self.dim**0.5 if self.wiring == "post" else 1.0
 
     @property
     def visible(self) -> Pattern:
