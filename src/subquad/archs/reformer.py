@@ -29,11 +29,11 @@ __all__ = ["KINDS", "PRESETS", "Config", "build"]
 class Config:
     """`layers`: their kinds, "lsh", "local" or "chunks", repeated to `num_layers`.
 
-    Layers that hash: `rounds`, `buckets` (even factors of their number), `window` (tokens of the
-    bucket that a round looks at, on each side if not causal).  Local layers: `local_window`, tokens
-    that are looked at on each side, or the size of a chunk.  `mlp_chunk`: positions of a
-    feed-forward part at a time; None for all.  `position` is for local layers; a stem's absolute
-    positions, as "axial", serve both kinds.
+    Layers that hash: `rounds` (None: look at everything), `buckets` (even factors of their number),
+    `window` (tokens of the bucket that a round looks at, on each side if not causal).  Local
+    layers: `local_window`, tokens that are looked at on each side, or the size of a chunk.
+    `mlp_chunk`: positions of a feed-forward part at a time; None for all.  `position` is for local
+    layers; a stem's absolute positions, as "axial", serve both kinds.
     """
 
     dim: int = 512
@@ -43,7 +43,7 @@ class Config:
     ffn_dim: int = 2048
     causal: bool = True
     layers: tuple[str, ...] = ("local", "local", "lsh", "local")
-    rounds: int = 2
+    rounds: int | None = 2
     buckets: tuple[int, ...] = (16, 16)
     window: int = 64
     local_window: int = 128
