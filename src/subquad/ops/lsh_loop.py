@@ -92,6 +92,7 @@ class Block:
         self.labels = call.listed[at].flatten(0, 1)
         self.q, self.k, self.v = (self._flat(t).to(call.wide) for t in (call.q, call.k, call.v))
         self.buffers = Buffers(call.wide, call.q.device)
+        self.bands: dict[tuple[int, int, int], Tensor] = {}
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """out (L N, Dv) and lse (L N)."""
@@ -192,13 +193,17 @@ class Block:
         """0 where a pair counts in this round, else EMPTY: (X or 1, T, S)."""
         (x, rows), keys = batch.queries.shape, batch.keys.shape[1]
         new, reach = self.buffers.new, max(self.behind, self.ahead)
-        far = band(rows, keys, batch.lead, self.behind, self.ahead, self.q)[None]
+        kind = (rows, keys, batch.lead)
+        if kind not in self.bands:
+            self.bands[kind] = band(*kind, self.behind, self.ahead, self.q)[None]
+        far = self.bands[kind]
         if self.ahead:
             # the bucket may end among the later keys
             none = (batch.keys == len(self.k)).unsqueeze(1)
             far = torch.where(none, 0.0, far)
+        tokens = batch.keys.flatten()
         for c in earlier:
-            here = c[batch.keys]
+            here = c.index_select(0, tokens).view(x, keys)
             mine = here[:, batch.lead : batch.lead + rows, None]
             apart = torch.sub(mine, here.unsqueeze(1), out=new("apart", x, rows, keys)).abs_()
             far = torch.minimum(far, apart, out=new("far", x, rows, keys))

@@ -28,8 +28,8 @@ from subquad.ops.hashing import Runs
 
 __all__ = ["Batch", "Buffers", "Cut", "band", "coordinates", "tile_rows"]
 
-#: scores in a batch of tiles: 1 MiB of float32
-BUDGET = 1 << 18
+#: scores in a batch of tiles: half a MiB of float32
+BUDGET = 1 << 17
 #: float32 counts to here
 EXACT = 1 << 24
 #: farther apart than any two tokens
