@@ -65,7 +65,7 @@ def test_streamed_equals_whole_long_after_tokens_were_dropped(sizes, rounds):
     y, state = stream(m, x, sizes)
     assert_close(y, m(x, at(x))[0])
     assert m.limit == rounds * 4 * 2
-    assert state.k.shape[2] <= m.limit < 50
+    assert state.qk.shape[2] <= m.limit < 50
 
 
 @pytest.mark.parametrize(("rounds", "window", "piece"), [(1, 4, 1), (3, 2, 5), (2, 8, 64)])
@@ -86,10 +86,10 @@ def test_trimming_keeps_what_later_tokens_may_see_and_no_more():
     k = torch.arange(6.0).view(1, 1, 6, 1)
     kept = HashedPast(k, k, labels.int()).trim(1, 3)
     # the last of bucket 0 and of 1; of bucket 6 the fourth, of bucket 5 the fifth
-    assert kept.k.flatten().tolist() == [3, 4, 5]
+    assert kept.qk.flatten().tolist() == [3, 4, 5]
     assert kept.labels[0, 0].tolist() == [[0, 1, 0], [6, 5, ABSENT]]
-    assert HashedPast(k, k, labels.int()).trim(1, 6).k.shape[2] == 6
-    assert HashedPast(k, k, labels.int()).trim(1, None).k.shape[2] == 6
+    assert HashedPast(k, k, labels.int()).trim(1, 6).qk.shape[2] == 6
+    assert HashedPast(k, k, labels.int()).trim(1, None).qk.shape[2] == 6
 
 
 def test_heads_and_rows_keep_other_tokens():
@@ -100,8 +100,8 @@ def test_heads_and_rows_keep_other_tokens():
     for b in range(3):
         alone = stream(m, x[b : b + 1], [120])[1].trim(1, 0)
         for h in range(HEADS):
-            found = state.k[b, h, state.labels[b, h, 0] != ABSENT]
-            assert_close(found, alone.k[0, h, alone.labels[0, h, 0] != ABSENT])
+            found = state.qk[b, h, state.labels[b, h, 0] != ABSENT]
+            assert_close(found, alone.qk[0, h, alone.labels[0, h, 0] != ABSENT])
             counts.add(len(found))
     assert len(counts) > 1
 
@@ -161,7 +161,7 @@ def test_no_rounds_are_full_attention(causal):
     if causal:
         y, state = stream(m, x, [60, 1, 1, 88])
         assert_close(y, full(m, x, causal))
-        assert state.k.shape[2] == 150
+        assert state.qk.shape[2] == 150
     m.set_rounds(3)
     assert torch.equal(m(x, at(x))[0], hashed_out)
 

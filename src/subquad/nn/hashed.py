@@ -78,7 +78,6 @@ class HashedAttention(Hashed):
         labels: what `hash` gave for these tokens, (B, H, R, N); by default they are hashed here.
         """
         qk, v = self.project(context.clean(x))
-        k = unit(qk)
         labels = self.label(qk, context, labels)
         after = None
         if state is not None:
@@ -88,14 +87,14 @@ class HashedAttention(Hashed):
                     "a stream of hashed attention cannot keep labelled documents apart, its state "
                     "would grow with their number; give each document a state of its own"
                 )
-            after = state.append(k, v, labels)
-            k, v, labels = after.k, after.v, after.labels
+            after = state.append(qk, v, labels)
+            qk, v, labels = after.qk, after.v, after.labels
         out = attend_labels(
             qk,
-            k,
             v,
             labels,
             self.reach,
+            queries=x.shape[1],
             causal=self.causal,
             dropout=self.dropout if self.training else 0.0,
         )
@@ -127,9 +126,11 @@ class HashedAttention(Hashed):
         if not self.causal:
             raise ValueError("hashed attention with causal=False looks ahead, so it cannot stream")
         like = self.value.weight
-        k = like.new_zeros(batch, self.num_heads, 0, self.head_dim)
+        none = like.new_zeros(batch, self.num_heads, 0, self.head_dim)
         rounds = 1 if self.rounds is None else self.rounds
-        return HashedPast(k, k, k.new_zeros(batch, self.num_heads, rounds, 0, dtype=torch.int32))
+        return HashedPast(
+            none, none, none.new_zeros(batch, self.num_heads, rounds, 0, dtype=torch.int32)
+        )
 
     def _near(self, labels: Tensor, rows: Tensor) -> Tensor:
         """Which tokens are in A(i), by counting: (B, H, N, M)."""
@@ -152,14 +153,14 @@ class HashedAttention(Hashed):
 class HashedPast:
     """Tokens that later ones may see, once for all rounds, other ones in each head.
 
-    k, v (B, H, M, D) in order; labels (B, H, R, M) int32, ABSENT in slots that hold none.
+    qk, v (B, H, M, D) in order; labels (B, H, R, M) int32, ABSENT in slots that hold none.
     """
 
-    k: Tensor
+    qk: Tensor
     v: Tensor
     labels: Tensor
 
-    def append(self, k: Tensor, v: Tensor, labels: Tensor) -> "HashedPast":
+    def append(self, qk: Tensor, v: Tensor, labels: Tensor) -> "HashedPast":
         """This state followed by new tokens. ValueError if rows or rounds do not agree."""
         for what, axis in (("rows", 0), ("rounds", 2)):
             mine, new = self.labels.shape[axis], labels.shape[axis]
@@ -168,27 +169,26 @@ class HashedPast:
                     f"the state holds {mine} {what} and the call has {new}; they must agree: "
                     "start from a fresh state"
                 )
-        both = ((self.k, k), (self.v, v))
-        k, v = (torch.cat(pair, 2) for pair in both)
-        return HashedPast(k, v, torch.cat((self.labels, labels.to(torch.int32)), 3))
+        qk, v = (torch.cat(pair, 2) for pair in ((self.qk, qk), (self.v, v)))
+        return HashedPast(qk, v, torch.cat((self.labels, labels.to(torch.int32)), 3))
 
     def trim(self, window: int, limit: int | None) -> "HashedPast":
         """Without the tokens that no later one sees, if there are more than `limit`."""
         b, h, rounds, m = self.labels.shape
         if limit is None or m <= limit:
             return self
-        keep = torch.zeros(b * h * m, dtype=torch.bool, device=self.k.device)
+        keep = torch.zeros(b * h * m, dtype=torch.bool, device=self.qk.device)
         for label in self.labels.unbind(2):
             order = runs(label.reshape(b * h, m))
-            place = torch.arange(b * h * m, device=self.k.device)
+            place = torch.arange(b * h * m, device=self.qk.device)
             keep[order.token[(order.stop - place <= window) & order.real]] = True
         keep = keep.view(b, h, m)
         width = int(keep.sum(-1).max())
         slots = keep.to(torch.int8).argsort(dim=-1, stable=True)[..., m - width :]
         labels = self.labels.masked_fill(~keep.unsqueeze(2), ABSENT)
-        rows = slots.unsqueeze(-1).expand(-1, -1, -1, self.k.shape[-1])
+        rows = slots.unsqueeze(-1).expand(-1, -1, -1, self.qk.shape[-1])
         return HashedPast(
-            self.k.gather(2, rows),
+            self.qk.gather(2, rows),
             self.v.gather(2, rows),
             labels.gather(3, slots.unsqueeze(2).expand(-1, -1, rounds, -1)),
         )

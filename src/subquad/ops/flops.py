@@ -7,8 +7,7 @@
 P counts pairs by distance, with positions that run on by one and the queries at the last keys: what
 labels, blocks and validity take away is data and is not taken off; `columns` counts by position,
 blocks taken off. How many tokens are marked is data too: `marked` and `rows` count one marked token
-in each row of the batch. `lsh` counts a full window in every round, which short
-buckets, and pairs met twice, fall short of.
+in each row of the batch.
 
 Axes: B batch, N queries, M keys, H heads, D head width.
 """
@@ -29,11 +28,6 @@ def pairs(name: str, n: int, m: int, text: str, numbers: list[int], listed: Shap
     """Pairs of one head that the op `name` scores, n queries at the last of m keys."""
     if name in ("marked", "rows"):
         return (n if name == "marked" else 0) + m
-    if name == "lsh":
-        assert listed is not None
-        slot = torch.arange(m - n, m)
-        behind, ahead = numbers
-        return listed[2] * int(slot.clamp(max=behind).sum() + (m - 1 - slot).clamp(max=ahead).sum())
     if listed is not None:
         return n * listed[-1]
     if name == "columns":

@@ -20,15 +20,11 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from subquad.ops.calls import operator
 from subquad.ops.hashing import ABSENT, hash_labels, rotations
-from subquad.ops.lsh_loop import Loop
-from subquad.ops.partial import EMPTY, Scoring, Where, factors, keep, wide
-from subquad.ops.pattern import Coords
+from subquad.ops.lsh_call import lsh
+from subquad.ops.partial import keep, wide
 
 __all__ = ["attend_labels", "check_window", "lsh_attention", "unit"]
-
-_lsh = operator("lsh", Loop)
 
 #: up to this many queries are compared with every key: less work than sorting all keys
 FEW = 4
@@ -64,7 +60,7 @@ def lsh_attention(
         qk, v = qk.masked_fill(gone, 0.0), v.masked_fill(gone, 0.0)
     directions = rotations(rounds, buckets, qk.shape[-1], seed).to(qk.device)
     labels = hash_labels(qk, directions, buckets, valid)
-    return attend_labels(qk, unit(qk), v, labels, window, causal=causal, dropout=dropout)
+    return attend_labels(qk, v, labels, window, causal=causal, dropout=dropout)
 
 
 def unit(x: Tensor) -> Tensor:
@@ -73,35 +69,34 @@ def unit(x: Tensor) -> Tensor:
 
 
 def attend_labels(
-    q: Tensor,
-    k: Tensor,
+    qk: Tensor,
     v: Tensor,
     labels: Tensor,
     window: int | None,
     *,
+    queries: int | None = None,
     causal: bool = True,
     dropout: float = 0.0,
     seed: Tensor | None = None,
 ) -> Tensor:
     """LSH attention by labels that are already known.
 
-    q: (B, H, N, D), the last N of M tokens.  k: (B, H, M, D).  v: (B, H, M, Dv).
-    labels: (B, H, R, M) int64, ABSENT where no token exists.  window: None for no limit.
+    qk: (B, H, M, D), queries and, as unit vectors, keys.  v: (B, H, M, Dv).
+    labels: (B, H, R, M) integers, ABSENT where no token exists.  window: None for no limit.
+    queries: how many tokens at the end look; None for all.
     dropout: rate at which normalised weights are dropped; `seed`, an int64 scalar, fixes which.
 
-    Returns (B, H, N, Dv).
+    Returns (B, H, N, Dv), N queries.
     """
-    n, m = q.shape[2], k.shape[2]
+    m = qk.shape[2]
+    n = m if queries is None else queries
     behind = m if window is None else min(window, m)
     if dropout > 0 and seed is None:
-        seed = torch.randint(2**31, (), device=q.device)
-    scoring = Scoring(q.shape[-1] ** -0.5, None, dropout, seed)
+        seed = torch.randint(2**31, (), device=qk.device)
+    seed = seed if dropout > 0 else None
     if causal and n <= FEW and n < m:
-        return _compare(q, k, v, labels, behind, scoring)
-    slots = torch.arange(m, device=k.device).view(1, 1, m)
-    where = Where(Coords(slots[..., m - n :]), Coords(slots))
-    ahead = 0 if causal else behind
-    return _lsh(q, k, v, "", where, scoring, labels, (behind, ahead)).out
+        return _compare(qk, v, labels, n, behind, dropout, seed)
+    return lsh(qk, v, labels, seed, n, behind, 0 if causal else behind, dropout)[0]
 
 
 def _check(q: Tensor, v: Tensor, valid: Tensor | None) -> None:
@@ -125,27 +120,27 @@ def check_window(window: int) -> None:
 
 
 def _compare(
-    q: Tensor, k: Tensor, v: Tensor, labels: Tensor, window: int, scoring: Scoring
+    qk: Tensor,
+    v: Tensor,
+    labels: Tensor,
+    n: int,
+    window: int,
+    dropout: float,
+    seed: Tensor | None,
 ) -> Tensor:
-    """A few queries, the last of many tokens: every label is compared, nothing is sorted."""
-    b, h, n, m = *q.shape[:3], k.shape[2]
-    slots = torch.arange(m, device=q.device)
+    """A few queries, the last n of many tokens: every label is compared, nothing is sorted."""
+    b, h, m, d = qk.shape
+    slots = torch.arange(m, device=qk.device)
     earlier = slots < slots[m - n :, None]
     mine = labels[..., m - n :, None]
     same = (labels.unsqueeze(-2) == mine) & (mine != ABSENT) & earlier
     # how many of the bucket stand from a key to the query
     rank = same.flip(-1).cumsum(-1, dtype=torch.int32).flip(-1)
     allowed = (same & (rank <= window)).any(2)
-    kind = wide(q.dtype)
-    scores = scoring.scale * (q.to(kind) @ k.to(kind).mT)
-    scores = torch.where(allowed, scores, EMPTY)
-    lse = scores.logsumexp(-1)
-    p = (scores - lse.unsqueeze(-1)).exp() * allowed
-    own = v[:, :, m - n :]
-    if scoring.dropout > 0 and scoring.seed is not None:
-        p = p * keep(scoring.seed, scoring.dropout, torch.Size((b, h, n, m)), 0, 0).to(p.dtype)
-        lanes = torch.arange(b * h, device=q.device).view(b, h, 1)
-        rows = slots[:n]
-        drop = factors(scoring.seed, scoring.dropout, lanes, rows, rows + m - n)
-        own = own * drop.unsqueeze(-1).to(own.dtype)
-    return torch.where(allowed.any(-1, keepdim=True), (p @ v.to(kind)).to(v.dtype), own)
+    allowed = allowed | ((slots == slots[m - n :, None]) & ~allowed.any(-1, keepdim=True))
+    q = qk[:, :, m - n :].to(wide(qk.dtype)) * d**-0.5
+    scores = (q @ unit(qk).to(q.dtype).mT).masked_fill(~allowed, -torch.inf)
+    p = scores.softmax(-1)
+    if seed is not None:
+        p = p * keep(seed, dropout, torch.Size((b, h, n, m)), 0, 0).to(p.dtype)
+    return (p @ v.to(p.dtype)).to(v.dtype)

@@ -47,6 +47,11 @@ class Batch(NamedTuple):
     queries: Tensor
     lead: int
 
+    @property
+    def mine(self) -> slice:
+        """The columns of the queries."""
+        return slice(self.lead, self.lead + self.queries.shape[1])
+
 
 class Buffers:
     """Memory used again and again, by name: fresh memory costs more than the sums."""
