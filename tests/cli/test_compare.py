@@ -1,13 +1,19 @@
 """`subquad compare`: several architectures on equal terms, and the report."""
 
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from subquad.bench import compare as bench
 from subquad.cli import main
 from subquad.viz.comparison import page, table
 from subquad.viz.curves import Chart, Line, svg
@@ -75,6 +81,88 @@ def test_compares_and_goes_on_where_it_was(words, tmp_path, capsys):
 
     err = fails(capsys, *words, "--train.lr", "0.5")
     assert "trained otherwise" in err
+    scores_are_those_that_were_asked_for(words, out)
+    what_was_measured_may_be_lost(words, out, capsys)
+    every_arm_sees_the_same_data(words, out, capsys)
+
+
+def scores_are_those_that_were_asked_for(words, out):
+    assert main([*words, "--score-bytes", "100", "--part", "valid", "--multiples", "1"]) == 0
+    for name in ("performer", "local"):
+        scores = json.loads((out / f"{name}.json").read_text())["scores"]
+        assert {m: s["tokens"] for m, s in scores.items()} == {"1": 100}
+        assert "the valid part" in scores["1"]["protocol"]
+
+
+def what_was_measured_may_be_lost(words, out, capsys):
+    before = json.loads((out / "local.json").read_text())
+    (out / "local.json").unlink()
+    assert "trained otherwise" in fails(capsys, *words, "--train.lr", "0.5")
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "training" not in said
+    assert re.search(r"\| local \| .* \| unknown \|", said)
+    assert json.loads((out / "local.json").read_text())["words"] == before["words"]
+
+
+def every_arm_sees_the_same_data(words, out, capsys):
+    shutil.rmtree(out / "local")
+    (out / "local.json").unlink()
+    Path(words[words.index("--data") + 1]).write_bytes(TEXT + b"More.")
+    assert "is not what performer in" in fails(capsys, *words)
+    assert not (out / "local").exists()
+
+
+def test_only_the_end_of_positions_is_a_refusal(words, tmp_path, capsys, monkeypatch):
+    def broken(*args, **how):
+        raise ValueError("something else")
+
+    # in this process, which is faster
+    monkeypatch.setattr(bench, "_watched", lambda words: (main(words[3:]), 100.0, False))
+    monkeypatch.setattr("subquad.tasks.lm.LanguageModel.evaluate_on", broken)
+    assert "something else" in fails(capsys, *words, "--archs", "local")
+    assert "scores" not in json.loads((tmp_path / "out" / "local.json").read_text())
+
+
+SLOW_TO_SAVE = """
+import os, signal, sys, time
+told = []
+def save(*_):
+    told.append(1)
+    if len(told) > 1:
+        sys.exit(9)
+signal.signal(signal.SIGINT, save)
+signal.signal(signal.SIGTERM, save)
+open(sys.argv[1], "w").close()
+end = time.monotonic() + 20
+while not told and time.monotonic() < end:
+    time.sleep(0.02)
+end = time.monotonic() + 0.5
+while time.monotonic() < end:
+    time.sleep(0.02)
+sys.exit(130 if os.getsid(0) == os.getpid() else 8)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_request_to_stop_reaches_training_once_and_is_waited_for(tmp_path, number):
+    ready = tmp_path / "ready"
+
+    def ask() -> None:
+        while not ready.exists():
+            time.sleep(0.02)
+        for _ in range(2):  # whoever is impatient
+            os.kill(os.getpid(), number)
+            time.sleep(0.1)
+
+    before = signal.getsignal(number)
+    asking = threading.Thread(target=ask)
+    asking.start()
+    code, peak, told = bench._watched([sys.executable, "-c", SLOW_TO_SAVE, str(ready)])
+    asking.join()
+    assert (code, told) == (130, True)
+    assert 1 < peak < 1000
+    assert signal.getsignal(number) is before
 
 
 def test_refuses_before_anything_is_trained(words, tmp_path, capsys):
@@ -87,6 +175,8 @@ def test_refuses_before_anything_is_trained(words, tmp_path, capsys):
     assert "less than one step of 64 tokens" in said("--budget-tokens", "10")
     assert "no field is called 'featurs'; did you mean 'features'" in said("--arch.featurs", "3")
     assert "--multiples 'x'" in said("--multiples", "x")
+    assert "no part is called 'tset'; did you mean 'test'" in said("--part", "tset")
+    assert "--score-bytes is -5" in said("--score-bytes", "-5")
     assert "did you mean --train.steps" in said("--train.step", "3")
     assert "wants a task first" in fails(capsys, "compare", *words[2:])
     assert "synthetic has no context" in fails(capsys, "compare", "synthetic", *words[2:])

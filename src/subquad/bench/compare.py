@@ -8,10 +8,14 @@ FOLDER/NAME/            the run folder of an arm
 FOLDER/NAME.json        what was measured of it
 """
 
+import contextlib
 import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +24,9 @@ from typing import Any
 
 import torch
 
+from subquad.nn.position import PositionError
 from subquad.nn.state import nbytes
+from subquad.train.atomic import write_text
 from subquad.train.folder import read_facts
 from subquad.train.run import Run, load
 
@@ -46,21 +52,33 @@ class Scoring:
     part: str = "test"
 
 
-def compare(task: str, arms: Sequence[Arm], folder: Path, scoring: Scoring, tell: Report) -> None:
-    """Train and score every arm; what is done already stays. ValueError if an arm fails."""
+def compare(
+    task: str,
+    arms: Sequence[Arm],
+    folder: Path,
+    scoring: Scoring,
+    key: Callable[[], str],
+    tell: Report,
+) -> None:
+    """Train and score every arm; what is done already stays, if it was measured as asked now.
+
+    key: the key of the data as it is at that moment, one for all arms. ValueError if an arm fails,
+    was trained otherwise, or on other data. KeyboardInterrupt if it was told to stop.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for arm in arms:
-        found = _read(folder, arm)
-        if found and found["words"] != list(arm.words):
+        words = _begun_with(arm, folder)
+        if words != list(arm.words):
             raise ValueError(
-                f"{folder} holds {arm.name} trained otherwise: {' '.join(found['words'])}; "
+                f"{folder} holds {arm.name} trained otherwise: {' '.join(words)}; "
                 "choose another --out, or the same flags"
             )
+    for arm in arms:
+        _check_data(arms, folder, key())
         if not _finished(folder / arm.name):
             tell(f"{arm.name}: training")
-            peak = _train(task, arm, folder)
-            found["peak_mb"] = max(peak, found.get("peak_mb", 0.0))
-        _write(folder, arm, {**found, "words": list(arm.words)})
+            _train(task, arm, folder)
+            _check_data(arms, folder, key())
         _score(arm, folder, scoring, tell)
 
 
@@ -78,37 +96,99 @@ def rows(arms: Sequence[Arm], folder: Path) -> Iterator[dict[str, Any]]:
         yield {"name": arm.name, "missing": False, **found, "facts": facts, "course": course}
 
 
-def _train(task: str, arm: Arm, folder: Path) -> float:
-    """Run `subquad train` to its end; the peak resident memory of the process, in MB."""
+def _begun_with(arm: Arm, folder: Path) -> list[str]:
+    """The words that an arm was trained by, as far as it was; its own if it was not."""
+    if found := _read(folder, arm):
+        return found["words"]
     run = folder / arm.name
+    if not (run / "run.json").is_file():
+        return list(arm.words)
+    words = shlex.split(read_facts(run)["command"])[3:]
+    return words[: words.index("--out")] if "--out" in words else words
+
+
+def _check_data(arms: Sequence[Arm], folder: Path, key: str) -> None:
+    """ValueError if an arm has seen other data than there is now."""
+    for arm in arms:
+        run = folder / arm.name
+        if (run / "run.json").is_file() and (data := read_facts(run)["data"])["key"] != key:
+            raise ValueError(
+                f"{data['source']} is not what {arm.name} in {folder} was trained on: it has "
+                "moved, or its size or time has changed; choose another --out to begin anew"
+            )
+
+
+def _train(task: str, arm: Arm, folder: Path) -> None:
+    """Run `subquad train` to its end, and keep the peak resident memory of the process, in MB."""
+    found, run = {**_read(folder, arm), "words": list(arm.words)}, folder / arm.name
+    _write(folder, arm, found)
     command = [sys.executable, "-m", "subquad.cli", "train", task, *arm.words, "--out", str(run)]
     if (run / "run.json").is_file():
         command.append("--resume")
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
+    code, peak, stopped = _watched(command)
+    _write(folder, arm, {**found, "peak_mb": max(peak, found.get("peak_mb", 0.0))})
+    if stopped:
+        raise KeyboardInterrupt
+    if code:
+        raise ValueError(f"training {arm.name} ended with exit code {code}")
+
+
+def _watched(command: Sequence[str]) -> tuple[int, float, bool]:
+    """Exit code and peak MB of a process, and whether we were told to stop, which it then was too.
+
+    The process has a session of its own, so that Ctrl-C reaches it once, through us: it saves at
+    the first signal, and a second one would end it while it does.
+    """
+    told: list[int] = []
+    running: list[int] = []
+
+    def ask(number: int) -> None:
+        if running and not told:
+            os.kill(running[0], signal.SIGTERM)
+        told.append(number)
+
+    with _signals(ask):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        running.append(process.pid)
+        if told:  # while it was starting
+            os.kill(process.pid, signal.SIGTERM)
         _, status, usage = os.wait4(process.pid, 0)
-    except BaseException:
-        process.terminate()  # it saves, and the next call goes on from there
-        process.wait()
-        raise
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise ValueError(f"training {arm.name} ended with exit code {process.returncode}")
-    return usage.ru_maxrss / 1024
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10  # bytes there, kB elsewhere
+    return process.returncode, usage.ru_maxrss / unit, bool(told)
+
+
+@contextlib.contextmanager
+def _signals(handle: Callable[[int], None]) -> Iterator[None]:
+    """Requests to stop go to `handle`; in a thread that gets none, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asks = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {ask: signal.signal(ask, lambda number, frame: handle(number)) for ask in asks}
+    try:
+        yield
+    finally:
+        for ask, handler in before.items():
+            signal.signal(ask, handler)
 
 
 def _score(arm: Arm, folder: Path, scoring: Scoring, tell: Report) -> None:
-    """Add the scores that are missing, each written as soon as it is known."""
-    found = _read(folder, arm)
-    scores = found.setdefault("scores", {})
+    """Add the scores that are missing or were measured otherwise, each as soon as it is known."""
+    found = {"words": list(arm.words), **_read(folder, arm)}
+    key = read_facts(folder / arm.name)["data"]["key"]
+    on = {"part": scoring.part, "bytes": scoring.max_bytes, "key": key}
+    scores = {m: s for m, s in found.get("scores", {}).items() if s.get("on") == on}
     wanted = [m for m in scoring.multiples if str(m) not in scores]
     if not wanted and "state_bytes" in found:
+        _write(folder, arm, {**found, "scores": scores})
         return
     run = load(folder / arm.name)
     context = run.task.config.context
     for multiple in wanted:
         tell(f"{arm.name}: scoring at {multiple * context:,} tokens")
-        scores[str(multiple)] = _score_at(run, multiple * context, scoring)
+        scores[str(multiple)] = {**_score_at(run, multiple * context, scoring), "on": on}
+        found["scores"] = scores
         _write(folder, arm, found)
     found["state_bytes"] = {str(n): _state_bytes(run, n) for n in (context, 8 * context)}
     _write(folder, arm, found)
@@ -127,7 +207,7 @@ def _score_at(run: Run, context: int, scoring: Scoring) -> dict[str, Any]:
             stride=max(1, context // 2),
             carry=False,
         )
-    except ValueError as error:  # a learned table of positions ends somewhere
+    except PositionError as error:
         return {"refused": str(error)}
     seconds = round(time.monotonic() - begun, 2)
     return {**result.numbers, "protocol": result.protocol, "seconds": seconds}
@@ -144,7 +224,7 @@ def _state_bytes(run: Run, tokens: int) -> int | str:
         # in pieces of the trained length: training has shown that they fit
         for piece in ids.split(run.task.config.context, 1):
             state = model(piece, state=state, last=1)[1]
-    except ValueError:  # positions end before
+    except PositionError:
         return "refused"
     return nbytes(state)
 
@@ -166,6 +246,4 @@ def _read(folder: Path, arm: Arm) -> dict[str, Any]:
 
 
 def _write(folder: Path, arm: Arm, found: dict[str, Any]) -> None:
-    part = folder / f".{arm.name}.part"
-    part.write_text(json.dumps(found, indent=2) + "\n")
-    part.replace(_path(folder, arm))
+    write_text(_path(folder, arm), json.dumps(found, indent=2) + "\n")

@@ -3,12 +3,14 @@
 import os
 import platform
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from subquad.archs import ARCHS
 from subquad.cli.parser import Parser
 from subquad.cli.train import check
+from subquad.data.documents import PARTS
 from subquad.nn.choices import choose
 from subquad.tasks import TASKS, find_task
 
@@ -31,11 +33,12 @@ def run(argv: list[str]) -> int:
     from subquad.viz.comparison import page, table
 
     arms = [Arm(name, tuple(_words(task, name, given, passed))) for name in names]
-    for arm in arms:  # every flag is checked before anything is trained
-        check(task, list(arm.words))
+    # every flag is checked before anything is trained
+    made = [check(task, list(arm.words)) for arm in arms]
     folder = Path(given.out)
     asked = shlex.join(["subquad", "compare", task, *argv])
-    compare(task, arms, folder, scoring, lambda said: print(said, flush=True))
+    key = partial(made[0].data_key, given.data)
+    compare(task, arms, folder, scoring, key, lambda said: print(said, flush=True))
     found = list(rows(arms, folder))
     # the data may decide it
     metrics = [row["facts"]["metric"] for row in found if not row["missing"]]
@@ -129,6 +132,9 @@ def _scoring(given: Any) -> Any:
         multiples = ()
     if not multiples or min(multiples) < 1:
         raise ValueError(f"--multiples {given.multiples!r} must be whole numbers, as in 1,2,4,8")
+    if given.score_bytes < 1:
+        raise ValueError(f"--score-bytes is {given.score_bytes}; it must be positive")
+    choose("part", given.part, dict.fromkeys((*PARTS, "all")))
     return Scoring(multiples, given.score_bytes, given.part)
 
 

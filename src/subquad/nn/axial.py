@@ -25,7 +25,8 @@ class Axial(nn.Module):
 
     shape: the places on each axis.  dims: the channels of each axis, which add up to `dim`; none
     given means as equal as can be, the first axes getting what is left over.
-    ValueError where they do not fit, and for positions at or beyond prod(shape), a real limit.
+    ValueError where they do not fit, PositionError for positions at or beyond prod(shape), a real
+    limit.
     """
 
     def __init__(self, dim: int, shape: Sequence[int], dims: Sequence[int] = ()) -> None:

@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from subquad.ops.partial import Distance, wide
 from subquad.ops.positions import alibi_slopes, rotate, sinusoids
 
-__all__ = ["ALiBi", "Learned", "Position", "Rotary", "Sinusoidal", "XLBiases", "XLRelative"]
+__all__ = [
+    "ALiBi",
+    "Learned",
+    "Position",
+    "PositionError",
+    "Rotary",
+    "Sinusoidal",
+    "XLBiases",
+    "XLRelative",
+]
 
 
 class Position(nn.Module):
@@ -185,10 +194,14 @@ class Sinusoidal(nn.Module):
         return sinusoids(pos, self.dim)
 
 
+class PositionError(ValueError):
+    """A token stands where positions have not been learned."""
+
+
 class Learned(nn.Module):
     """A learned vector per absolute position, added to the features of a stem.
 
-    ValueError for positions at or beyond `max_len`: this limit is real.
+    PositionError for positions at or beyond `max_len`: this limit is real.
     """
 
     def __init__(self, dim: int, max_len: int) -> None:
@@ -204,7 +217,7 @@ class Learned(nn.Module):
 def within(pos: Tensor, valid: Tensor | None, limit: int, said: str) -> Tensor:
     """Positions (B or 1, N) below `limit`, 0 where `valid` is False; `said` names the limit.
 
-    ValueError for a token beyond it.
+    PositionError for a token beyond it.
     """
     if valid is not None:
         pos = torch.where(valid, pos, 0)
@@ -212,5 +225,5 @@ def within(pos: Tensor, valid: Tensor | None, limit: int, said: str) -> Tensor:
     if not torch.compiler.is_compiling() and pos.numel():
         last = int(pos.max())
     if last >= limit:
-        raise ValueError(f"position {last}, but positions are learned up to {said}")
+        raise PositionError(f"position {last}, but positions are learned up to {said}")
     return pos

@@ -56,7 +56,7 @@ def _columns(rows: Sequence[Row], metric: str) -> list[Column]:
         ("parameters", lambda r: f"{r['facts']['parameters']:,}"),
         ("tokens seen", lambda r: f"{r['facts']['tokens']:,}"),
         ("tokens/s", lambda r: f"{r['facts']['tokens'] / max(r['facts']['seconds'], 1e-9):,.0f}"),
-        ("peak MB", lambda r: f"{r['peak_mb']:,.0f}"),
+        ("peak MB", _peak),
     ]
     columns += [(f"{says}, {m}x", lambda r, m=m: _number(r, m, metric)) for m in multiples]
     columns.append(("state bytes, 1x / 8x", _state))
@@ -74,6 +74,11 @@ def _number(row: Row, multiple: int, metric: str) -> str:
     if score is None:
         return "missing"
     return "refused" if "refused" in score else f"{score[metric]:.4f}"
+
+
+def _peak(row: Row) -> str:
+    # training may have been ended together with whoever measured it
+    return f"{row['peak_mb']:,.0f}" if "peak_mb" in row else "unknown"
 
 
 def _state(row: Row) -> str:
@@ -107,7 +112,7 @@ def _by_memory(rows: Sequence[Row], metric: str) -> list[Line]:
     return [
         Line(row["name"], [row["peak_mb"]], [row["facts"]["numbers"][metric]])
         for row in rows
-        if metric in row["facts"].get("numbers", {})
+        if metric in row["facts"].get("numbers", {}) and "peak_mb" in row
     ]
 
 
