@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 
-from subquad.data.corpus import Corpus, Windows, tokenise
+from subquad.data.corpus import Corpus, Windows, tokenise, words_of
 from subquad.data.documents import PARTS
 from subquad.data.text import open_text
 from subquad.data.vocabulary import Bytes, Subwords, learn, vocabulary
@@ -206,6 +207,29 @@ def test_a_learnt_bpe_is_lossless_and_saved(tmp_path):
     again = vocabulary(str(tmp_path / "tokenizer.json"))
     assert (again.encode(ROMEO) == words.encode(ROMEO)).all()
     assert again.boundary == words.boundary
+
+
+def test_what_spells_a_special_token_is_text(tmp_path):
+    words = Subwords(learn(iter([ROMEO]), 300), "bpe:300")
+    said = b"a<|endoftext|>b"
+    words.save(tmp_path)
+    for read in (words, vocabulary(str(tmp_path))):
+        assert read.boundary not in read.encode(said)
+        assert read.decode(read.encode(said)) == said
+
+
+def test_a_tokenizer_that_loses_text_is_refused(tmp_path):
+    text = open_text(written(tmp_path / "a.txt", ROMEO))
+    lossy = Tokenizer(models.WordLevel({"But": 0, "soft": 1, "[UNK]": 2}, unk_token="[UNK]"))
+    lossy.pre_tokenizer = pre_tokenizers.Whitespace()
+    lossy.save(str(tmp_path / "lossy.json"))
+    with pytest.raises(ValueError, match=r"lossy\.json loses text: ', what light"):
+        words_of(text, str(tmp_path / "lossy.json"))
+    # a space that is put before a text loses nothing that is counted
+    spaced = learn(iter([ROMEO]), 300)
+    spaced.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    spaced.save(str(tmp_path / "spaced.json"))
+    assert words_of(text, str(tmp_path / "spaced.json")).size == 300
 
 
 def test_vocabularies_that_do_not_do_are_named(tmp_path):

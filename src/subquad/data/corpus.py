@@ -20,6 +20,8 @@ from subquad.data.vocabulary import Bytes, Subwords, Symbols, Vocabulary, learn,
 
 __all__ = ["Corpus", "Windows", "tokenise", "words_of"]
 
+_VERSION = 2  # of tokens that are kept in the cache
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -111,7 +113,10 @@ def words_of(train: Documents, tokenizer: str) -> Vocabulary:
         return own
     name, _, size = tokenizer.partition(":")
     if name != "bpe":
-        return vocabulary(tokenizer)
+        found = vocabulary(tokenizer)
+        if isinstance(found, Subwords):
+            found.check(train.head(1 << 16).documents())
+        return found
     if not size.isdigit():
         raise ValueError(f"bpe wants its size, as in bpe:1024, not {tokenizer!r}")
     return Subwords(learn(train.head(1 << 25).pieces(1 << 16), int(size)), tokenizer)
@@ -122,7 +127,7 @@ def tokenise(text: Documents, words: Vocabulary, *, keep: bool) -> Corpus:
     if isinstance(words, Symbols):
         return Corpus(text.raw, text.start, text.end, words.boundary, text.nbytes)
     if keep:
-        digest = hashlib.sha256(words.tokenizer.to_str().encode()).hexdigest()[:16]
+        digest = hashlib.sha256(f"{_VERSION}{words.tokenizer.to_str()}".encode()).hexdigest()[:16]
         folder = cache.entry("tokens", f"{text.key}-{digest}", lambda f: _write(text, words, f))
         tokens = np.memmap(folder / "tokens.bin", words.dtype, mode="r")
         ends = np.load(folder / "ends.npy", allow_pickle=False)

@@ -103,6 +103,8 @@ class Subwords:
             tokenizer.add_special_tokens([boundary])
         tokenizer.no_padding()
         tokenizer.no_truncation()
+        # what a text says is text, also where it spells a special token
+        tokenizer.encode_special_tokens = True
         self.tokenizer, self.name, self._boundary = tokenizer, name, boundary
         self.boundary = self.pad = tokenizer.token_to_id(boundary)
         self.size = tokenizer.get_vocab_size(with_added_tokens=True)
@@ -122,6 +124,20 @@ class Subwords:
     def decode(self, ids: Iterable[int]) -> bytes:
         """The text of token numbers, without special ones."""
         return self.tokenizer.decode([int(i) for i in ids]).encode()
+
+    def check(self, texts: Iterable[bytes]) -> None:
+        """ValueError if a text does not come back as it was, but for a space before it."""
+        for text in texts:
+            back = self.decode(self.encode(text))
+            if back.removeprefix(b" ") != text.removeprefix(b" "):
+                said, heard = text.decode(), back.decode()
+                pairs = zip(said, heard, strict=False)
+                at = next((i for i, (a, b) in enumerate(pairs) if a != b), len(heard))
+                raise ValueError(
+                    f"tokenizer {self.name} loses text: {said[at : at + 20]!r} comes back as "
+                    f"{heard[at : at + 20]!r}, so its numbers would not be those of the text; "
+                    "take bytes, bpe:N, or a tokenizer that keeps everything"
+                )
 
     def save(self, folder: Path) -> None:
         """Write files that transformers reads, and `vocabulary` too."""
