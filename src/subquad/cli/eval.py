@@ -66,7 +66,9 @@ def _how(task: str, given: Any) -> dict[str, Any]:
     """The flags that were given. ValueError for one that the run's task does not have."""
     known = {field.name: flag_of(field) for field in fields(_scoring(task))}
     every = {field.name: flag_of(field) for name in TASKS for field in fields(_scoring(name))}
-    found = {name: given[name] for name in every if given[name] not in (None, False)}
+    # 0 is a number that was given
+    found = {name: given[name] for name in every if given[name] is not None}
+    found = {name: value for name, value in found.items() if value is not False}
     for name in found:
         if name not in known:
             flags = ", ".join(f"--{flag}" for flag in known.values())

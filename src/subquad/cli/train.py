@@ -42,9 +42,9 @@ def run(argv: list[str]) -> int:
     return 0 if facts.get("stopped_by") is None else 130
 
 
-def check(task: str, argv: list[str]) -> None:
-    """ValueError for what `subquad train TASK` would refuse before it opens the data."""
-    _made(task, _read(task, argv)[1])
+def check(task: str, argv: list[str]) -> Any:
+    """The task. ValueError for what `subquad train TASK` would refuse before it opens the data."""
+    return _made(task, _read(task, argv)[1])[0]
 
 
 def _read(task: str, argv: list[str]) -> tuple[Parser, Any]:
@@ -162,6 +162,7 @@ def _yaml(parser: Parser, given: Any) -> str:
     kept = given.clone()
     kept.pop("config", None)
     kept["resume"] = False
+    kept["data"] = None if given.data is None else str(Path(given.data).expanduser().resolve())
     return parser.dump(kept, skip_validation=True)
 
 

@@ -75,6 +75,10 @@ class LanguageModel(Task):
     def _open(self, data: str | None) -> Documents:
         return open_documents(data, self.config.order, self.kind if self._again else None)
 
+    def data_key(self, data: str | None) -> str:
+        """What `data_facts` calls the key of this data, now."""
+        return self._open(data).key
+
     def train_set(self, count: int, seed: int) -> Dataset:
         context, length = self.config.context, self.kind.length
         # documents of one length that fit begin their windows, so that places mean something
@@ -133,6 +137,12 @@ class LanguageModel(Task):
         assert self.words is not None
         found = self._open(trained_on["path"] if data is None else data)
         own = found.key == trained_on["key"]
+        if data is None and not own:
+            raise ValueError(
+                f"{found.source} is not what this run was trained on: it has moved, or its size or "
+                "time has changed, so no part of it is known to be unseen; name what to score with "
+                "--data"
+            )
         found = found.take(part or ("test" if data is None or own else "all"))
         found = found if limit is None else found.head(limit)
         if not found.nbytes:
@@ -161,8 +171,12 @@ class LanguageModel(Task):
         """
         if carry is None:
             carry = _carries(model) and context is None and stride is None
-        context = context or self.config.context
-        stride = stride or max(1, context // 2)
+        if carry and stride is not None:
+            raise ValueError(f"stride {stride} is for windows, and a carried state has none")
+        context = self.config.context if context is None else context
+        if context < 1:
+            raise ValueError(f"context is {context}; a window has at least 1 token")
+        stride = max(1, context // 2) if stride is None else stride
         if not 0 < stride <= context:
             raise ValueError(f"stride {stride} does not fit context {context}: 1 to {context}")
         advance, tokens = None if carry else stride, int((corpus.end - corpus.start).sum())

@@ -97,15 +97,18 @@ def continued(
         how = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
     if never := [*(words.unsaid if unsaid is None else unsaid)]:
         how["suppress_tokens"] = never
-    if seed is not None:
-        torch.manual_seed(seed)
-    out = model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=max_new_tokens,
-        streamer=streamer,
-        **how,
-    )
+    devices = [model.device] if model.device.type == "cuda" else []
+    # a caller's own random numbers go on as if nothing had been drawn
+    with torch.random.fork_rng(devices, enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        out = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=max_new_tokens,
+            streamer=streamer,
+            **how,
+        )
     return out[:, ids.shape[1] :].tolist()
 
 

@@ -38,6 +38,7 @@ def fit(
     ValueError if the folder already holds a run (and not `resume`), or holds none (and `resume`),
     or another one.
     """
+    before = read_facts(folder) if resume else {}
     task = _ready(task, arch, fields, folder, data, resume)
     transformers.utils.logging.disable_progress_bar()  # one for every file that is written
     set_seed(config.seed)
@@ -52,9 +53,9 @@ def fit(
         "arch": arch,
         "model": fields,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "data": {"path": data, **task.data_facts},
+        "data": {"path": _absolute(data), **task.data_facts},
         "train": asdict(config),
-        "command": command,
+        "command": _commands(before, command, asdict(config)),
         "versions": _versions(),
     }
     if first:
@@ -70,6 +71,7 @@ def fit(
         if not (folder / "model.safetensors").is_file():
             loop.save_best()
         facts |= _outcome(loop)
+        facts["protocol"] = facts["protocol"] or before.get("protocol", "")
         write_facts(folder, facts)
         write_card(folder, facts)
     return facts
@@ -103,6 +105,19 @@ def _before(folder: Path, resume: bool) -> dict[str, Any] | None:
             f"{folder} is not empty; continue its run with --resume, or choose another --out"
         )
     return None
+
+
+def _absolute(data: str | None) -> str | None:
+    """A run may be used from another folder than it was made in."""
+    return None if data is None else str(Path(data).expanduser().resolve())
+
+
+def _commands(before: dict[str, Any], command: str, config: dict[str, Any]) -> str:
+    """What made a run: the command that began it, and those that went on otherwise."""
+    if not before:
+        return command
+    same = before["train"] == json.loads(json.dumps(config))
+    return before["command"] if same else f"{before['command']} && {command}"
 
 
 def _same_run(folder: Path, before: dict[str, Any], task: Task, arch: str, fields: dict) -> None:
