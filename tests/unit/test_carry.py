@@ -18,9 +18,9 @@ from subquad.model import build, init_memory
 from subquad.tasks.lm import LanguageModel, LanguageModelConfig
 from subquad.tasks.task import Task
 from subquad.train.carry import Carry
+from subquad.train.checkpoint import newest_checkpoint
 from subquad.train.config import TrainConfig
 from subquad.train.fit import fit
-from subquad.train.loop import newest_checkpoint
 
 # accelerate and tensorboard warn about themselves
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

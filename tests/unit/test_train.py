@@ -18,9 +18,10 @@ import subquad
 from subquad.archs import ARCHS
 from subquad.tasks.lm import LanguageModel, LanguageModelConfig
 from subquad.train import atomic
+from subquad.train.checkpoint import newest_checkpoint
 from subquad.train.config import TrainConfig
 from subquad.train.fit import fit
-from subquad.train.loop import newest_checkpoint
+from subquad.train.folder import read_facts
 from subquad.train.pace import Pace
 
 # accelerate and tensorboard warn about themselves
@@ -328,3 +329,170 @@ def test_label_smoothing_bf16_and_recomputation_run(tmp_path, data):
     facts = train(tmp_path / "run", data, config)
     assert facts["numbers"]["bits_per_byte"] < 8.5
     shutil.rmtree(tmp_path / "run")
+
+
+# --- damage -------------------------------------------------------------------------------------
+
+
+def test_a_score_that_is_no_number_stops_before_anything_is_written(tmp_path, data, monkeypatch):
+    real = LanguageModel.validate
+
+    def validate(self, *given):
+        result = real(self, *given)
+        if len(rows(tmp_path / "run")) > 3:
+            return dataclasses.replace(
+                result, numbers={**result.numbers, "bits_per_byte": math.nan}
+            )
+        return result
+
+    monkeypatch.setattr(LanguageModel, "validate", validate)
+    with pytest.raises(ValueError, match=r"scores bits_per_byte nan at step 6: .*--train.lr"):
+        train(tmp_path / "run", data)
+    assert newest_checkpoint(tmp_path / "run").name == "checkpoint-3"
+    assert all(math.isfinite(r.get("eval_bits_per_byte", 0)) for r in rows(tmp_path / "run"))
+
+
+class Killed(TrainerCallback):
+    """As kill -9 does at a step: nothing is written afterwards."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == self.step - 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", [1, 5])
+def test_a_run_that_was_killed_goes_on(tmp_path, data, step):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", data, callbacks=(Killed(step),))
+    train(tmp_path / "run", data, resume=True)
+    train(tmp_path / "whole", data)
+    assert_same(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_run_killed_while_its_folder_is_made_begins_anew(tmp_path, data, monkeypatch):
+    """Whatever was reached before the first files all stand there, the same command works."""
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("subquad.train.fit.events", lambda folder: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(run, data)
+    read_facts(run)  # the run can be gone on with before anything else
+    shutil.rmtree(run)
+    (run / ".start.part").mkdir(parents=True)
+    (run / "config.yaml").touch()
+    with pytest.raises(ValueError, match=r"holds no run: .* cut off; train it again without"):
+        train(run, data, resume=True)
+    train(run, data)
+    assert not list(run.glob(".*"))
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_was(tmp_path, data):
+    train(tmp_path / "run", data, command="subquad train lm --out run")
+    before = (tmp_path / "run" / "run.json").read_bytes(), (tmp_path / "run/README.md").read_bytes()
+    facts = train(tmp_path / "run", data, command="subquad train lm --resume", resume=True)
+    assert facts["protocol"]
+    assert facts["numbers"]
+    after = (tmp_path / "run" / "run.json").read_bytes(), (tmp_path / "run/README.md").read_bytes()
+    assert before == after
+
+
+def test_facts_of_a_run_in_two_parts(tmp_path, data):
+    first, again = "subquad train lm --out run", "subquad train lm --out run --resume"
+    part = train(tmp_path / "run", data, callbacks=(Interrupt(4),), command=first)
+    # stopped at step 4, after the report at step 3; stopped again before the next
+    rest = train(tmp_path / "run", data, callbacks=(Interrupt(5),), command=again, resume=True)
+    assert (part["steps"], rest["steps"]) == (4, 5)
+    assert rest["command"] == first
+    assert rest["protocol"] == part["protocol"] != ""
+    config = dataclasses.replace(LITTLE, steps=7)
+    rest = train(tmp_path / "run", data, config, command=f"{again} --train.steps 7", resume=True)
+    assert rest["command"] == f"{first} && {again} --train.steps 7"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A folder with a run of six steps, its cache and its data."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tables.txt").write_bytes(TEXT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUBQUAD_CACHE", str(folder / "cache"))
+        train(folder / "run", str(folder / "tables.txt"))
+    return folder
+
+
+def go_on(finished: Path, folder: Path, change) -> None:
+    """Resume a copy of the run for two more steps, after a change to it."""
+    shutil.copytree(finished / "run", folder / "run")
+    change(folder / "run")
+    more = dataclasses.replace(LITTLE, steps=8)
+    train(folder / "run", str(finished / "tables.txt"), more, resume=True)
+
+
+STATE = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "clock.json")
+
+
+@pytest.mark.parametrize("name", [*STATE, "model.safetensors"])
+def test_a_checkpoint_that_lacks_a_file_is_not_gone_on_from(finished, tmp_path, name):
+    def remove(run: Path) -> None:
+        (run / "checkpoint-6" / name).unlink()
+
+    with pytest.raises(
+        ValueError, match=rf"checkpoint-6 .*has no {name}|checkpoint-6 has no {name}"
+    ):
+        go_on(finished, tmp_path, remove)
+
+
+@pytest.mark.parametrize("keep", [0, 100])
+@pytest.mark.parametrize("name", [*STATE, "model.safetensors"])
+def test_a_checkpoint_with_a_cut_file_is_damaged(finished, tmp_path, name, keep):
+    def cut(run: Path) -> None:
+        path = run / "checkpoint-6" / name
+        path.write_bytes(path.read_bytes()[: min(keep, path.stat().st_size // 2)])
+
+    with pytest.raises(ValueError, match=rf"checkpoint-6.*{name}.* is damaged"):
+        go_on(finished, tmp_path, cut)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"elapsed": "x"}', '{"elapsed": null}'])
+def test_a_clock_that_tells_nothing_is_damaged(finished, tmp_path, text):
+    with pytest.raises(ValueError, match=r"clock.json is damaged"):
+        go_on(finished, tmp_path, lambda run: (run / "checkpoint-6/clock.json").write_text(text))
+
+
+def test_a_run_without_its_checkpoint_is_not_begun_again(finished, tmp_path):
+    with pytest.raises(ValueError, match="has 6 steps, and there is no checkpoint"):
+        go_on(finished, tmp_path, lambda run: shutil.rmtree(run / "checkpoint-6"))
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        (("data",), None, "KeyError: 'data'"),
+        (("data",), [], r"data is \[\], which is no dict"),
+        (("data", "key"), None, "KeyError: 'data.key'"),
+        (("data", "source"), 5, "data.source is 5, which is no str"),
+        (("model",), "x", "model is 'x', which is no dict"),
+        (("parameters",), "x", "parameters is 'x', which is no int"),
+        (("numbers",), None, "KeyError: 'numbers'"),
+        (("numbers", "bits_per_byte"), "x", "numbers.bits_per_byte is 'x'"),
+        (("task_facts",), None, "KeyError: 'task_facts'"),
+        (("task_facts", "config"), 5, "task_facts.config is 5"),
+        (("task",), [], r"task is \[\], which is no str"),
+        (("seconds",), "x", "seconds is 'x', which is no int or float"),
+    ],
+)
+def test_a_run_json_with_parts_missing_or_of_another_type_is_damaged(
+    finished, tmp_path, where, value, message
+):
+    facts = inner = json.loads((finished / "run" / "run.json").read_text())
+    for name in where[:-1]:
+        inner = inner[name]
+    inner.pop(where[-1])
+    if value is not None:
+        inner[where[-1]] = value
+    (tmp_path / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match=rf"run.json is damaged: .*{message}"):
+        read_facts(tmp_path)

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from subquad.hf.cache import StateCache
 from subquad.nn.state import ModelState, detach
+from subquad.train.checkpoint import reading
 
 __all__ = ["Carry"]
 
@@ -58,7 +59,8 @@ class Carry:
                 f"{folder} has no {self.file}; a run that carries a memory goes on with as many "
                 "processes as it was begun with"
             )
-        found = load_file(folder / self.file)
+        with reading(folder / self.file):
+            found = load_file(folder / self.file)
         blank = self.start(len(found["length"]))
         names, device = _named(blank), blank.length.device
         if names.keys() != found.keys():

@@ -1,5 +1,6 @@
 """fit: from a task, an architecture and a configuration to a run folder."""
 
+import contextlib
 import json
 import os
 import platform
@@ -12,10 +13,12 @@ import transformers
 from transformers import TrainerCallback, set_seed
 
 from subquad.tasks.task import Task
-from subquad.train.atomic import write_text
+from subquad.train.atomic import write_files, write_text
+from subquad.train.checkpoint import newest_checkpoint
 from subquad.train.config import TrainConfig
-from subquad.train.folder import read_facts, write_card, write_facts
-from subquad.train.loop import Loop, newest_checkpoint
+from subquad.train.folder import START, read_facts, write_card, write_facts
+from subquad.train.loop import Loop
+from subquad.train.records import events
 
 __all__ = ["fit"]
 
@@ -38,13 +41,15 @@ def fit(
     ValueError if the folder already holds a run (and not `resume`), or holds none (and `resume`),
     or another one.
     """
-    before = read_facts(folder) if resume else {}
-    task = _ready(task, arch, fields, folder, data, resume)
+    before = _before(folder, resume)
+    task = _ready(task, arch, fields, folder, data, before)
+    checkpoint = newest_checkpoint(folder)
+    if before is not None and _finished(before, config, folder, checkpoint):
+        return before
     transformers.utils.logging.disable_progress_bar()  # one for every file that is written
     set_seed(config.seed)
     model = task.build(arch, fields)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = newest_checkpoint(folder)
     loop = Loop(task, model, config, folder, callbacks)
     first = loop.args.process_index == 0
     facts = {
@@ -55,14 +60,13 @@ def fit(
         "parameters": sum(p.numel() for p in model.parameters()),
         "data": {"path": _absolute(data), **task.data_facts},
         "train": asdict(config),
-        "command": _commands(before, command, asdict(config)),
+        "command": _command(before, command, config),
         "versions": _versions(),
     }
+    facts = {**(before or {}), **facts}
     if first:
-        facts["task_facts"] = task.save(folder)
-        write_facts(folder, facts)
-        if config_text is not None:
-            write_text(folder / "config.yaml", config_text)
+        _start(folder, task, facts, config_text, before is None)
+        loop.add_callback(events(folder / "events"))
     try:
         loop.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:
@@ -70,18 +74,21 @@ def fit(
     if first:
         if not (folder / "model.safetensors").is_file():
             loop.save_best()
-        facts |= _outcome(loop)
-        facts["protocol"] = facts["protocol"] or before.get("protocol", "")
+        facts |= _outcome(loop, before)
         write_facts(folder, facts)
         write_card(folder, facts)
     return facts
 
 
 def _ready(
-    task: Task, arch: str, fields: dict[str, Any], folder: Path, data: str | None, resume: bool
+    task: Task,
+    arch: str,
+    fields: dict[str, Any],
+    folder: Path,
+    data: str | None,
+    before: dict[str, Any] | None,
 ) -> Task:
     """The task with its data open; the one of the run that is gone on with, if any."""
-    before = _before(folder, resume)
     if before is not None:
         _same_run(folder, before, task, arch, fields)
         task = type(task).load(folder, before["task_facts"])
@@ -100,6 +107,8 @@ def _before(folder: Path, resume: bool) -> dict[str, Any] | None:
         return read_facts(folder)
     if int(os.environ.get("RANK", 0)):  # the first process has looked, and may have begun to write
         return None
+    if (folder / START).exists():  # a start that was cut off: it wrote nothing else
+        return None
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(
             f"{folder} is not empty; continue its run with --resume, or choose another --out"
@@ -112,12 +121,46 @@ def _absolute(data: str | None) -> str | None:
     return None if data is None else str(Path(data).expanduser().resolve())
 
 
-def _commands(before: dict[str, Any], command: str, config: dict[str, Any]) -> str:
-    """What made a run: the command that began it, and those that went on otherwise."""
-    if not before:
+def _start(
+    folder: Path, task: Task, facts: dict[str, Any], config_text: str | None, new: bool
+) -> None:
+    """Write what a run must have to be gone on with; for a new run all of it or nothing."""
+    with write_files(folder, "start") if new else contextlib.nullcontext(folder) as into:
+        facts["task_facts"] = task.save(into)
+        write_facts(into, facts)
+        if config_text is not None:
+            write_text(into / "config.yaml", config_text)
+
+
+def _same_training(before: dict[str, Any], config: TrainConfig) -> bool:
+    # fields that a later version added have their defaults
+    return {**asdict(TrainConfig()), **before["train"]} == asdict(config)
+
+
+def _finished(
+    before: dict[str, Any], config: TrainConfig, folder: Path, checkpoint: Path | None
+) -> bool:
+    """Is there nothing left to do? ValueError if there is nothing to go on from."""
+    if "steps" not in before:
+        return False
+    if checkpoint is None:
+        raise ValueError(
+            f"{folder} is damaged: its run has {before['steps']:,} steps, and there is no "
+            "checkpoint to go on from"
+        )
+    if before["stopped_by"] is not None or not _same_training(before, config):
+        return False
+    late = config.minutes is not None and before["seconds"] + 0.1 >= 60 * config.minutes
+    return late or before["steps"] >= config.limit
+
+
+def _command(before: dict[str, Any] | None, command: str, config: TrainConfig) -> str:
+    """The commands that made the run: going on as it was begun adds none."""
+    if before is None:
         return command
-    same = before["train"] == json.loads(json.dumps(config))
-    return before["command"] if same else f"{before['command']} && {command}"
+    if _same_training(before, config) or not command:
+        return before["command"]
+    return f"{before['command']} && {command}"
 
 
 def _same_run(folder: Path, before: dict[str, Any], task: Task, arch: str, fields: dict) -> None:
@@ -130,7 +173,7 @@ def _same_run(folder: Path, before: dict[str, Any], task: Task, arch: str, field
             raise ValueError(f"{folder} was begun with {name} {old[name]}, not {value}")
 
 
-def _outcome(loop: Loop) -> dict[str, Any]:
+def _outcome(loop: Loop, before: dict[str, Any] | None) -> dict[str, Any]:
     state, pace = loop.state, loop.pace
     scored = [row for row in state.log_history if f"eval_{loop.task.metric}" in row]
     best = next((row for row in scored if row["step"] == state.best_global_step), {})
@@ -142,7 +185,7 @@ def _outcome(loop: Loop) -> dict[str, Any]:
         "seconds": round(pace.elapsed, 1),
         "stopped_by": pace.stopped_by,
         "numbers": {k.removeprefix("eval_"): v for k, v in best.items() if k.startswith("eval_")},
-        "protocol": loop.protocol,
+        "protocol": loop.protocol or (before or {}).get("protocol", ""),
     }
 
 

@@ -13,10 +13,28 @@ from typing import Any
 
 from subquad.train.atomic import write_text
 
-__all__ = ["FORMAT", "read_facts", "write_card", "write_facts"]
+__all__ = ["FORMAT", "START", "read_facts", "write_card", "write_facts"]
 
 #: version of run.json and of what stands beside it
 FORMAT = 1
+#: what stands in a run folder while its first files are written: `write_files(folder, "start")`
+START = ".start.part"
+
+_TEXT, _NUMBER = (str,), (int, float)
+#: what run.json holds from the start, and what besides once training has stopped
+_BEGUN: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("task", "metric", "arch", "command"), _TEXT),
+    **dict.fromkeys(("model", "data", "train", "task_facts", "versions"), (dict,)),
+    "parameters": (int,),
+}
+_DONE: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("steps", "tokens"), (int,)),
+    "best_step": (int, type(None)),
+    "seconds": _NUMBER,
+    "stopped_by": (str, type(None)),
+    "numbers": (dict,),
+    "protocol": _TEXT,
+}
 
 
 def write_facts(folder: Path, facts: dict[str, Any]) -> None:
@@ -30,12 +48,18 @@ def read_facts(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ValueError(f"there is no run folder {folder}")
     path = folder / "run.json"
+    if (folder / START).exists():
+        raise ValueError(
+            f"{folder} holds no run: writing its first files was cut off; train it again without "
+            "--resume"
+        )
     if not path.is_file():
         raise ValueError(f"{folder} is not a run folder: it has no run.json")
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         version = facts.pop("format_version")
-        _ = facts["task"], facts["arch"]
+        if version == FORMAT:
+            _check(facts)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from None
     if version != FORMAT:
@@ -43,6 +67,24 @@ def read_facts(folder: Path) -> dict[str, Any]:
             f"{folder} is of format version {version}; this version of subquad reads {FORMAT}"
         )
     return facts
+
+
+def _check(facts: dict[str, Any]) -> None:
+    """KeyError or TypeError for what is missing or of another type."""
+    _check_types("", facts, _BEGUN if "steps" not in facts else _BEGUN | _DONE)
+    _check_types("data.", facts["data"], {"source": _TEXT, "key": _TEXT})
+    _check_types("task_facts.", facts["task_facts"], {"config": (dict,)})
+    numbers = facts.get("numbers", {})
+    _check_types("numbers.", numbers, dict.fromkeys(numbers, _NUMBER))
+
+
+def _check_types(of: str, facts: dict[str, Any], types: dict[str, tuple[type, ...]]) -> None:
+    for name, kinds in types.items():
+        if name not in facts:
+            raise KeyError(of + name)
+        if not isinstance(facts[name], kinds):
+            said = " or ".join(kind.__name__ for kind in kinds)
+            raise TypeError(f"{of}{name} is {facts[name]!r}, which is no {said}")
 
 
 def write_card(folder: Path, facts: dict[str, Any]) -> None:

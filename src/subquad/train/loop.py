@@ -6,7 +6,7 @@ checkpoint-STEP.
 """
 
 import json
-import re
+import math
 import shutil
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,12 @@ from subquad.tasks.task import Share, Task
 from subquad.train.arguments import arguments
 from subquad.train.atomic import finish_folder, reporting, write_files
 from subquad.train.carry import Carry
+from subquad.train.checkpoint import check_whole, reading, remove_older
 from subquad.train.config import TrainConfig
 from subquad.train.pace import Pace
-from subquad.train.records import Metrics, Progress, events
+from subquad.train.records import Metrics, Progress
 
-__all__ = ["Loop", "newest_checkpoint"]
+__all__ = ["Loop"]
 
 _TICKS = 100_000  # the grain of a schedule that follows the clock
 
@@ -68,8 +69,6 @@ class Loop(Trainer):
             ],
         )
         self.remove_callback(PrinterCallback)
-        if args.process_index == 0:
-            self.add_callback(events(folder / "events"))
         # the loss is a mean over a batch, and all batches are alike
         self.model_accepts_loss_kwargs, self.loss_is_scaled_for_ga = False, False
 
@@ -112,6 +111,14 @@ class Loop(Trainer):
         share = Share(self.args.process_index, self.args.world_size, self._total)
         with self.accelerator.autocast():
             result = self.task.validate(self.model, share)
+        wrong = {k: v for k, v in result.numbers.items() if not math.isfinite(v)}
+        if wrong:  # before anything is written over the weights that were good
+            said = ", ".join(f"{name} {value}" for name, value in wrong.items())
+            raise ValueError(
+                f"the validation part scores {said} at step {self.state.global_step}: training "
+                "has diverged; a smaller --train.lr or a longer --train.warmup may help, and the "
+                "last checkpoint is untouched"
+            )
         self.protocol = result.protocol
         metrics = {f"{metric_key_prefix}_{k}": v for k, v in result.numbers.items()}
         self.log(metrics)
@@ -154,7 +161,7 @@ class Loop(Trainer):
                 self._wait()
                 if self.args.should_save:
                     finish_folder(staging / name, self.folder / name)
-                    _remove_older(self.folder, self.state.global_step)
+                    remove_older(self.folder, self.state.global_step)
             finally:
                 if self.args.should_save:
                     shutil.rmtree(staging, ignore_errors=True)
@@ -172,16 +179,33 @@ class Loop(Trainer):
         if self.carry is not None:
             self.carry.save(Path(output_dir))
         if self.args.should_save:
-            text = json.dumps({"elapsed": self.pace.elapsed})
+            text = json.dumps({"elapsed": self.pace.elapsed, "protocol": self.protocol})
             (Path(output_dir) / "clock.json").write_text(text)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        clock = Path(checkpoint) / "clock.json"
+        with reading(clock):
+            told = json.loads(clock.read_text())
+            self.pace.elapsed_before = float(told["elapsed"])
+            self.protocol = told.get("protocol", "")
+        if self.carry is not None:
+            self.carry.load(Path(checkpoint))
+        with reading(Path(checkpoint) / "optimizer.pt or scheduler.pt"):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        # the first of the readers, so that nothing is read if something is missing
+        whole = Path(resume_from_checkpoint)
+        check_whole(whole, self.args.process_index, self.args.world_size)
+        with reading(whole / "model.safetensors"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            clock = json.loads((Path(checkpoint) / "clock.json").read_text())
-            self.pace.elapsed_before = clock["elapsed"]
-            if self.carry is not None:
-                self.carry.load(Path(checkpoint))
-        super()._load_optimizer_and_scheduler(checkpoint)
+            with reading(Path(checkpoint) / "rng_state.pth"):
+                super()._load_rng_state(checkpoint)
 
     def _wait(self) -> None:
         if self.args.world_size > 1:
@@ -196,23 +220,6 @@ class Loop(Trainer):
 class _AfterStep(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         after_step(model, state.global_step)
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the most steps, or None."""
-    found = _checkpoints(folder)
-    return max(found, key=found.__getitem__) if found else None
-
-
-def _checkpoints(folder: Path) -> dict[Path, int]:
-    names = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in folder.glob("*")}
-    return {path: int(name[1]) for path, name in names.items() if name}
-
-
-def _remove_older(folder: Path, step: int) -> None:
-    for path, at in _checkpoints(folder).items():
-        if at != step:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _at_clock(schedule: Any, pace: Pace, step: int) -> float:
