@@ -471,6 +471,11 @@ def test_errors_of_maps():
     q, k, v, rows = inputs(5, dtype=torch.float32)
     with pytest.raises(ValueError, match=r"scale=0.5 .*'elu'"):
         kernel_attention(q, k, v, Map("elu"), scale=0.5)
+    square = torch.randn(q.shape[-1], q.shape[-1])
+    with pytest.raises(ValueError, match=r"'elu' takes no projection"):
+        kernel_attention(q, k, v, Map("elu", square))
+    with pytest.raises(ValueError, match=r"'exp' needs a projection"):
+        kernel_attention(q, k, v, Map("exp"))
     with pytest.raises(ValueError, match=r"'cosine'.*'exp'"):
         kernel_attention(q, k, v, Map("cosine", rows))
     with pytest.raises(ValueError, match=r"11 features cannot read \(2, 2, 59, 8\)"):

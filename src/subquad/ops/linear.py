@@ -72,6 +72,11 @@ def _lower(feature_map: FeatureMap, width: int, scale: float | None) -> _Lowered
     kind, projection = getattr(feature_map, "lower", lambda: ("none", None))()
     if kind not in KINDS:
         raise ValueError(f"feature map lowers to kind {kind!r}; the loops know {KINDS}")
+    if (projection is None) if kind == "exp" else (kind == "elu" and projection is not None):
+        raise ValueError(
+            f"kind {kind!r} {'needs a' if projection is None else 'takes no'} projection in the "
+            "loops; a feature map without lower() is evaluated as it is"
+        )
     if projection is None:
         if scale is not None:
             raise ValueError(
