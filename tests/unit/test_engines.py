@@ -20,6 +20,7 @@ from subquad.ops.band import band
 from subquad.ops.columns import columns
 from subquad.ops.dense import dense
 from subquad.ops.flex import flex
+from subquad.ops.flops import pairs
 from subquad.ops.gather import gather, gather_listed
 from subquad.ops.lowering import terms
 from subquad.ops.marked import marked, rows
@@ -449,6 +450,46 @@ def test_bf16_errs_at_most_twice_as_much_as_torch(engine, pattern: Pattern):
     for true, a, b in zip(truth, *results, strict=True):
         error, allowed = ((x.double() - true).norm() / true.norm() for x in (a, b))
         assert error <= 2 * allowed + 1e-4
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.5, 1e-30, 3.0])
+@pytest.mark.parametrize("pattern", [Causal(), Full()], ids=str)
+def test_sdpa_leaves_padding_out_at_any_scale(pattern: Pattern, scale: float):
+    case = Case(d=8, dv=8)
+    (q, k, v), where = case.inputs(), case.where()
+    where = where._replace(q=where.k)
+    a, b = (e(q, k, v, pattern, where, Scoring(scale)).out for e in (dense, sdpa))
+    assert (a - b).abs().max() < CLOSE
+    grad = torch.randn_like(a)
+    for x, y in zip(*(torch.autograd.grad(o, (q, k, v), grad) for o in (a, b)), strict=True):
+        assert (x - y).abs().max() < CLOSE
+
+
+@pytest.mark.parametrize("places", ["plain", "gaps"])
+def test_no_distance_at_all(places: str):
+    """A set of distances may be empty: zeros, whatever the engine and the length."""
+    where = Case(n=700, m=700, b=1, places=places, padded=False).where()
+    x = torch.randn(1, 1, 700, 4, requires_grad=True)
+    nothing = LogSteps() & Window(7, -5)
+    for engine in (None, shifts, gather, band):
+        out = attend(x, x, x, nothing, where=where[:2], engine=engine)
+        assert not out.any()
+        assert not torch.autograd.grad(out.sum(), x)[0].any()
+    assert pairs("shifts", 700, 700, str(nothing), [0], None) == 0
+
+
+def test_a_stride_beyond_the_last_key_costs_no_padding():
+    """It would be 2^40 slots: this ends only if they are not laid out."""
+    for pattern in (Strided(2**40), Window(3, 2, 2**40), Causal() & Strided(2**40)):
+        assert_equals_dense(band, pattern, Case())
+        assert_equals_dense(band, pattern, Case(n=37, dropout=0.3, span=20, ends=True))
+
+
+def test_no_query_at_all_among_keys_with_gaps():
+    where = Case(b=1, n=0, places="gaps", padded=False).where()
+    k = torch.randn(1, 1, where.k.pos.shape[-1], 4)
+    out = gather(k[:, :, :0], k, k, Window(3), where, Scoring(0.3)).out
+    assert out.shape == (1, 1, 0, 4)
 
 
 def test_sdpa_equals_dense():

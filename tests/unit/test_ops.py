@@ -194,6 +194,24 @@ def test_attend_names_shapes_that_do_not_fit(shapes, message: str):
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("coords", "message"),
+    [
+        ((torch.arange(4).view(1, 1, 4), None), "the queries a pos of shape (1, 1, 4); it must"),
+        ((torch.arange(5), None), "pos of shape (5,); it must be (2 or 1, 3 or 1, 5)"),
+        ((torch.arange(5).expand(2, 2, 5), None), "pos of shape (2, 2, 5)"),
+        ((torch.arange(5).expand(1, 1, 5), torch.zeros(4, 1, 5)), "label of shape (4, 1, 5)"),
+    ],
+)
+def test_attend_names_coordinates_that_do_not_fit(coords, message: str):
+    q = torch.zeros(2, 3, 5, 4)
+    with pytest.raises(ValueError) as error:
+        attend(q, q, q, Full(), where=(Coords(*coords), Coords(torch.arange(5).view(1, 1, 5))))
+    assert message in str(error.value)
+    with pytest.raises(ValueError, match="the keys a "):
+        attend(q, q, q, Full(), where=(Coords(torch.arange(5).view(1, 1, 5)), Coords(*coords)))
+
+
 def test_attend_names_a_wrong_valid():
     q = torch.zeros(1, 2, 5, 4)
     with pytest.raises(ValueError, match=r"bool of shape \(1, 5\).*float32 of shape \(1, 4\)"):

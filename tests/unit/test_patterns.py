@@ -169,6 +169,31 @@ def test_per_head():
     assert PerHead((1, Window(2)), (1, Window(1, 3))).reach() == (2, 3)
 
 
+@pytest.mark.parametrize(
+    "p",
+    [
+        PerHead((2, PerHead((1, Window(1)), (1, Window(9))) & Causal()), (1, Window(2, 2))),
+        PerHead((1, Window(2, 2)), (2, PerHead((1, Window(1)), (1, Window(9))))),
+        PerHead((1, Full()), (2, Causal() - PerHead((1, Window(1)), (1, Window(9))))),
+    ],
+    ids=str,
+)
+def test_per_head_inside_per_head(p: Pattern):
+    at = coords(heads=3)
+    whole = p.allowed(at.queries(), at.keys())[0]
+    for first, last, part in split_heads(p, 3):
+        assert "PerHead" not in str(part)
+        assert torch.equal(part.allowed(at.queries(), at.keys())[0, first:last], whole[first:last])
+
+
+def test_wide_windows_list_no_more_than_there_is():
+    far = Window(10**15, 10**15, 3)
+    assert far.offsets(7) == (-6, -3, 0, 3, 6)
+    assert Window(10**15, -2).offsets(4) == (2, 3, 4)
+    assert Window(-5, 10**15).offsets(4) == ()
+    assert not (LogSteps(0) & Window(7, -5)).keys(torch.arange(2), 2).numel()
+
+
 def test_parse_takes_keywords_and_spaces():
     assert parse(" Window( 64, dilation = 4 )|Marked( ) ") == Window(64, dilation=4) | Marked()
     assert parse("Window(3, -1)") == Window(3, -1)
@@ -205,6 +230,10 @@ def test_parse_says_what_is_wrong(text: str, message: str):
     [
         (lambda: Window(2, -3), "behind=2, ahead=-3"),
         (lambda: Window(2, 0, 0), "dilation must be a whole number of at least 1, not 0"),
+        (lambda: Window(1.5), "behind must be a whole number, not 1.5"),
+        (lambda: Window(3, True), "ahead must be a whole number, not True"),
+        (lambda: Window(2**70), "behind=1180591620717411303424 in steps of 1 is farther than"),
+        (lambda: Window(2**50, 0, 2**20), "in steps of 1048576 is farther than"),
         (lambda: Strided(0), "stride must be"),
         (lambda: Blocks(2.0), "size must be a whole number of at least 1, not 2.0"),
         (lambda: Columns(4, 0), "width must be a whole number of at least 1, not 0"),

@@ -57,6 +57,8 @@ def attend(
         k, v = k.masked_fill(gone, 0.0), v.masked_fill(gone, 0.0)
     if groups > 1:
         k, v = (t.repeat_interleave(groups, 1) for t in (k, v))
+    if where is not None:
+        _check_where(q, k, where)
     at = Where(*(where or _plain(q, k)), valid)
     if dropout > 0 and seed is None:
         seed = torch.randint(2**31, (), device=q.device)
@@ -115,6 +117,19 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     if not torch.is_autocast_enabled(kind) or tensors[0].dtype == torch.float64:
         return tensors
     return tuple(t.to(torch.get_autocast_dtype(kind)) for t in tensors)
+
+
+def _check_where(q: Tensor, k: Tensor, where: tuple[Coords, Coords]) -> None:
+    for name, at, n in zip(("queries", "keys"), where, (q.shape[2], k.shape[2]), strict=True):
+        for part, c in at._asdict().items():
+            if c is None:
+                continue
+            lead = c.dim() == 3 and c.shape[0] in (1, q.shape[0]) and c.shape[1] in (1, q.shape[1])
+            if not lead or c.shape[2] != n:
+                raise ValueError(
+                    f"where gives the {name} a {part} of shape {tuple(c.shape)}; it must be "
+                    f"({q.shape[0]} or 1, {q.shape[1]} or 1, {n})"
+                )
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> None:

@@ -37,6 +37,8 @@ class Loop(Call):
         self.test: Pattern | None = self.pattern
         self.plain = self.folded is not None or continuous(self.q_where[0], self.k_where[0])
         if self.plain:
+            if self.folded is None:  # a stride beyond the last key holds distance 0 alone
+                self.step = min(self.step, max(1, self.k.shape[2]))
             return
         if any(t is not None for t in (self.rel_table, self.rel_bias, self.span)):
             raise ValueError(

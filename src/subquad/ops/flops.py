@@ -40,7 +40,8 @@ def pairs(name: str, n: int, m: int, text: str, numbers: list[int], listed: Shap
         behind, ahead, step = numbers
         inside = (d <= behind * step) & (d >= -ahead * step) & (d % step == 0)
     elif pattern is not None:
-        inside = torch.isin(d, torch.tensor(distances(pattern, m) or ()))
+        few = torch.tensor(distances(pattern, m) or (), dtype=torch.int64)
+        inside = torch.isin(d, few)
     if pattern is not None and pattern.by_distance:
         inside = inside & pattern.allowed(Coords(d), Coords(torch.zeros_like(d)))
     return int((often * inside).sum())

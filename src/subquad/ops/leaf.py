@@ -8,7 +8,10 @@ from torch import Tensor
 
 from subquad.ops.pattern import Coords, Pattern
 
-__all__ = ["Leaf", "at_least", "distance", "everywhere"]
+__all__ = ["Leaf", "at_least", "distance", "everywhere", "whole"]
+
+#: positions are int64, and a reach is added to them
+FARTHEST = 1 << 60
 
 
 class Leaf(Pattern):
@@ -28,6 +31,16 @@ def at_least(name: str, value: int, least: int) -> None:
     """ValueError unless `value` is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def whole(name: str, value: int, step: int) -> None:
+    """ValueError unless `value` is a whole number of steps that positions can be moved by."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} must be a whole number, not {value!r}")
+    if abs(value) * step > FARTHEST:
+        raise ValueError(
+            f"{name}={value} in steps of {step} is farther than positions reach: {FARTHEST}"
+        )
 
 
 def distance(q: Coords, k: Coords) -> Tensor:

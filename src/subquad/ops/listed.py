@@ -86,7 +86,7 @@ class Listed(Call):
         if self.listed is None:
             assert self.pattern is not None
             spread = self.k.shape[2]
-            if not self.plain and spread:
+            if not self.plain and spread and self.q.shape[2]:
                 ends = self.k_where[0], self.q_where[0]
                 spread = int(max(t.max() for t in ends) - min(t.min() for t in ends)) + 1
             self.offsets = distances(self.pattern, spread)
@@ -183,7 +183,8 @@ class Listed(Call):
             allowed = allowed & self._keys(self.valid[:, None], index)
         distance = at.pos - to.pos
         if self.plain and self.offsets is not None:
-            distance = torch.tensor(self.offsets, device=slots.device).view(1, 1, 1, -1)
+            few = torch.tensor(self.offsets, dtype=torch.int64, device=slots.device)
+            distance = few.view(1, 1, 1, -1)
         rel = None if self.rel_query is None else self.rel_query[:, :, i0:i1]
         span = None if self.span is None else self.span[:, :, i0:i1]
         relative = Relative(
@@ -207,7 +208,7 @@ class Listed(Call):
         if self.listed is not None:
             return self.listed[:, :, i0:i1]
         m = self.k.shape[2]
-        offsets = torch.tensor(self.offsets, device=pos.device)
+        offsets = torch.tensor(self.offsets, dtype=torch.int64, device=pos.device)
         if self.plain:
             rows = torch.arange(i0, i1, device=pos.device).view(1, 1, -1, 1)
             slots = rows + self.shift - offsets

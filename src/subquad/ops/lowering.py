@@ -75,7 +75,8 @@ def distances(p: Pattern, limit: int) -> tuple[int, ...] | None:
     few = candidates(p, limit)
     if few is None or not p.by_distance:
         return few
-    allowed = p.allowed(Coords(torch.tensor(few)), Coords(torch.zeros(len(few), dtype=torch.int64)))
+    at = torch.tensor(few, dtype=torch.int64)
+    allowed = p.allowed(Coords(at), Coords(torch.zeros_like(at)))
     return tuple(d for d, yes in zip(few, allowed.tolist(), strict=True) if yes)
 
 
@@ -189,7 +190,7 @@ def _at_head(p: Pattern, h: int, num_heads: int) -> Pattern:
             raise ValueError(f"{p} describes {p.num_heads} heads, but there are {num_heads}")
         for heads, one in p.groups:
             if h < heads:
-                return _at_head(one, 0, heads) if not isinstance(one, PerHead) else one
+                return _at_head(one, h, heads)
             h -= heads
     if isinstance(p, And | Or | Minus):
         return type(p)(_at_head(p.a, h, num_heads), _at_head(p.b, h, num_heads))

@@ -17,7 +17,6 @@ from torch.utils.flop_counter import register_flop_formula
 
 from subquad.ops.calls import empty_output
 from subquad.ops.lsh_loop import At, Block
-from subquad.ops.lsh_tiles import grain
 from subquad.ops.partial import wide
 
 __all__ = ["Call", "lsh"]
@@ -73,7 +72,7 @@ class Call:
         b, h, m, _ = self.qk.shape
         if self.queries == 0:
             return
-        together = max(1, TOKENS * grain(self.qk.device) // m)
+        together = max(1, TOKENS // m)
         hs, bs = min(h, together), max(1, together // max(h, 1))
         for b0 in range(0, b, bs):
             for h0 in range(0, h, hs):

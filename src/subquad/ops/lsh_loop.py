@@ -42,7 +42,7 @@ class Block:
         self.qk, self.v = (self._flat(t[at]) for t in (call.qk, call.v))
         norm = torch.linalg.vector_norm(self.qk, dim=-1)
         # zero has no direction, and gets no gradient through it
-        self.shrink = norm.clamp_min(1e-12).reciprocal_().masked_fill_(norm == 0, 0.0)
+        self.shrink = norm.reciprocal().masked_fill_(norm == 0, 0.0)
         self.buffers = Buffers(self.wide, call.qk.device)
         self.bands: dict[tuple[int, int, int], Tensor] = {}
 

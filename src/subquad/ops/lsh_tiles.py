@@ -26,7 +26,7 @@ from torch import Tensor
 
 from subquad.ops.hashing import Runs
 
-__all__ = ["Batch", "Buffers", "Cut", "band", "coordinates", "grain", "tile_rows"]
+__all__ = ["Batch", "Buffers", "Cut", "band", "coordinates", "tile_rows"]
 
 #: scores in a batch of tiles: half a MiB of float32
 BUDGET = 1 << 17
@@ -78,11 +78,6 @@ class Buffers:
         else:
             torch.index_select(source, 0, flat, out=out)
         return out.view(*index.shape, width)
-
-
-def grain(device: torch.device) -> int:
-    """How many times as much work is handed out at once: caches matter on a CPU alone."""
-    return 1 if device.type == "cpu" else 64
 
 
 def tile_rows(behind: int) -> int:
@@ -143,7 +138,7 @@ class Cut:
         for one in kind.unique().tolist():
             before, after = divmod(one, self.ahead + 1)
             keys = before + rows + after
-            together = min(most, max(1, BUDGET * grain(at) // (rows * keys)))
+            together = min(most, max(1, BUDGET // (rows * keys)))
             chosen = (kind == one).nonzero().squeeze(-1)
             columns = torch.arange(keys, device=at) - before
             for group in chosen.split(together):

@@ -76,7 +76,7 @@ class Pattern:
         distances = self.offsets(total)
         if distances is None:
             return None
-        keys = q.unsqueeze(-1) - torch.tensor(distances, device=q.device)
+        keys = q.unsqueeze(-1) - torch.tensor(distances, dtype=torch.int64, device=q.device)
         return keys.masked_fill((keys < 0) | (keys >= total), -1)
 
     def text(self) -> str:
@@ -120,8 +120,9 @@ class And(Pattern):
         few, other = (a, self.b) if a is not None else (b, self.a)
         if few is None or not other.by_distance:
             return None
-        at = Coords(torch.tensor(few)), Coords(torch.zeros(len(few), dtype=torch.int64))
-        return tuple(d for d, yes in zip(few, other.allowed(*at).tolist(), strict=True) if yes)
+        at = torch.tensor(few, dtype=torch.int64)
+        allowed = other.allowed(Coords(at), Coords(torch.zeros_like(at)))
+        return tuple(d for d, yes in zip(few, allowed.tolist(), strict=True) if yes)
 
     def text(self) -> str:
         return f"({self.a.text()} & {self.b.text()})"

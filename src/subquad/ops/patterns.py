@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from subquad.ops.grid import Blocks, Chunks, Columns, Segments
-from subquad.ops.leaf import Leaf, at_least, distance, everywhere
+from subquad.ops.leaf import Leaf, at_least, distance, everywhere, whole
 from subquad.ops.pattern import Coords
 
 __all__ = [
@@ -64,6 +64,8 @@ class Window(Leaf):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least("dilation", self.dilation, 1)
+        whole("behind", self.behind, self.dilation)
+        whole("ahead", self.ahead, self.dilation)
         if self.behind < -self.ahead:
             raise ValueError(
                 f"Window(behind={self.behind}, ahead={self.ahead}) holds no distance: "
@@ -81,8 +83,9 @@ class Window(Leaf):
         return self.behind * self.dilation, self.ahead * self.dilation
 
     def offsets(self, limit: int) -> tuple[int, ...] | None:
-        steps = range(-self.ahead, self.behind + 1)
-        return tuple(s * self.dilation for s in steps if abs(s * self.dilation) <= limit)
+        most = limit // self.dilation
+        steps = range(max(-self.ahead, -most), min(self.behind, most) + 1)
+        return tuple(s * self.dilation for s in steps)
 
 
 @dataclass(frozen=True)

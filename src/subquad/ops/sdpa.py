@@ -33,8 +33,8 @@ def sdpa(
             return Partial(
                 F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale), None
             )
-        q, k, wide_v = _exclude(q, k, v, where.valid)
-        out = F.scaled_dot_product_attention(q, k, wide_v, is_causal=True, scale=scale)
+        q, k, wide_v = _exclude(q * scale, k, v, where.valid)
+        out = F.scaled_dot_product_attention(q, k, wide_v, is_causal=True, scale=1.0)
         out = out[..., : v.shape[-1]]
         some = where.valid.cummax(-1).values[:, None, :, None]
         return Partial(torch.where(some, out, 0.0), None)
@@ -58,8 +58,9 @@ def is_plainly_causal(pattern: Pattern, where: Where) -> bool:
 def _exclude(q: Tensor, k: Tensor, v: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """q and k with one more channel: its product is 0 for valid keys, hugely negative for others.
 
-    This spares the N x M mask. All three get one width, a multiple of 8: with unequal ones torch's
-    kernel gives way to a path that writes the matrix down.
+    This spares the N x M mask. The scale is in q already, for it must not touch that channel. All
+    three get one width, a multiple of 8: with unequal ones torch's kernel gives way to a path that
+    writes the matrix down.
     """
     low = -3e4 if q.dtype == torch.float16 else EMPTY
     width = max(q.shape[-1] + 1, v.shape[-1])
