@@ -63,28 +63,35 @@ def loss(
 ) -> Tensor:
     """The mean over the targets of a batch that are scored, and that the model has outputs for.
 
-    shortest: tokens of the shortest crop; None: so many that the first target can be the first
-    output, for a model that trains on its last `latents` alone, and all for others.
+    shortest: tokens of the shortest crop. None: so many that the first target is the first output
+    of a model that trains on its last `latents` alone; and no crop for other models.
     """
     # batches hold arguments of the model's forward, which a wrapper for data parallelism needs
     batch = dict(batch)
     share = batch.pop("crop", None)
     if share is not None:
-        batch = _crop(batch, float(share[0]), shortest or _shortest(model, batch["targets"]))
+        batch = _crop(batch, float(share[0]), shortest, _latents(model))
     return model(**batch, label_smoothing=label_smoothing).loss
 
 
-def _shortest(model: Any, targets: Tensor) -> int:
-    config = getattr(model, "module", model).config
-    latents = getattr(config.backbone, "latents", None)
-    if latents is None:
-        return targets.shape[1]
-    scored = (targets != IGNORED).any(0)
-    return int(scored.to(torch.int8).argmax()) + latents
+def _latents(model: Any) -> int | None:
+    return getattr(getattr(model, "module", model).config.backbone, "latents", None)
 
 
-def _crop(batch: dict[str, Tensor], share: float, shortest: int) -> dict[str, Tensor]:
-    """The batch without its end: `shortest` tokens up to all of them, each length as likely."""
-    whole = batch["targets"].shape[1]
-    length = min(whole, shortest) + int(share * (max(0, whole - shortest) + 1))
+def _crop(
+    batch: dict[str, Tensor], share: float, shortest: int | None, latents: int | None
+) -> dict[str, Tensor]:
+    """The batch without its end, so that every target is among the last `latents` as often.
+
+    The end is drawn from a range that is longer by `latents` - 1 on both sides, and then moved
+    inside: otherwise the first and the last targets would hardly ever count.
+    """
+    scored = batch["targets"] != IGNORED
+    whole = scored.shape[1]
+    if shortest is None:
+        first = int(scored.any(0).to(torch.int8).argmax())
+        shortest = whole if latents is None else first + latents
+    shortest, more = min(whole, shortest), (latents or 1) - 1
+    end = shortest - more + int(share * (whole - shortest + 2 * more + 1))
+    length = max(shortest, min(end, whole))
     return {name: t[:, :length] for name, t in batch.items()}
