@@ -351,10 +351,32 @@ def test_what_cannot_be_listed_raises(engine, pattern: Pattern):
         run(engine, Case().inputs(), pattern, Case().where(), 0.0)
 
 
-def test_band_scores_no_distances_over_gaps():
-    case = Case(places="gaps", span=9)
-    with pytest.raises(ValueError, match=r"run on by one.*use the dense engine"):
-        run(band, case.inputs(), Window(3), case.where(), 0.0)
+@pytest.mark.parametrize(
+    "pattern", [Window(30, 30), Window(4, 2, 3), SameLabel() & Causal()], ids=str
+)
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("span", [9, 300])
+def test_band_scores_distances_over_gaps(pattern: Pattern, heads: int, span: int):
+    ends = {"span": span, "table_heads": heads, "ends": True, "dropout": 0.3}
+    assert_equals_dense(band, pattern, Case(places="gaps", **ends))
+    assert_equals_dense(band, pattern, Case(places="gaps", n=37, m=150, per_head=True, **ends))
+
+
+def test_band_over_gaps_goes_head_by_head(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("subquad.ops.pieces.BUDGET", 1)
+    for heads in (1, 4):
+        case = Case(places="gaps", span=9, table_heads=heads, ends=True)
+        assert_equals_dense(band, SameLabel() & Window(9, 3), case)
+
+
+@pytest.mark.parametrize("n", [64, 512])
+def test_attend_takes_distances_over_gaps_at_any_length(n: int):
+    case = Case(n=n, m=n, b=1, d=8, dv=8, h=2, places="gaps", padded=False, span=9, table_heads=2)
+    (q, k, v, *rel), where = case.inputs(), case.where()
+    given = {"where": where[:2], "distance": Distance(*rel, zero=4)}
+    for pattern in (Causal(), Causal() & (Window(12) | Strided(16)), Window(6, 6) | Marked()):
+        a, b = (attend(q, k, v, pattern, **given, engine=e) for e in (dense, None))
+        assert (a - b).abs().max() < CLOSE
 
 
 @pytest.mark.parametrize("pattern", UNIONS, ids=str)

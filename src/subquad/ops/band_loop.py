@@ -15,6 +15,7 @@ from subquad.ops.partial import EMPTY, factors, log_ramp, ramp_slope
 from subquad.ops.pattern import Coords, Minus, Pattern
 from subquad.ops.patterns import Full, Window
 from subquad.ops.pieces import Piece, loose_pieces, pieces
+from subquad.ops.relative import heads_of, loose
 from subquad.ops.tiles import LOG2_E, Tile, TileGrads, diagonals, skew, tile_backward, tile_forward
 
 __all__ = ["Loop"]
@@ -40,11 +41,6 @@ class Loop(Call):
             if self.folded is None:  # a stride beyond the last key holds distance 0 alone
                 self.step = min(self.step, max(1, self.k.shape[2]))
             return
-        if any(t is not None for t in (self.rel_table, self.rel_bias, self.span)):
-            raise ValueError(
-                "the band engine scores distances only where positions run on by one and queries "
-                "stand at the last keys; use the dense engine"
-            )
         inside: Pattern = Minus(Full(), Full())
         if self.behind >= -self.ahead:
             inside = Window(self.behind, self.ahead, self.step)
@@ -94,6 +90,9 @@ class Loop(Call):
             piece.add_look(dv, grads.v)
             if dr is not None and grads.rel_query is not None:
                 piece.put_queries(dr, grads.rel_query)
+            if not self.plain:
+                self._add_loose(piece, grads.scores, [dr, *tables, ds])
+                continue
             if ds is not None:
                 slope = ramp_slope(self._left(piece), self.ramp)
                 piece.put_queries(ds, (grads.scores * slope).sum(-1))
@@ -179,7 +178,7 @@ class Loop(Call):
                 at, zero = Coords(d * self.step), Coords(torch.zeros_like(d))
                 allowed = allowed & self.test.allowed(at, zero)
             bias = torch.zeros((), dtype=self.wide, device=d.device).where(allowed, EMPTY)[None]
-            if self.rel_bias is not None:
+            if self.rel_bias is not None and self.plain:
                 rows = self.rel_bias[:, self._rows(piece, self.rel_bias)].to(self.wide)
                 fall = piece.of_heads(rows[:, None].expand(-1, piece.rows, -1), self.q.shape[0])
                 bias = bias + skew((fall * LOG2_E).contiguous(), piece.keys)
@@ -188,13 +187,17 @@ class Loop(Call):
 
     def _tile(self, piece: Piece, bias: Tensor) -> Tile:
         rel_query = rel_rows = drop = None
-        if self.rel_query is not None and self.rel_table is not None:
+        if not self.plain:
+            added = loose(self, piece).scores()
+            if isinstance(added, Tensor):
+                bias = bias + piece.spread(added, self.q.shape[0]).to(self.wide) * LOG2_E
+        elif self.rel_query is not None and self.rel_table is not None:
             rel_query = piece.flat(piece.queries(self.rel_query))
             rows = self.rel_table[:, self._rows(piece, self.rel_table)]
             rel_rows = piece.of_heads(rows, self.q.shape[0])
         if self.seed is not None:
             drop = self._factors(piece)
-        if self.span is not None:
+        if self.span is not None and self.plain:
             bias = bias + log_ramp(self._left(piece), self.ramp) * LOG2_E
         q = piece.flat(piece.queries(self.q)) * self.scale
         k, v = piece.flat(piece.look(self.k)), piece.flat(piece.look(self.v))
@@ -223,6 +226,16 @@ class Loop(Call):
         fall = torch.arange(piece.rows + piece.keys - 1, device=self.q.device)
         d = (piece.rows - 1 - fall + piece.lead) * self.step + self.zero
         return d.clamp(0, table.shape[1] - 1)
+
+    def _add_loose(self, piece: Piece, scores: Tensor, into: list[Tensor | None]) -> None:
+        """Add to the gradients of rel_query, rel_table, rel_bias and span."""
+        dr, *tables, ds = into
+        lead = self.q.shape[0], piece.h1 - piece.h0
+        relative, scores = loose(self, piece), scores.unflatten(0, lead)
+        query = relative.add_grads(scores, *(heads_of(t, piece) for t in tables))
+        for total, part in ((dr, query), (ds, relative.span_grad(scores))):
+            if total is not None and part is not None:
+                piece.queries(total).copy_(part)
 
     def _add_tables(self, piece: Piece, tables: list[Tensor | None], grads: TileGrads) -> None:
         table, bias = tables

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from subquad.ops.calls import Call
 from subquad.ops.partial import log_ramp, ramp_slope
+from subquad.ops.pieces import Piece
 
-__all__ = ["Relative"]
+__all__ = ["Relative", "heads_of", "loose"]
 
 
 @dataclass
@@ -87,6 +89,26 @@ class Relative:
     def _rows(self) -> Tensor:
         assert self.table is not None
         return self.table[self._at(self.table)]
+
+
+def loose(call: Call, piece: Piece) -> Relative:
+    """The distances of a piece of a single block, whatever steps positions run on by."""
+    at, to = piece.queries(call.q_where[0]), piece.look(call.k_where[0])
+    query, span = (None if t is None else piece.queries(t) for t in (call.rel_query, call.span))
+    return Relative(
+        query,
+        heads_of(call.rel_table, piece),
+        heads_of(call.rel_bias, piece),
+        call.zero,
+        at.unsqueeze(-1) - to.unsqueeze(-2),
+        span,
+        call.ramp,
+    )
+
+
+def heads_of(table: Tensor | None, piece: Piece) -> Tensor | None:
+    """The rows of a table (H or 1, R, ...) for the heads of a piece."""
+    return table if table is None or table.shape[0] == 1 else table[piece.h0 : piece.h1]
 
 
 def _add(total: Tensor, index: tuple[Tensor, Tensor], part: Tensor) -> None:
