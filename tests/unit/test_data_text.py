@@ -1,5 +1,6 @@
 """Text as documents, parts, tokens and windows."""
 
+import bz2
 import gzip
 import io
 import json
@@ -20,6 +21,7 @@ from subquad.data.documents import PARTS
 from subquad.data.text import open_text
 from subquad.data.vocabulary import Bytes, Subwords, learn, vocabulary
 
+PACKERS = [(".xz", lzma.compress), (".gz", gzip.compress), (".bz2", bz2.compress)]
 ROMEO = "But soft, what light through yonder window breaks? \N{SUN} Größe\n".encode() * 40
 
 
@@ -56,7 +58,7 @@ def test_a_plain_file_is_mapped_where_it_lies_and_cut_in_order(tmp_path, own_cac
         part.decode()  # no character is torn
 
 
-@pytest.mark.parametrize(("suffix", "pack"), [(".xz", lzma.compress), (".gz", gzip.compress)])
+@pytest.mark.parametrize(("suffix", "pack"), PACKERS)
 def test_packed_files_say_what_the_plain_file_says(tmp_path, suffix, pack):
     text = open_text(written(tmp_path / f"a.txt{suffix}", pack(ROMEO)))
     assert b"".join(text.documents()) == ROMEO
@@ -158,8 +160,15 @@ def test_head_cuts_the_last_document():
         ("cut.xz", lzma.compress(ROMEO * 9)[:-40], "is damaged"),
         ("bad.tar", b"x" * 2000, "is damaged"),
         ("bad.jsonl", b'{"text": "a"}\n{"text"', "line 2 is not JSON"),
-        ("other.jsonl", b'{"body": "a"}', "no text in column 'text'; it has body"),
-        ("list.jsonl", b"[1]", "no text in column 'text'; it has list"),
+        ("cut.gz", gzip.compress(ROMEO * 9)[:-40], "is damaged"),
+        ("spoilt.gz", gzip.compress(os.urandom(99))[:30] + bytes([255]) * 90, "is damaged"),
+        ("bad.bz2", b"not bz2", "is damaged"),
+        ("cut.bz2", bz2.compress(ROMEO * 9)[:-40], "is damaged"),
+        ("a.zip", b"PK" + ROMEO, "packed in a way that is not read here"),
+        ("a.txt.zst", ROMEO, "unpack it"),
+        ("other.jsonl", b'{"body": "a"}', "no column 'text'; it has body"),
+        ("list.jsonl", b"[1]", "no column 'text'; it has list"),
+        ("five.jsonl", b'{"text": 5}', "line 1 has 5 in column 'text', which is no text"),
     ],
 )
 def test_bad_sources_are_named(tmp_path, own_cache, name, content, message):
@@ -175,8 +184,42 @@ def test_empty_folders_and_unknown_parts_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no files"):
         open_text(str(tmp_path / "empty"))
+    with pytest.raises(ValueError, match="an empty path"):
+        open_text("")
     with pytest.raises(ValueError, match="no part 'tst'"):
         open_text(written(tmp_path / "a", ROMEO)).take("tst")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("index.npy", b""),
+        ("index.npy", b"x" * 99),
+        ("raw.bin", b""),
+        ("raw.bin", b"short"),
+        ("raw.bin", None),
+        ("source.json", b"{}"),
+        ("source.json", b""),
+    ],
+)
+def test_damage_of_what_was_prepared_is_named(tmp_path, own_cache, name, content):
+    path = written(tmp_path / "a.txt.gz", gzip.compress(ROMEO))
+    open_text(path)
+    (kept,) = own_cache.rglob(name)
+    kept.unlink() if content is None else kept.write_bytes(content)
+    with pytest.raises(ValueError, match=r"prepared data in .* are damaged .*delete that folder"):
+        open_text(path)
+
+
+@pytest.mark.parametrize(("name", "content"), [("tokens.bin", b"xx"), ("ends.npy", b"")])
+def test_damage_of_kept_tokens_is_named(tmp_path, own_cache, name, content):
+    text = open_text(written(tmp_path / "a.txt", ROMEO))
+    words = Subwords(learn(iter([ROMEO]), 300), "bpe:300")
+    tokenise(text, words, keep=True)
+    (kept,) = own_cache.rglob(name)
+    kept.write_bytes(content)
+    with pytest.raises(ValueError, match=r"prepared data in .* are damaged"):
+        tokenise(text, words, keep=True)
 
 
 # --- vocabularies -------------------------------------------------------------------------------
@@ -239,6 +282,8 @@ def test_vocabularies_that_do_not_do_are_named(tmp_path):
         vocabulary(written(tmp_path / "bad.json", b"{}"))
     with pytest.raises(ValueError, match="bpe:100 is too few"):
         learn(iter([ROMEO]), 100)
+    with pytest.raises(ValueError, match="bpe:99999999 is more than the 1,048,576"):
+        learn(iter([ROMEO]), 99_999_999)
     with pytest.raises(ValueError, match="byte 3 of this text is not UTF-8"):
         Subwords(learn(iter([ROMEO]), 300), "x").encode(b"abc\xff")
 

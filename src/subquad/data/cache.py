@@ -4,13 +4,14 @@
 whole or not at all, so two processes may prepare the same one. It may be deleted at any time.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["entry", "folder"]
+__all__ = ["entry", "folder", "reading"]
 
 
 def folder() -> Path:
@@ -19,6 +20,19 @@ def folder() -> Path:
         return Path(given)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "subquad"
+
+
+@contextlib.contextmanager
+def reading(entry: Path) -> Iterator[None]:
+    """Turns what damaged files of an entry raise into a ValueError that says what to do."""
+    try:
+        yield
+    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"the prepared data in {entry} are damaged ({reason}); delete that folder, and they "
+            "are prepared anew"
+        ) from None
 
 
 def entry(kind: str, key: str, fill: Callable[[Path], None]) -> Path:

@@ -129,8 +129,11 @@ def tokenise(text: Documents, words: Vocabulary, *, keep: bool) -> Corpus:
     if keep:
         digest = hashlib.sha256(f"{_VERSION}{words.tokenizer.to_str()}".encode()).hexdigest()[:16]
         folder = cache.entry("tokens", f"{text.key}-{digest}", lambda f: _write(text, words, f))
-        tokens = np.memmap(folder / "tokens.bin", words.dtype, mode="r")
-        ends = np.load(folder / "ends.npy", allow_pickle=False)
+        with cache.reading(folder):
+            tokens = np.memmap(folder / "tokens.bin", words.dtype, mode="r")
+            ends = np.load(folder / "ends.npy", allow_pickle=False)
+            if ends[-1] > len(tokens):
+                raise ValueError(f"tokens.bin has {len(tokens)} tokens of {ends[-1]}")
     else:
         none = np.empty(0, words.dtype)
         parts = [np.concatenate([none, *_encode(d, words)]) for d in text.documents()]

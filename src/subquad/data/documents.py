@@ -157,10 +157,13 @@ def of_elements(kind: Kind, elements: bytes) -> Documents:
 def kept(key: str, fill: Callable[[Path], None], kind: Kind) -> Documents:
     """The documents of a cache entry; if there is none, `fill` packs them into a fresh folder."""
     folder = cache.entry(kind.name, key, fill)
-    index = np.load(folder / "index.npy", allow_pickle=False)
-    says = json.loads((folder / "source.json").read_text())["says"]
-    raw = np.memmap(folder / "raw.bin", np.uint8, mode="r")
-    part = None if (index[:, 2] < 0).all() else index[:, 2]
+    with cache.reading(folder):
+        index = np.load(folder / "index.npy", allow_pickle=False)
+        says = json.loads((folder / "source.json").read_text())["says"]
+        raw = np.memmap(folder / "raw.bin", np.uint8, mode="r")
+        part = None if (index[:, 2] < 0).all() else index[:, 2]
+        if (need := index[:, 1].max()) > len(raw):
+            raise ValueError(f"raw.bin has {len(raw)} bytes of {need}")
     return Documents(raw, index[:, 0], index[:, 1], part, says, key, kind)
 
 

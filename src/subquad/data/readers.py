@@ -16,7 +16,7 @@ __all__ = ["KINDS", "open_documents"]
 
 KINDS: dict[str, type[Kind]] = {k.name: k for k in (Text, Pixels, Proteins, Voices, PianoRolls)}
 _FASTA = {".fasta", ".fa", ".faa"}
-_PACKED = {".xz", ".gz"}
+_PACKED = {".xz", ".gz", ".bz2"}
 
 
 def open_documents(

@@ -1,5 +1,6 @@
 """Where data comes from: files, packed or not; text as an iterator over (name, pieces of bytes)."""
 
+import bz2
 import gzip
 import hashlib
 import json
@@ -19,9 +20,10 @@ from zipfile import BadZipFile
 __all__ = ["Found", "damage", "existing", "find", "key_of", "unpacked"]
 
 Documents = Iterator[tuple[str, Iterator[bytes]]]
-_OPENERS: dict[str, Callable] = {".xz": lzma.open, ".gz": gzip.open}
+_OPENERS: dict[str, Callable] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
+_FOREIGN = {".zip", ".zst", ".7z", ".rar"}
 _PIECE = 1 << 20
-_DAMAGE = (lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError, tarfile.TarError, BadZipFile)
+_DAMAGE = (lzma.LZMAError, zlib.error, EOFError, tarfile.TarError, BadZipFile)
 # in the standard library's folder, but not written as part of it, or tests of it
 _NOT_STDLIB = {"site-packages", "dist-packages", "test", "tests", "idle_test", "ensurepip"}
 _VERSION = 2  # of what is kept in the cache
@@ -53,6 +55,11 @@ def find(path: str | None) -> Found:
         return Found(says, key, lambda: _members(where))
     if ".jsonl" in suffixes:
         return Found(says, key, lambda: _rows(where))
+    if suffixes and suffixes[-1] in _FOREIGN:
+        known = ", ".join(_OPENERS)
+        raise ValueError(
+            f"{path} is packed in a way that is not read here ({known} are): unpack it"
+        )
     if suffixes and suffixes[-1] in _OPENERS:
         return Found(says, key, lambda: iter([(where.name, _read(where))]))
     return Found(says, key, lambda: iter([(where.name, _read(where))]), plain=where)
@@ -60,6 +67,8 @@ def find(path: str | None) -> Found:
 
 def existing(path: str) -> Path:
     """The path. ValueError if there is nothing, or an empty file."""
+    if not path:
+        raise ValueError("the data have an empty path; name a file or folder, or leave it out")
     where = Path(path).expanduser()
     if not where.exists():
         raise ValueError(f"there is nothing at {path}")
@@ -117,9 +126,14 @@ def _rows(file: Path) -> Documents:
                 row = json.loads(line)
             except ValueError as error:
                 raise ValueError(f"{file} line {number} is not JSON: {error}") from None
-            if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+            if not isinstance(row, dict) or "text" not in row:
                 has = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-                raise ValueError(f"{file} line {number} has no text in column 'text'; it has {has}")
+                raise ValueError(f"{file} line {number} has no column 'text'; it has {has}")
+            if not isinstance(row["text"], str):
+                raise ValueError(
+                    f"{file} line {number} has {json.dumps(row['text'])[:40]} in column 'text', "
+                    "which is no text"
+                )
             yield str(number), iter([row["text"].encode()])
 
 
@@ -146,5 +160,9 @@ def damage(file: Path) -> Iterator[None]:
     """Turns the many errors of damaged archives into one that names the file."""
     try:
         yield
+    except OSError as error:  # what bz2 makes of damage has no number of the system's
+        if error.errno is not None:
+            raise
+        raise ValueError(f"{file} is damaged: {error}") from None
     except _DAMAGE as error:
         raise ValueError(f"{file} is damaged: {error}") from None

@@ -1,7 +1,7 @@
 """Text: files and folders as documents of bytes on disk, of any size.
 
-A source is a file (plain, .gz or .xz), a .jsonl file with a `text` column, a .tar, a folder in
-which each file is a document, or None: the source files of Python's standard library.
+A source is a file (plain, .gz, .bz2 or .xz), a .jsonl file with a `text` column, a .tar, a folder
+in which each file is a document, or None: the source files of Python's standard library.
 
 Plain files are mapped where they lie; everything else is unpacked once into the cache and mapped
 there. Parts: folders or files called train, valid (val, dev) and test are taken at their word;

@@ -17,6 +17,7 @@ __all__ = ["Bytes", "Subwords", "Symbols", "Vocabulary", "learn", "vocabulary"]
 
 #: what tokenizers call the token that stands between documents
 BOUNDARIES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[SEP]")
+_MOST = 1 << 20
 SPECIAL = ("<|endoftext|>", "<|pad|>", "<|mask|>", "<|mark|>")
 
 
@@ -174,6 +175,8 @@ def learn(texts: Iterator[bytes], size: int) -> Tokenizer:
     """A byte-level BPE of `size` entries (lossless on any UTF-8 text), learnt from texts."""
     if size < 256 + 1:
         raise ValueError(f"a BPE holds 256 bytes and a boundary, so bpe:{size} is too few")
+    if size > _MOST:
+        raise ValueError(f"bpe:{size} is more than the {_MOST:,} entries that are learnt at most")
     tokenizer = Tokenizer(models.BPE())
     _byte_level(tokenizer)
     trainer = trainers.BpeTrainer(
