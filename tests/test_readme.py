@@ -1,12 +1,14 @@
 """The README is true: its Python runs, its commands parse, its table names what there is."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 import subquad as sq
-from subquad.cli import main
+from subquad.cli import VERBS, main
+from subquad.cli.train import check
 
 TEXT = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 
@@ -29,17 +31,34 @@ def test_every_architecture_has_a_row():
     assert rows == list(sq.ARCHS)
 
 
-def test_commands_are_those_of_the_command_line(capsys):
-    verbs = {
-        line.split()[1]
-        for block in blocks("bash")
-        for line in block.splitlines()
-        if line.startswith("subquad ")
-    }
-    assert main(["--help"]) == 0
-    known = capsys.readouterr().out
-    assert verbs
-    assert all(re.search(rf"^  {verb} ", known, flags=re.MULTILINE) for verb in verbs)
+COMMANDS = [
+    line for text in blocks("bash") for line in text.splitlines() if line.startswith("subquad ")
+]
+# what a command says once all its words are understood: no book and no run is here
+UNDERSTOOD = {
+    "train": r"there is nothing at book\.txt",
+    "compare": r"there is nothing at book\.txt",
+    "eval": "there is no run folder runs/book",
+    "generate": "there is no run folder runs/book",
+}
+
+
+def test_commands_are_of_every_kind():
+    assert {line.split()[1] for line in COMMANDS} == set(VERBS)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_command_is_understood(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, verb, *words = shlex.split(line, comments=True)
+    if verb == "list":
+        assert main([verb, *words]) == 0
+        return
+    if words[0] == "synthetic":  # needs nothing and would train
+        assert check(words[0], words[1:]).name == "synthetic"
+        return
+    with pytest.raises(ValueError, match=UNDERSTOOD[verb]):
+        main([verb, *words, "--debug"])
 
 
 def test_links_lead_somewhere():

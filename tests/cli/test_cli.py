@@ -255,6 +255,17 @@ def test_transformers_reads_the_run_folder(trained):
     assert subquad.hf
 
 
+YAMLS = {
+    "none": "",
+    "list": "[1]",
+    "five": "train: 5",
+    "arch": "arch: 5",
+    "task": "task: [x]",
+    "name": "arch: {name: [x]}",
+    "null": "train: {lr: null}",
+}
+
+
 # --- bad input ----------------------------------------------------------------------------------
 
 
@@ -278,6 +289,20 @@ def test_transformers_reads_the_run_folder(trained):
         ("train lm --config bad.yaml", "bad.yaml is not YAML"),
         ("train lm --config odd.yaml", "there is no --arch.widow; did you mean --arch.window?"),
         ("train lm --train.warmup 2", "train.warmup is 2"),
+        ("train lm --train.label_smoothing 2", "train.label_smoothing is 2.0; it is a prob"),
+        ("train lm --train.clip -1", "train.clip is -1.0; it must not be negative"),
+        ("train lm --arch.ffn_dim -3", "ffn_dim is -3; it must be at least 1"),
+        ("train lm --arch.num_layers -1", "num_layers is -1; it must be at least 0"),
+        ("train lm --data tables.txt --arch.dim 80000000000", "not enough memory for this"),
+        ("train lm --data parts", "parts has no bytes to validate on"),
+        ("train lm --data=", "an empty path"),
+        ("train lm --config none.yaml", "none.yaml is empty; it wants groups of fields"),
+        ("train lm --config list.yaml", "list.yaml holds [1]; it wants"),
+        ("train lm --config five.yaml", "five.yaml: train is 5 and must be a group"),
+        ("train lm --config arch.yaml", "arch.yaml: arch is 5 and must be a group"),
+        ("train lm --config task.yaml", "task.yaml: task is ['x'] and must be a group"),
+        ("train lm --config name.yaml", "name.yaml: arch.name is ['x'] and must be a name"),
+        ("train lm --config null.yaml", "train: lr must be float, not None"),
         (
             "train lm --train.schedule cosin",
             "no schedule is called 'cosin'; did you mean 'cosine'?",
@@ -300,6 +325,12 @@ def test_bad_words_are_one_clear_line(words, message, fails, tmp_path):
     (tmp_path / "short.txt").write_bytes(b"short " * 20)
     (tmp_path / "bad.yaml").write_text("arch: {")
     (tmp_path / "odd.yaml").write_text("arch: {name: local, widow: 3}")
+    for name, said in YAMLS.items():
+        (tmp_path / f"{name}.yaml").write_text(said)
+    tables(tmp_path)
+    for part in ("train", "test"):
+        (tmp_path / "parts" / part).mkdir(parents=True)
+        (tmp_path / "parts" / part / "a.txt").write_bytes(TEXT)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
     before = sorted(tmp_path.rglob("*"))
@@ -347,6 +378,33 @@ def test_weights_that_do_not_fit_are_damage(run, fails):
     config["model"]["num_layers"], config["format_version"] = 2, 99
     (run / "config.json").write_text(json.dumps(config))
     assert "format version 99" in fails("eval", str(run))
+
+
+@pytest.mark.parametrize("row", ["5", "{}", "{", '{"bits_per_byte": "x", "protocol": ""}'])
+def test_damaged_evaluations_are_one_clear_line(run, fails, row):
+    (run / "evaluations.jsonl").write_text(f"{row}\n")
+    assert "evaluations.jsonl line 1 is damaged" in fails("list", str(run))
+
+
+def test_brackets_are_no_markup(run, capsys):
+    facts = json.loads((run / "run.json").read_text())
+    facts["command"] = "subquad [/b] [red]"
+    (run / "run.json").write_text(json.dumps(facts))
+    assert main(["list", str(run)]) == 0
+    assert "subquad [/b] [red]" in capsys.readouterr().out
+
+
+def test_a_prompt_is_bytes(trained, capsys):
+    words = ["generate", str(trained), "--max-new-tokens", "2", "--prompt"]
+    assert main([*words, os.fsdecode(b"\xff7")]) == 0
+    said = capsys.readouterr().out
+    assert (
+        said
+        == subquad.load(trained).compose(
+            b"\xff7", max_new_tokens=2, temperature=0.8, top_p=0.95, seed=0
+        )
+        + "\n"
+    )
 
 
 def test_questions_that_make_no_sense(trained, fails):

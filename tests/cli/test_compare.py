@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from subquad.bench import compare as bench
+from subquad.bench.process import watched
 from subquad.cli import main
 from subquad.viz.comparison import page, table
 from subquad.viz.curves import Chart, Line, svg
@@ -106,6 +107,10 @@ def what_was_measured_may_be_lost(words, out, capsys):
 
 
 def every_arm_sees_the_same_data(words, out, capsys):
+    kept = (out / "local.json").read_text()
+    for damaged in (kept[:9], "[]", "{}"):
+        (out / "local.json").write_text(damaged)
+        assert "local.json is damaged" in fails(capsys, *words)
     shutil.rmtree(out / "local")
     (out / "local.json").unlink()
     Path(words[words.index("--data") + 1]).write_bytes(TEXT + b"More.")
@@ -118,7 +123,7 @@ def test_only_the_end_of_positions_is_a_refusal(words, tmp_path, capsys, monkeyp
         raise ValueError("something else")
 
     # in this process, which is faster
-    monkeypatch.setattr(bench, "_watched", lambda words: (main(words[3:]), 100.0, False))
+    monkeypatch.setattr(bench, "watched", lambda words: (main(words[3:]), 100.0, False))
     monkeypatch.setattr("subquad.tasks.lm.LanguageModel.evaluate_on", broken)
     assert "something else" in fails(capsys, *words, "--archs", "local")
     assert "scores" not in json.loads((tmp_path / "out" / "local.json").read_text())
@@ -158,7 +163,7 @@ def test_a_request_to_stop_reaches_training_once_and_is_waited_for(tmp_path, num
     before = signal.getsignal(number)
     asking = threading.Thread(target=ask)
     asking.start()
-    code, peak, told = bench._watched([sys.executable, "-c", SLOW_TO_SAVE, str(ready)])
+    code, peak, told = watched([sys.executable, "-c", SLOW_TO_SAVE, str(ready)])
     asking.join()
     assert (code, told) == (130, True)
     assert 1 < peak < 1000

@@ -40,9 +40,18 @@ ARCHS: MappingProxyType[str, ModuleType] = MappingProxyType(
 )
 
 
+#: the smallest sizes that can be; no layers leave stem and head
+_LEAST = {"dim": 1, "num_layers": 0, "num_heads": 1, "ffn_dim": 1}
+
+
 def configure(arch: str, fields: dict[str, Any]) -> Any:
     """The Config of an architecture from plain fields, as they stand in JSON.
 
-    ValueError with the nearest name for an unknown architecture or field, or for another type.
+    ValueError with the nearest name for an unknown architecture or field, for another type, or for
+    a size that cannot be.
     """
-    return fill(arch, choose("architecture", arch, ARCHS).Config, fields)
+    config = fill(arch, choose("architecture", arch, ARCHS).Config, fields)
+    for name, least in _LEAST.items():
+        if (size := getattr(config, name, least)) < least:
+            raise ValueError(f"{arch}: {name} is {size}; it must be at least {least}")
+    return config

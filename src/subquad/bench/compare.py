@@ -8,14 +8,9 @@ FOLDER/NAME/            the run folder of an arm
 FOLDER/NAME.json        what was measured of it
 """
 
-import contextlib
 import json
-import os
 import shlex
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +19,7 @@ from typing import Any
 
 import torch
 
+from subquad.bench.process import watched
 from subquad.nn.position import PositionError
 from subquad.nn.state import nbytes
 from subquad.train.atomic import write_text
@@ -65,7 +61,7 @@ def compare(
     key: the key of the data as it is at that moment, one for all arms. ValueError if an arm fails,
     was trained otherwise, or on other data. KeyboardInterrupt if it was told to stop.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _check_data(arms, folder, key())
     for arm in arms:
         words = _begun_with(arm, folder)
         if words != list(arm.words):
@@ -73,6 +69,7 @@ def compare(
                 f"{folder} holds {arm.name} trained otherwise: {' '.join(words)}; "
                 "choose another --out, or the same flags"
             )
+    folder.mkdir(parents=True, exist_ok=True)
     for arm in arms:
         _check_data(arms, folder, key())
         if not _finished(folder / arm.name):
@@ -125,52 +122,12 @@ def _train(task: str, arm: Arm, folder: Path) -> None:
     command = [sys.executable, "-m", "subquad.cli", "train", task, *arm.words, "--out", str(run)]
     if (run / "run.json").is_file():
         command.append("--resume")
-    code, peak, stopped = _watched(command)
+    code, peak, stopped = watched(command)
     _write(folder, arm, {**found, "peak_mb": max(peak, found.get("peak_mb", 0.0))})
     if stopped:
         raise KeyboardInterrupt
     if code:
         raise ValueError(f"training {arm.name} ended with exit code {code}")
-
-
-def _watched(command: Sequence[str]) -> tuple[int, float, bool]:
-    """Exit code and peak MB of a process, and whether we were told to stop, which it then was too.
-
-    The process has a session of its own, so that Ctrl-C reaches it once, through us: it saves at
-    the first signal, and a second one would end it while it does.
-    """
-    told: list[int] = []
-    running: list[int] = []
-
-    def ask(number: int) -> None:
-        if running and not told:
-            os.kill(running[0], signal.SIGTERM)
-        told.append(number)
-
-    with _signals(ask):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-        running.append(process.pid)
-        if told:  # while it was starting
-            os.kill(process.pid, signal.SIGTERM)
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10  # bytes there, kB elsewhere
-    return process.returncode, usage.ru_maxrss / unit, bool(told)
-
-
-@contextlib.contextmanager
-def _signals(handle: Callable[[int], None]) -> Iterator[None]:
-    """Requests to stop go to `handle`; in a thread that gets none, nothing changes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asks = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {ask: signal.signal(ask, lambda number, frame: handle(number)) for ask in asks}
-    try:
-        yield
-    finally:
-        for ask, handler in before.items():
-            signal.signal(ask, handler)
 
 
 def _score(arm: Arm, folder: Path, scoring: Scoring, tell: Report) -> None:
@@ -242,7 +199,15 @@ def _path(folder: Path, arm: Arm) -> Path:
 
 def _read(folder: Path, arm: Arm) -> dict[str, Any]:
     path = _path(folder, arm)
-    return json.loads(path.read_text()) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+        return {**found, "words": [*map(str, found["words"])]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged: {type(error).__name__}: {error}; without it the arm is scored anew"
+        ) from None
 
 
 def _write(folder: Path, arm: Arm, found: dict[str, Any]) -> None:

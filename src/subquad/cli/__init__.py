@@ -39,6 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = " ".join(str(error).split()) or type(error).__name__
         print(f"subquad: error: {reason}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if debug or not _too_large(error):
+            raise
+        reason = str(error).strip().split("\n")[0]
+        print(f"subquad: error: not enough memory for this: {reason}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         if debug:
             raise
@@ -62,6 +68,12 @@ def _dispatch(words: list[str]) -> int:
         raise ValueError(f"there is no command {verb!r}; {hint}known: {', '.join(VERBS)}")
     _quiet()
     return import_module(f"subquad.cli.{verb}").run(rest)
+
+
+def _too_large(error: Exception) -> bool:
+    """Is this how Python or torch says that memory does not suffice?"""
+    said = ("can't allocate memory", "out of memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
 
 
 def _usage() -> str:

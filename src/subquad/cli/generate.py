@@ -1,5 +1,6 @@
 """subquad generate RUN [--prompt TEXT] [--out FILE] [--arch.FIELD V]"""
 
+import os
 import sys
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     given = parser.read(argv)
     changed = overrides.read(words, read_facts(Path(given.run)))  # before anything slow
-    prompt = sys.stdin.buffer.read() if given.prompt == "-" else given.prompt.encode()
+    prompt = sys.stdin.buffer.read() if given.prompt == "-" else os.fsencode(given.prompt)
     said = load(given.run, **changed).compose(
         prompt,
         None if given.out is None else Path(given.out),

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from subquad.archs import ARCHS
 from subquad.cli.parser import Parser
@@ -62,9 +63,14 @@ def _one(console: Console, folder: Path) -> None:
         rows.append(("trained", "not to its end yet"))
     metric = facts.get("metric", "bits_per_byte")
     kept = folder / "evaluations.jsonl"
-    for line in kept.read_text().splitlines() if kept.is_file() else []:
-        row = json.loads(line)
-        rows.append(("evaluated", f"{row.get(metric, 0):.4f} on {row['protocol']}"))
+    lines = kept.read_text(encoding="utf-8").splitlines() if kept.is_file() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            rows.append(("evaluated", f"{row[metric]:.4f} on {row['protocol']}"))
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"{kept} line {number} is damaged: {reason}") from None
     for name, value in rows:
-        table.add_row(name, str(value))
+        table.add_row(name, Text(str(value)))  # what stands in brackets there is no markup
     console.print(table)

@@ -5,9 +5,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from subquad.archs import ARCHS
+from subquad.archs import ARCHS, configure
 from subquad.cli.parser import Parser, add_fields, fields_of
-from subquad.nn.choices import choose
+from subquad.nn.choices import choose, fill
 from subquad.tasks import TASKS, find_task
 from subquad.train.config import TrainConfig
 
@@ -61,8 +61,9 @@ def _made(task: str, given: Any) -> tuple[Any, dict[str, Any], TrainConfig]:
     """The task, the fields of the architecture and how to train."""
     kind, arch = find_task(task), ARCHS[given.arch.name]
     fields = fields_of(arch.Config, given.arch)
-    config = TrainConfig(**fields_of(TrainConfig, given.train))
-    return kind(kind.Config(**fields_of(kind.Config, given.task))), fields, config
+    configure(given.arch.name, fields)
+    config = fill("train", TrainConfig, fields_of(TrainConfig, given.train))
+    return kind(fill("task", kind.Config, fields_of(kind.Config, given.task))), fields, config
 
 
 def _task(argv: list[str]) -> tuple[str, list[str]]:
@@ -118,11 +119,24 @@ def _peek(argv: list[str]) -> dict[str, str]:
             said = yaml.safe_load(Path(config).read_text())
         except yaml.YAMLError as error:
             raise ValueError(f"{config} is not YAML: {error}") from None
-        arch = said.get("arch") if isinstance(said, dict) else None
-        if isinstance(arch, dict):
-            known = {k: v for k, v in arch.items() if k in ("name", "preset") and v is not None}
-            found = {**known, **found}
+        found = {**_chosen(config, said), **found}
     return found
+
+
+def _chosen(config: str, said: Any) -> dict[str, str]:
+    """Name and preset in a configuration. ValueError if it is not made of groups of fields."""
+    if not isinstance(said, dict):
+        what = "is empty" if said is None else f"holds {said!r}"
+        raise ValueError(f"{config} {what}; it wants groups of fields, as --print_config writes")
+    for group in ("arch", "task", "train"):
+        if not isinstance(said.get(group, {}), dict):
+            raise ValueError(f"{config}: {group} is {said[group]!r} and must be a group of fields")
+    arch = said.get("arch", {})
+    chosen = {key: arch[key] for key in ("name", "preset") if arch.get(key) is not None}
+    for key, value in chosen.items():
+        if not isinstance(value, str):
+            raise ValueError(f"{config}: arch.{key} is {value!r} and must be a name")
+    return chosen
 
 
 def _value(argv: list[str], flag: str) -> str | None:

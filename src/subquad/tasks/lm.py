@@ -63,11 +63,15 @@ class LanguageModel(Task):
             self.words = words_of(train, self.config.tokenizer)
         self.corpus = tokenise(train, self.words, keep=True)
         need = self.config.context + 1
-        if len(self.corpus) < need or not valid.nbytes:
+        if not valid.nbytes:
+            raise ValueError(
+                f"{data or found.source} has no {self.kind.unit} to validate on; give more data, "
+                "or beside what is called train and test something called valid"
+            )
+        if len(self.corpus) < need:
             raise ValueError(
                 f"{data or found.source}: the training part has {len(self.corpus):,} tokens and "
-                f"one window needs {need:,}, the validation part has {valid.nbytes:,} "
-                f"{self.kind.unit}; give more data or a smaller --task.context"
+                f"one window needs {need:,}; give more data or a smaller --task.context"
             )
         self.valid_text = valid.head(self.config.valid_bytes)
         self.valid = tokenise(self.valid_text, self.words, keep=False)

@@ -57,6 +57,14 @@ class TrainConfig:
         for name in ("steps", "minutes"):
             if (given := getattr(self, name)) is not None and given <= 0:
                 raise ValueError(f"train.{name} is {given}; it must be positive")
+        for name in ("weight_decay", "clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name} is {getattr(self, name)}; it must not be negative")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"train.label_smoothing is {self.label_smoothing}; it is a probability from 0 to "
+                "below 1"
+            )
         choose("schedule", self.schedule, dict.fromkeys(SCHEDULES))
         if not 0 <= self.warmup < 1:
             raise ValueError(f"train.warmup is {self.warmup}; it is a fraction from 0 to below 1")
