@@ -54,7 +54,7 @@ def step(tokens: int, settings: dict, seed: int) -> dict:
     model = SubquadForCausalLM(config).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     ids = torch.randint(0, 256, (1, tokens + 1))
-    before, times = resident(), {}
+    before, times, busy = resident(), {}, time.process_time()
 
     def lap(name: str) -> None:
         nonlocal start
@@ -73,9 +73,10 @@ def step(tokens: int, settings: dict, seed: int) -> dict:
     lap("optimizer")
     return {
         "tokens": tokens,
-        "loss": float(loss),
+        "loss": loss.item(),
         "every gradient is finite": finite,
         "seconds": {**times, "total": round(sum(times.values()), 2)},
+        "processor seconds": round(time.process_time() - busy, 1),
         "peak resident GiB": round(resident() / 2**30, 3),
         "before the step GiB": round(before / 2**30, 3),
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -93,7 +93,8 @@ class Hashed(Mixer):
         Who runs forward again on inputs that are equal up to rounding only (reversible layers)
         gives both runs the same labels. Documents with a label of their own share no bucket.
         """
-        return self.label(self.project(context.clean(x))[0], context, None)
+        qk = split_heads(self.query_key(context.clean(x)), self.num_heads)
+        return self.label(qk, context, None)
 
     def label(self, qk: Tensor, context: Context, given: Tensor | None) -> Tensor:
         """The labels of qk (B, H, N, D), or those given. ValueError if they do not fit."""
