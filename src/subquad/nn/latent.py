@@ -70,7 +70,7 @@ class Latents:
 class LatentStack(Decoder):
     """The stack of Perceiver AR: `read`, then blocks over at most `latents` positions.
 
-    In eval mode, and in training on at most `latents` tokens, every position has its own anchor.
+    In eval mode, with a state, and on at most `latents` tokens every position has its own anchor.
     In training on more, as in the paper, one anchor serves the whole crop: only the outputs of the
     last `latents` tokens come back, right-aligned, with zeros before a shorter row's first.
 
