@@ -151,12 +151,14 @@ def model(arch: str, *, causal: bool = True, dtype: torch.dtype = torch.float64)
 
 
 def tiny(arch: str, *, causal: bool = True) -> dict:
-    """Fields of the tiny preset."""
-    preset = sq.ARCHS[arch].PRESETS["tiny"]
-    return {**vars(preset), "causal": causal}
+    """Fields of the tiny preset; one that always looks ahead has no field `causal`."""
+    fields = vars(sq.ARCHS[arch].PRESETS["tiny"])
+    return {**fields, "causal": causal} if "causal" in fields else dict(fields)
 
 
 def _builds(arch: str, causal: bool) -> bool:
+    if "causal" not in tiny(arch):
+        return not causal
     try:
         sq.ARCHS[arch].build(configure(arch, tiny(arch, causal=causal)))
     except ValueError:
@@ -164,10 +166,13 @@ def _builds(arch: str, causal: bool) -> bool:
     return True
 
 
-#: every architecture both ways, where it has both: those that only predict refuse causal=False
+#: every architecture both ways, where it has both: those that only predict refuse causal=False, and
+#: those that always look ahead have no such field
 BOTH_WAYS = [
     (arch, causal) for arch in sq.ARCHS for causal in (True, False) if _builds(arch, causal)
 ]
+
+CAUSAL = [arch for arch, causal in BOTH_WAYS if causal]
 
 
 #: architectures whose state grows with what they have read, and says so

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import subquad as sq
-from catalog import BOTH_WAYS, GROWING, cuts, model, tiny
+from catalog import BOTH_WAYS, CAUSAL, GROWING, cuts, model, tiny
 from subquad.archs import configure
 from subquad.model import build, load, save
 from subquad.nn.state import nbytes, select
@@ -31,7 +31,7 @@ def test_any_length(arch, length, causal):
     assert state is None
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", CAUSAL)
 def test_streamed_equals_whole(arch):
     m, ids = model(arch), tokens(2, 60)
     whole = m(ids)[0]
@@ -44,7 +44,7 @@ def test_streamed_equals_whole(arch):
         assert state.length.tolist() == [60, 60]
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", CAUSAL)
 def test_prefix(arch):
     m, ids = model(arch), tokens(1, 300)
     whole = m(ids)[0]
@@ -52,7 +52,7 @@ def test_prefix(arch):
         torch.testing.assert_close(m(ids[:, :n])[0], whole[:, :n], rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", CAUSAL)
 def test_the_future_changes_nothing_bit_for_bit(arch):
     m, ids = model(arch, dtype=torch.float32), tokens(2, 200)
     before = m(ids)[0]
@@ -74,7 +74,7 @@ def test_batched_equals_alone(arch, side, causal):
         torch.testing.assert_close(y[b][valid[b]], alone, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", CAUSAL)
 def test_streams_on_after_left_padding(arch):
     m, ids, lengths = model(arch), tokens(3, 30), [30, 12, 2]
     valid = torch.arange(30) >= 30 - torch.tensor(lengths)[:, None]
@@ -136,7 +136,7 @@ def test_rows_that_begin_late_stream_with_any_position(arch, position):
         torch.testing.assert_close(found[b, 90 - n :], alone, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", CAUSAL)
 def test_selecting_a_state_is_reindexing_the_batch(arch):
     m, ids, index = model(arch), tokens(3, 40), torch.tensor([1, 1, 2])
     state = m(ids[:, :30], state=m.init_state(3))[1]
@@ -144,7 +144,7 @@ def test_selecting_a_state_is_reindexing_the_batch(arch):
     torch.testing.assert_close(picked, m(ids[:, 30:], state=state)[0][index], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("arch", [a for a in ARCHS if a not in GROWING])
+@pytest.mark.parametrize("arch", [a for a in CAUSAL if a not in GROWING])
 def test_state_stays_bounded(arch):
     m = model(arch, dtype=torch.float32)
     sizes = []
@@ -265,7 +265,7 @@ def test_another_format_version_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", CAUSAL)
 def test_sixteen_kilobytes_of_real_text_streamed(arch, data_dir):
     with lzma.open(data_dir / "text" / "tinyshakespeare.txt.xz") as file:
         ids = torch.tensor(list(file.read(16_384)))[None] % 50

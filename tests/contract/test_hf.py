@@ -13,8 +13,7 @@ from transformers import (
     TrainingArguments,
 )
 
-import subquad as sq
-from catalog import BOTH_WAYS, tiny
+from catalog import BOTH_WAYS, CAUSAL, tiny
 from subquad.hf import (
     StateCache,
     SubquadConfig,
@@ -23,7 +22,6 @@ from subquad.hf import (
     SubquadModel,
 )
 
-ARCHS = list(sq.ARCHS)
 WORDS = 50
 
 
@@ -59,7 +57,7 @@ MODES = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", CAUSAL)
 def test_generate_equals_generate_without_cache(arch, mode):
     m, (ids, mask) = causal_lm(arch), prompt()
     found = []
@@ -74,7 +72,7 @@ def test_generate_equals_generate_without_cache(arch, mode):
     assert torch.equal(*found)
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", CAUSAL)
 def test_continuing_from_a_returned_cache(arch):
     m, (ids, _) = causal_lm(arch), prompt()
     first = m(ids[:, :12], use_cache=True)
@@ -92,7 +90,7 @@ def test_continuing_from_a_returned_cache(arch):
     assert torch.equal(again, m.generate(more, **options))
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", CAUSAL)
 def test_saved_and_loaded_by_the_auto_classes(arch, tmp_path):
     m, (ids, mask) = causal_lm(arch, torch.float32), prompt()
     m.save_pretrained(tmp_path)
@@ -120,7 +118,7 @@ def test_masked_language_model(arch, tmp_path):
     assert torch.equal(found, out.logits)
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", CAUSAL)
 def test_trainer_trains(arch, tmp_path):
     m = SubquadForCausalLM(config(arch))
     rows = [{"input_ids": torch.arange(1, 33) % WORDS, "labels": torch.arange(1, 33) % WORDS}] * 16
@@ -141,7 +139,7 @@ def test_trainer_trains(arch, tmp_path):
     assert losses[-1] < losses[0] - 0.5
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", CAUSAL)
 def test_activation_checkpointing_gives_the_same_gradients(arch):
     m, (ids, mask) = causal_lm(arch).train(), prompt()
     plain = copy.deepcopy(m)
@@ -155,7 +153,7 @@ def test_activation_checkpointing_gives_the_same_gradients(arch):
 
 @pytest.mark.slow
 @pytest.mark.no_poison
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", CAUSAL)
 def test_compiles_to_one_graph_for_all_lengths(arch):
     torch._dynamo.reset()
     m = causal_lm(arch, torch.float32)
@@ -174,7 +172,7 @@ def test_compiles_to_one_graph_for_all_lengths(arch):
     assert len(graphs) == 1
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", CAUSAL)
 def test_bfloat16_and_float16_stay_finite(arch):
     ids, mask = prompt()
     for dtype in (torch.bfloat16, torch.float16):
@@ -182,7 +180,7 @@ def test_bfloat16_and_float16_stay_finite(arch):
         assert torch.isfinite(m(ids, attention_mask=mask).logits[1]).all()
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", CAUSAL)
 def test_parameters_that_a_checkpoint_lacks_are_drawn(arch, tmp_path):
     fields = {**tiny(arch), "num_layers": 2, "norm": "layer"}
     fields.update({"windows": [4], "dilations": [1]} if arch == "longformer" else {})
@@ -199,7 +197,7 @@ def test_parameters_that_a_checkpoint_lacks_are_drawn(arch, tmp_path):
     assert torch.isfinite(m(ids, labels=ids).loss)
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", CAUSAL)
 def test_a_second_turn_after_a_padded_first(arch):
     m, ids = causal_lm(arch), torch.randint(1, 49, (2, 20))
     mask = torch.ones_like(ids)
@@ -229,7 +227,7 @@ def test_generates_with_marks_and_documents(arch, use_cache):
     assert torch.equal(words[:, 20:], alone[:, 9:])
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", CAUSAL)
 def test_embedded_inputs(arch):
     m, (ids, mask) = causal_lm(arch), prompt()
     embedded = m.get_input_embeddings()(ids)
