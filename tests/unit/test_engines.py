@@ -19,6 +19,7 @@ from subquad.ops.attend import attend
 from subquad.ops.band import band
 from subquad.ops.columns import columns
 from subquad.ops.dense import dense
+from subquad.ops.drawn import drawn
 from subquad.ops.flex import flex
 from subquad.ops.flops import pairs
 from subquad.ops.gather import gather, gather_listed
@@ -34,6 +35,7 @@ from subquad.ops.patterns import (
     Full,
     LogSteps,
     Marked,
+    RandomBlocks,
     SameLabel,
     Segments,
     Strided,
@@ -141,6 +143,7 @@ BAND = [
     SameLabel() & Window(3, 1, 4),
     Blocks(9) | Window(4),
     Chunks(7, 1),
+    Chunks(5, 1, 2),
     Segments(8, 5),
     Causal() - Window(4),
 ]
@@ -158,7 +161,14 @@ HELD = [
     Columns(5, 1) & Window(20, 3) & SameLabel(),
     (Columns(6, 4) & Columns(9, 3)) - Window(4, 4),
 ]
+DRAWN = [
+    RandomBlocks(4, 3),
+    Causal() & RandomBlocks(5, 2, 9),
+    (RandomBlocks(3, 4, 1) & SameLabel()) - Chunks(3, 1, 1),
+    (RandomBlocks(9, 1) & RandomBlocks(2, 9)) - Marked(),
+]
 UNIONS = [
+    Chunks(8, 1, 1) | RandomBlocks(8, 2) | Marked(),
     Causal() & (Blocks(8) | Columns(8, 2, 1)),
     Window(6, 6) | Marked(),
     Causal() & (Window(12) | Strided(16)),
@@ -171,6 +181,8 @@ RUNS = [
     *((gather, p) for p in FEW),
     *((marked, p) for p in MARKS),
     *((columns, p) for p in HELD),
+    *((drawn, p) for p in DRAWN),
+    *((gather, p) for p in DRAWN),
     *((all_parts, p) for p in UNIONS),
 ]
 
@@ -221,6 +233,7 @@ def test_coordinates_by_head(engine, pattern: Pattern):
         (shifts, LogSteps()),
         (marked, Marked()),
         (columns, Causal() & Columns(5, 2)),
+        (drawn, RandomBlocks(4, 2)),
     ],
     ids=ids,
 )
@@ -238,6 +251,7 @@ def test_odd_lengths(engine, pattern: Pattern, n: int, m: int):
         (shifts, LogSteps(4)),
         (marked, Marked() - Window(30, 30)),
         (columns, Causal() & (Columns(32, 9) - Blocks(32))),
+        (drawn, RandomBlocks(32, 3) - Chunks(32, 1, 1)),
     ],
     ids=ids,
 )
@@ -265,7 +279,13 @@ def test_queries_at_places_of_their_own(engine, n: int, m: int, start: int):
 @pytest.mark.parametrize(("batch", "n"), [(0, 5), (2, 0)])
 @pytest.mark.parametrize(
     ("engine", "pattern"),
-    [(band, STRIPES), (shifts, LogSteps()), (marked, Marked()), (columns, Columns(4, 1))],
+    [
+        (band, STRIPES),
+        (shifts, LogSteps()),
+        (marked, Marked()),
+        (columns, Columns(4, 1)),
+        (drawn, RandomBlocks(4, 1)),
+    ],
     ids=ids,
 )
 def test_nothing_to_do(engine, pattern: Pattern, batch: int, n: int):
@@ -343,6 +363,7 @@ def test_gather_listed_by_head():
         (gather, SameLabel()),
         (gather, Full()),
         (columns, Causal() & (Columns(4, 1) | Blocks(4))),
+        (drawn, RandomBlocks(4, 1) | Blocks(4)),
     ],
     ids=ids,
 )
@@ -445,6 +466,7 @@ def test_attend_at_the_last_keys(pattern: Pattern):
         (shifts, LogSteps(4)),
         (marked, Marked()),
         (columns, Causal() & Columns(9, 2)),
+        (drawn, RandomBlocks(8, 3)),
     ],
     ids=ids,
 )

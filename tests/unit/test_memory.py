@@ -13,6 +13,7 @@ from peak import peak
 from subquad.ops.attend import attend
 from subquad.ops.band import band
 from subquad.ops.columns import columns
+from subquad.ops.drawn import drawn
 from subquad.ops.gather import gather
 from subquad.ops.marked import marked
 from subquad.ops.partial import Distance, Scoring, Where
@@ -20,10 +21,12 @@ from subquad.ops.pattern import Coords, Pattern
 from subquad.ops.patterns import (
     Blocks,
     Causal,
+    Chunks,
     Columns,
     Full,
     LogSteps,
     Marked,
+    RandomBlocks,
     SameLabel,
     Strided,
     Window,
@@ -83,6 +86,8 @@ def plain(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, rel: Tensor | None) 
         (gather, LogSteps()),
         (columns, Columns(6, 2)),
         (columns, Causal() & (Columns(9, 2, 1) - Blocks(9))),
+        (drawn, RandomBlocks(4, 3)),
+        (drawn, Causal() & (RandomBlocks(3, 2, 8) - Blocks(9))),
     ],
     ids=str,
 )
@@ -109,6 +114,7 @@ ENGINES = [
     (gather, LogSteps(), 2.0 * 13 / 12),
     (marked, Marked(), 2.0),
     (columns, Causal() & (Columns(64, 8) - Blocks(64)), 4.0),
+    (drawn, RandomBlocks(64, 3), 2.0),
 ]
 
 
@@ -141,6 +147,7 @@ def test_peak_sees_what_is_freed_again():
         (attend, Window(64, 64) | Marked()),
         (attend, Causal() & (Window(64) | Strided(128))),
         (attend, Causal() & (Blocks(64) | Columns(64, 8))),
+        (attend, Chunks(64, 1, 1) | RandomBlocks(64, 3) | Marked()),
     ],
     ids=str,
 )

@@ -10,6 +10,7 @@ from subquad.ops.attend import attend
 from subquad.ops.band import band
 from subquad.ops.columns import columns
 from subquad.ops.dense import dense
+from subquad.ops.drawn import drawn
 from subquad.ops.gather import gather
 from subquad.ops.marked import marked, rows
 from subquad.ops.partial import Distance, Scoring, Where, merge
@@ -17,10 +18,12 @@ from subquad.ops.pattern import Coords, Pattern, PerHead
 from subquad.ops.patterns import (
     Blocks,
     Causal,
+    Chunks,
     Columns,
     Full,
     LogSteps,
     Marked,
+    RandomBlocks,
     SameLabel,
     Strided,
     Window,
@@ -35,6 +38,7 @@ OPS = {
     "shifts": (torch.ops.subquad.shifts.default, "LogSteps()", [0]),
     "gather": (torch.ops.subquad.gather.default, "LogSteps()", [1]),
     "marked": (torch.ops.subquad.marked.default, "Marked()", []),
+    "drawn": (torch.ops.subquad.drawn.default, "RandomBlocks(2, 2)", [2, 2, 0]),
     "columns": (torch.ops.subquad.columns.default, "(Causal() & Columns(3, 1))", [3, 1, 0]),
     "rows": (torch.ops.subquad.rows.default, "Causal()", []),
 }
@@ -78,6 +82,7 @@ def test_opcheck(name: str, distances: bool):
         (gather, LogSteps()),
         (marked, Marked()),
         (columns, Causal() & Columns(3, 2)),
+        (drawn, RandomBlocks(2, 2)),
     ],
     ids=str,
 )
@@ -100,6 +105,7 @@ COMPILED = [
     Causal() & (Window(8) | LogSteps() | Marked()),
     SameLabel() & Causal(),
     Causal() & (Blocks(8) | Columns(8, 2)),
+    Chunks(16, 1, 1) | RandomBlocks(16, 2) | Marked(),
     PerHead((1, Window(4) | Strided(64)), (1, Full())),
 ]
 

@@ -26,6 +26,7 @@ from subquad.ops.patterns import (
     Full,
     LogSteps,
     Marked,
+    RandomBlocks,
     SameLabel,
     Segments,
     Strided,
@@ -73,6 +74,7 @@ def test_each_pattern_is_what_it_says():
     assert rows(Segments(3, 1))[4] == "..xxx..."
     assert rows(Segments(3, 0))[5] == "...xxx.."
     assert rows(Chunks(2, 1))[5] == "..xxxx.."
+    assert rows(Chunks(2, 1, 1))[3] == "xxxxxx.."
     assert rows(LogSteps())[7] == "...x.xxx"
     assert rows(LogSteps(2))[7] == ".x.xxxxx"
     assert rows(LogSteps(0, 4))[7] == ".xxx.xxx"
@@ -240,6 +242,11 @@ def test_parse_says_what_is_wrong(text: str, message: str):
         (lambda: Columns(4, 3, 2), "width and skip together are 5, and at most size"),
         (lambda: Segments(4, -1), "memory must be a whole number of at least 0, not -1"),
         (lambda: Chunks(True, 0), "size must be a whole number of at least 1, not True"),
+        (lambda: Chunks(3, 0, -1), "right must be a whole number of at least 0, not -1"),
+        (lambda: RandomBlocks(0, 1), "size must be a whole number of at least 1, not 0"),
+        (lambda: RandomBlocks(4, 0), "count must be a whole number of at least 1, not 0"),
+        (lambda: RandomBlocks(4, 1, -1), "seed must be a whole number of at least 0, not -1"),
+        (lambda: RandomBlocks(4, 17), "count is 17, and the first blocks draw from 16 blocks"),
         (lambda: LogSteps(0, 0), "restart must be"),
         (lambda: PerHead((0, Full())), "PerHead takes (heads, pattern) pairs"),
         (lambda: split_heads(PerHead((2, Full())), 3), "describes 2 heads, but there are 3"),

@@ -5,9 +5,9 @@
     with a relative query: 2 P D more forward, 3 times that in backward
 
 P counts pairs by distance, with positions that run on by one and the queries at the last keys: what
-labels, blocks and validity take away is data and is not taken off; `columns` counts by position,
-blocks taken off. How many tokens are marked is data too: `marked` and `rows` count one marked token
-in each row of the batch.
+labels, blocks and validity take away is data and is not taken off; `columns` and `drawn` count by
+position, blocks taken off. How many tokens are marked is data too: `marked` and `rows` count one
+marked token in each row of the batch.
 
 Axes: B batch, N queries, M keys, H heads, D head width.
 """
@@ -18,6 +18,7 @@ from torch.utils.flop_counter import register_flop_formula
 from subquad.ops.grid import Columns
 from subquad.ops.lowering import distances, parse, without
 from subquad.ops.pattern import Coords
+from subquad.ops.random_blocks import RandomBlocks
 
 __all__ = ["pairs", "register"]
 
@@ -32,6 +33,8 @@ def pairs(name: str, n: int, m: int, text: str, numbers: list[int], listed: Shap
         return n * listed[-1]
     if name == "columns":
         return _in_columns(n, m, text, numbers)
+    if name == "drawn":
+        return _in_drawn(n, m, text, numbers)
     d = torch.arange(1 - n, m)  # every distance, and how often it occurs
     often = torch.clamp(m - 1 + d, max=m - 1) - torch.clamp(d, min=m - n) + 1
     inside = torch.ones_like(d, dtype=torch.bool)
@@ -56,6 +59,16 @@ def _in_columns(n: int, m: int, text: str, numbers: list[int]) -> int:
         return 0
     rows = pos[m - n :, None].split(max(1, (1 << 22) // len(held)))
     return int(sum(pattern.allowed(Coords(r), Coords(held)).sum() for r in rows))
+
+
+def _in_drawn(n: int, m: int, text: str, numbers: list[int]) -> int:
+    """Pairs whose keys stand in drawn blocks, labels and marks apart."""
+    pattern = without(parse(text), labels=False, marks=False)
+    if pattern is None:
+        return 0
+    q = torch.arange(m - n, m).unsqueeze(-1)
+    keys = RandomBlocks(*numbers).keys(q.squeeze(-1), m)
+    return int((pattern.allowed(Coords(q), Coords(keys)) & (keys >= 0)).sum())
 
 
 def register(name: str) -> None:

@@ -88,19 +88,21 @@ class Segments(Leaf):
 
 @dataclass(frozen=True)
 class Chunks(Leaf):
-    """The query's own chunk of `size` tokens, whole, and the `left` chunks before it."""
+    """The query's own chunk of `size` tokens, whole, the `left` chunks before it, `right` after."""
 
     size: int
     left: int
+    right: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least("size", self.size, 1)
         at_least("left", self.left, 0)
+        at_least("right", self.right, 0)
 
     def allowed(self, q: Coords, k: Coords) -> Tensor:
         back = q.pos // self.size - k.pos // self.size
-        return (back >= 0) & (back <= self.left)
+        return (back >= -self.right) & (back <= self.left)
 
     def reach(self) -> tuple[int | None, int | None]:
-        return (self.left + 1) * self.size - 1, self.size - 1
+        return (self.left + 1) * self.size - 1, (self.right + 1) * self.size - 1

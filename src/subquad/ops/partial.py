@@ -25,6 +25,7 @@ __all__ = [
     "keep",
     "log_ramp",
     "merge",
+    "mix",
     "ramp_slope",
 ]
 
@@ -181,13 +182,13 @@ def keep(seed: Tensor, rate: float, shape: torch.Size, q0: int, k0: int) -> Tens
 
 def factors(seed: Tensor, rate: float, lanes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Dropout factors where lane (b * H + h), query slot and key slot broadcast."""
-    x = _mix(lanes * 0x9E3779B1 + seed)
-    x = _mix(x + rows * 0x85EBCA77)
-    x = _mix(x + columns * 0xC2B2AE3D)
+    x = mix(lanes * 0x9E3779B1 + seed)
+    x = mix(x + rows * 0x85EBCA77)
+    x = mix(x + columns * 0xC2B2AE3D)
     return (x >= int(rate * 2**32)) / (1.0 - rate)
 
 
-def _mix(x: Tensor) -> Tensor:
+def mix(x: Tensor) -> Tensor:
     """A 32-bit finaliser (murmur3's constants), on int64."""
     x = x & 0xFFFFFFFF
     x = ((x ^ (x >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF

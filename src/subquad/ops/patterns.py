@@ -10,6 +10,7 @@ from torch import Tensor
 from subquad.ops.grid import Blocks, Chunks, Columns, Segments
 from subquad.ops.leaf import Leaf, at_least, distance, everywhere, whole
 from subquad.ops.pattern import Coords
+from subquad.ops.random_blocks import RandomBlocks
 
 __all__ = [
     "Blocks",
@@ -19,6 +20,7 @@ __all__ = [
     "Full",
     "LogSteps",
     "Marked",
+    "RandomBlocks",
     "SameLabel",
     "Segments",
     "Strided",

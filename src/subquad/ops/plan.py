@@ -3,6 +3,7 @@
     band      behind + ahead + 1 pairs in steps of its dilation, at most all
     shifts    K distances, each worth several pairs of a matrix product
     columns   the share of keys that stands in columns
+    drawn     the keys of the blocks that a query's block drew
     marked    a few columns and rows: taken as cheap, for how many is data
     whole     everything that the union of the parts reaches, in one band
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from subquad.ops.band import band
 from subquad.ops.columns import columns, columns_of
 from subquad.ops.dense import dense
+from subquad.ops.drawn import drawn, drawn_of
 from subquad.ops.lowering import candidates, lower, terms
 from subquad.ops.marked import marked
 from subquad.ops.partial import Partial, Scoring, Where
@@ -72,6 +74,9 @@ def _cheapest(p: Pattern, m: int) -> Part:
     held = columns_of(p)
     if held is not None and m * held.width / held.size < best.cost:
         return Part(columns, p, m * held.width / held.size)
+    chosen = drawn_of(p)
+    if chosen is not None and chosen.count * chosen.size < best.cost:
+        return Part(drawn, p, chosen.count * chosen.size)
     if lower(p).rest is None:  # a band has as many pairs as distances, and those are cheaper
         return best
     # lengths in steps of four times: one graph then serves many of them

@@ -1,14 +1,17 @@
-"""Position as mathematics: rotation, sinusoids, slopes. The modules are in `subquad.nn.position`.
+"""Position as mathematics: rotation, sinusoids, slopes, grids. Modules: `subquad.nn.position`.
 
-Axes: B batch, N tokens, H heads, D head width, C model width.
+Axes: B batch, N tokens, H heads, D head width, C model width, A axes of a grid.
 """
+
+from collections.abc import Sequence
+from math import pi
 
 import torch
 from torch import Tensor
 
 from subquad.ops.partial import wide
 
-__all__ = ["alibi_slopes", "rotate", "sinusoids"]
+__all__ = ["alibi_slopes", "fourier", "rotate", "sinusoids"]
 
 
 def sinusoids(pos: Tensor, dim: int, base: float = 10000.0) -> Tensor:
@@ -53,3 +56,29 @@ def alibi_slopes(num_heads: int) -> Tensor:
     slopes = [2.0 ** (-8.0 * (i + 1) / power) for i in range(power)]
     slopes += [2.0 ** (-4.0 * (2 * i + 1) / power) for i in range(num_heads - power)]
     return torch.tensor(slopes, dtype=torch.float64, device="cpu")
+
+
+def fourier(
+    shape: Sequence[int],
+    bands: int,
+    resolution: Sequence[int],
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """The places of a grid of `shape`, last axis fastest: (N, A + 2 A bands), in float64.
+
+    The place itself, from -1 to 1 on each axis, then sines, then cosines of pi f place, at `bands`
+    frequencies f from 1 to half of the axis's `resolution`, evenly apart (Jaegle et al. 2021,
+    Perceiver, arXiv 2103.03206, section 3.2). An axis of one place stands at -1.
+    ValueError where shape and resolution have not as many axes.
+    """
+    if len(shape) != len(resolution):
+        raise ValueError(
+            f"a grid of shape {tuple(shape)} has {len(shape)} axes and resolution "
+            f"{tuple(resolution)} has {len(resolution)}; they must agree"
+        )
+    kind = torch.float32 if torch.device(device or "cpu").type == "mps" else torch.float64
+    sides = [torch.linspace(-1.0, 1.0, size, dtype=kind, device=device) for size in shape]
+    place = torch.stack(torch.meshgrid(*sides, indexing="ij"), -1).flatten(0, -2)
+    rates = [torch.linspace(1.0, most / 2, bands, dtype=kind, device=device) for most in resolution]
+    angle = (pi * place[:, :, None] * torch.stack(rates)).flatten(1)
+    return torch.cat((place, angle.sin(), angle.cos()), -1)
