@@ -26,6 +26,11 @@ def _attention(pattern: sq.ops.pattern.Pattern, **options) -> Callable[[], Mixer
     return lambda: nn.Attention(DIM, HEADS, pattern, **options)
 
 
+def _low_rank_shared() -> Mixer:
+    both = nn.Projection(5, 140)
+    return nn.LowRankAttention(DIM, HEADS, both, both, bias=False)
+
+
 MIXERS: dict[str, Callable[[], Mixer]] = {
     "full": _attention(sq.Full()),
     "causal": _attention(sq.Causal()),
@@ -108,6 +113,18 @@ MIXERS: dict[str, Callable[[], Mixer]] = {
     ),
     "chunked-hash-across": lambda: nn.SortedChunkAttention(
         DIM, HEADS, rounds=3, buckets=(4,), chunks=nn.Chunking(8, False, False), head_dim=5
+    ),
+    "chunks-both": _attention(sq.Chunks(4, 1, 2)),
+    "random-blocks": _attention(sq.Chunks(4, 1, 1) | sq.RandomBlocks(4, 2) | sq.Marked()),
+    "random-blocks-causal": lambda: nn.Attention(
+        DIM, HEADS, sq.Causal() & sq.RandomBlocks(3, 4, 7), position=nn.ALiBi(HEADS)
+    ),
+    "low-rank": lambda: nn.LowRankAttention(
+        DIM, HEADS, nn.Projection(6, 140), nn.Projection(6, 130)
+    ),
+    "low-rank-shared": _low_rank_shared,
+    "low-rank-rotary": lambda: nn.LowRankAttention(
+        DIM, HEADS, nn.Projection(9, 140), nn.Projection(9, 140), position=nn.Rotary(WIDTH)
     ),
 }
 

@@ -1,6 +1,7 @@
 """Parts with parameters, for people's own models: `sq.nn.Attention`, `sq.nn.Rotary`, ..."""
 
 from subquad.nn.adaptive import AdaptiveHead, Tables
+from subquad.nn.arrays import ArrayStem
 from subquad.nn.attention import Attention
 from subquad.nn.axial import Axial
 from subquad.nn.blocks import PostNorm, PreNorm
@@ -12,9 +13,14 @@ from subquad.nn.heads import TokenHead
 from subquad.nn.kernel import KernelAttention, KernelCrossAttention
 from subquad.nn.latent import LatentStack
 from subquad.nn.losses import chunked_cross_entropy
+from subquad.nn.lowrank import LowRankAttention, Projection
 from subquad.nn.marked import MarkedAttention
 from subquad.nn.mixer import Mixer
 from subquad.nn.mlp import MLP, Chunked, GatedMLP
+from subquad.nn.modalities import ModalityStem
+from subquad.nn.pairs import attending
+from subquad.nn.patches import GridPositions, PatchStem
+from subquad.nn.perceive import CrossBlock, MeanAnswer, QueryStack
 from subquad.nn.position import (
     ALiBi,
     Learned,
@@ -24,6 +30,7 @@ from subquad.nn.position import (
     XLBiases,
     XLRelative,
 )
+from subquad.nn.queries import FieldHead, QueryHead
 from subquad.nn.read import Read
 from subquad.nn.reversible import Reversible, ReversibleDecoder, ReversibleEncoder
 from subquad.nn.sorted_chunks import Chunking, SortedChunkAttention
@@ -36,6 +43,7 @@ __all__ = [
     "MLP",
     "ALiBi",
     "AdaptiveHead",
+    "ArrayStem",
     "Attention",
     "Axial",
     "Borrowed",
@@ -43,22 +51,32 @@ __all__ = [
     "Chunking",
     "Context",
     "CrossAttention",
+    "CrossBlock",
     "Decoder",
     "DynamicSpan",
     "EluFeatures",
     "Encoder",
+    "FieldHead",
     "GatedMLP",
+    "GridPositions",
     "HashedAttention",
     "KernelAttention",
     "KernelCrossAttention",
     "LatentStack",
     "Learned",
+    "LowRankAttention",
     "MarkedAttention",
+    "MeanAnswer",
     "Mixer",
+    "ModalityStem",
+    "PatchStem",
     "Position",
     "PositiveRandomFeatures",
     "PostNorm",
     "PreNorm",
+    "Projection",
+    "QueryHead",
+    "QueryStack",
     "ReLUFeatures",
     "Read",
     "RelativeTable",
@@ -74,6 +92,7 @@ __all__ = [
     "TokenStem",
     "XLBiases",
     "XLRelative",
+    "attending",
     "chunked_cross_entropy",
     "detach",
     "nbytes",

@@ -12,14 +12,27 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 import torch.nn.functional as F
 from torch import nn
 
+from subquad.nn.attention import divide
 from subquad.nn.blocks import Block, PostNorm, PreNorm
+from subquad.nn.cross import CrossAttention
 from subquad.nn.mixer import Mixer
 from subquad.nn.mlp import MLP, GatedMLP, quick_gelu, relu_squared
+from subquad.nn.perceive import CrossBlock
 from subquad.nn.position import ALiBi, Position, Rotary, XLRelative
 from subquad.nn.reversible import Reversible, ReversibleDecoder, ReversibleEncoder
 from subquad.nn.stacks import Decoder, Encoder, Stack
 
-__all__ = ["blocks", "choose", "feed_forward", "fill", "normalise", "position", "stack"]
+__all__ = [
+    "blocks",
+    "choose",
+    "cross_block",
+    "feed_forward",
+    "fill",
+    "normalise",
+    "of_layer",
+    "position",
+    "stack",
+]
 
 NORMS: Mapping[str, Callable[[int], nn.Module]] = {
     "layer": nn.LayerNorm,
@@ -101,6 +114,19 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, kind)
 
 
+def of_layer(name: str, values: tuple[int, ...], layer: int, num_layers: int) -> int:
+    """The entry of one layer in a field that has one for all layers, or one for each.
+
+    ValueError for another number of entries.
+    """
+    if len(values) not in (1, num_layers):
+        raise ValueError(
+            f"{name} has {len(values)} entries and the model {num_layers} layers; "
+            f"give 1 or {num_layers}"
+        )
+    return values[layer % len(values)]
+
+
 def position(name: str, num_heads: int, head_dim: int) -> Position:
     """A position inside attention, by its name in a configuration."""
     return choose("position", name, POSITIONS)(num_heads, head_dim)
@@ -164,3 +190,38 @@ def stack(
     way = choose("wiring", wiring, WIRINGS)
     last = normalise(norm)(way.closing * dim) if way.closing else None
     return (way.decoder if causal else way.encoder)(made, dim, last)
+
+
+def cross_block(
+    sizes: tuple[int, int, int],
+    num_heads: int,
+    *,
+    key_dim: int | None = None,
+    norm: str = "layer",
+    mlp: str = "gelu",
+    dropout: float = 0.0,
+    residual: bool = True,
+) -> CrossBlock:
+    """A block that reads a memory; sizes: its width, that of the memory, that inside its MLP.
+
+    `key_dim`: the width of all queries and keys, and values are then as wide as what reads; by
+    default all are as wide as what is read.
+    """
+    dim, memory_dim, hidden = sizes
+    mixer = CrossAttention(
+        dim,
+        num_heads,
+        memory_dim=memory_dim,
+        head_dim=divide(key_dim or memory_dim, num_heads),
+        value_dim=divide(dim if key_dim else memory_dim, num_heads),
+        dropout=dropout,
+    )
+    return CrossBlock(
+        dim,
+        memory_dim,
+        mixer,
+        feed_forward(mlp)(dim, hidden, dropout=dropout),
+        norm=normalise(norm),
+        dropout=dropout,
+        residual=residual,
+    )

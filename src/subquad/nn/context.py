@@ -1,8 +1,9 @@
 """Context: what is known about the tokens that pass through a model.
 
-Axes: B batch, N tokens, M memory tokens, H heads, C model width.
+Axes: B batch, N tokens, M memory tokens, O questions, H heads, C model width.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from subquad.ops.pattern import Coords
 
-__all__ = ["Context", "take"]
+__all__ = ["Context", "agree", "take"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Context:
     valid: (B, N) bool; padding is on the right.
     label: (B, H or 1, N) int64, mark: (B, N) bool: what SameLabel and Marked look at.
     memory: (B, M, C) with memory_valid (B, M): what cross-attention reads (an encoder's output).
+    queries: (B or 1, O, C): what a stack that answers is asked; None asks once for each token.
     last: only so many outputs at the end are wanted; a stack may skip the others, or give them.
     """
 
@@ -30,6 +32,7 @@ class Context:
     mark: Tensor | None = None
     memory: Tensor | None = None
     memory_valid: Tensor | None = None
+    queries: Tensor | None = None
     last: int | None = None
 
     @classmethod
@@ -75,3 +78,22 @@ def take(t: Tensor, slots: Tensor) -> Tensor:
     """The slots (B, K) of each row of t (B, N, ...): (B, K, ...)."""
     index = slots.view(*slots.shape, *[1] * (t.dim() - 2))
     return t.gather(1, index.expand(*slots.shape, *t.shape[2:]))
+
+
+def agree(inputs: Tensor | Mapping[str, Tensor], **tokens: Tensor | None) -> Tensor:
+    """The inputs (B, N, ...). ValueError unless what is said of tokens, by name, is (B, N) and of
+    its dtype; or if inputs are of several kinds, of which nothing is said.
+    """
+    if not isinstance(inputs, Tensor):
+        raise ValueError(
+            f"{', '.join(tokens)} go with one row of tokens; inputs of several kinds come whole"
+        )
+    for name, t in tokens.items():
+        if t is not None and t.shape != inputs.shape[:2]:
+            raise ValueError(
+                f"{name} is {tuple(t.shape)} and the inputs are {tuple(inputs.shape[:2])}; "
+                "(batch, length) must agree"
+            )
+        if t is not None and name in ("valid", "mark") and t.dtype != torch.bool:
+            raise ValueError(f"{name} must be bool, True for yes, not {t.dtype}")
+    return inputs

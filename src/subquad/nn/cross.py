@@ -25,7 +25,8 @@ __all__ = ["CrossAttention"]
 class CrossAttention(Mixer):
     """Attention of tokens over `Context.memory` (B, M, `memory_dim`): keys and values come from it.
 
-    When streaming, the memory is projected once and kept.
+    `head_dim` and `value_dim` as in `subquad.nn.Attention`. When streaming, the memory is projected
+    once and kept.
     """
 
     def __init__(
@@ -35,18 +36,19 @@ class CrossAttention(Mixer):
         *,
         memory_dim: int | None = None,
         head_dim: int | None = None,
+        value_dim: int | None = None,
         bias: bool = True,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
         self.head_dim = head_dim or divide(dim, num_heads)
-        width = num_heads * self.head_dim
+        width, value_width = num_heads * self.head_dim, num_heads * (value_dim or self.head_dim)
         self.scale = self.head_dim**-0.5
         self.query = nn.Linear(dim, width, bias=bias)
         self.key = nn.Linear(memory_dim or dim, width, bias=bias)
-        self.value = nn.Linear(memory_dim or dim, width, bias=bias)
-        self.out = nn.Linear(width, dim, bias=bias)
+        self.value = nn.Linear(memory_dim or dim, value_width, bias=bias)
+        self.out = nn.Linear(value_width, dim, bias=bias)
 
     def forward(
         self, x: Tensor, context: Context, state: Cross | None = None

@@ -1,16 +1,33 @@
 """Heads: from features to outputs, and the loss of targets where that spares outputs.
 
-Axes: B batch, N tokens, C model width, V vocabulary.
+Axes: B batch, N tokens, C model width, V vocabulary, L labels, W width of vectors.
 """
 
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from subquad.nn.adaptive import AdaptiveHead, Tables, share
+from subquad.nn.choices import choose
 from subquad.nn.losses import token_loss
+from subquad.nn.pooling import POOLS, Pool, first, mean
+from subquad.nn.queries import FieldHeadConfig, QueryHeadConfig
+from subquad.ops.partial import wide
 
-__all__ = ["HEADS", "AdaptiveHeadConfig", "NoHeadConfig", "TokenHead", "TokenHeadConfig"]
+__all__ = [
+    "HEADS",
+    "AdaptiveHeadConfig",
+    "LabelHead",
+    "LabelHeadConfig",
+    "NoHeadConfig",
+    "TagHead",
+    "TagHeadConfig",
+    "TokenHead",
+    "TokenHeadConfig",
+    "VectorHead",
+    "VectorHeadConfig",
+]
 
 
 class TokenHead(nn.Module):
@@ -34,11 +51,16 @@ class TokenHead(nn.Module):
         )
 
     def tie(self, embedding: nn.Embedding | Tables) -> None:
-        """Take the table of an embedding. ValueError for one that has several."""
+        """Take the table of an embedding. ValueError for one that has several, or none of words."""
         if isinstance(embedding, Tables):
             raise ValueError(
                 "a head of kind 'tokens' cannot share the tables of an adaptive stem: give both "
                 "kind 'adaptive', or set tie_word_embeddings to False"
+            )
+        if not isinstance(embedding, nn.Embedding):
+            raise ValueError(
+                "a head of kind 'tokens' cannot share the map of patches, which holds no words: "
+                "give a head of kind 'labels' or 'none', or set tie_word_embeddings to False"
             )
         share(self.project, embedding)
 
@@ -66,6 +88,80 @@ class AdaptiveHeadConfig:
         return AdaptiveHead(dim, vocab_size, cutoffs=self.cutoffs, div_val=self.div_val)
 
 
+class TagHead(nn.Module):
+    """Features (B, N, C) to one logit per label of each token (B, N, L), dropout before it."""
+
+    def __init__(self, dim: int, num_labels: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.label = nn.Linear(dim, num_labels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.label(self.dropout(x))
+
+
+class LabelHead(TagHead):
+    """Features (B, N, C) to one logit per label of each row (B, L), by a pool of its tokens."""
+
+    def __init__(
+        self, dim: int, num_labels: int, *, pool: Pool = first, dropout: float = 0.0
+    ) -> None:
+        super().__init__(dim, num_labels, dropout=dropout)
+        self.pool = pool
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        return super().forward(self.pool(x, valid))
+
+
+@dataclass(frozen=True)
+class TagHeadConfig:
+    """Fields of a head with a few labels for each token."""
+
+    num_labels: int = 2
+    dropout: float = 0.0
+
+    def build(self, dim: int, vocab_size: int) -> TagHead:
+        """The head on features of this width."""
+        return TagHead(dim, self.num_labels, dropout=self.dropout)
+
+
+@dataclass(frozen=True)
+class LabelHeadConfig(TagHeadConfig):
+    """Fields of a head with a few labels for each row. `pool`: "first", "last" or "mean" token."""
+
+    pool: str = "first"
+
+    def build(self, dim: int, vocab_size: int) -> LabelHead:
+        """The head on features of this width."""
+        pool = choose("pool", self.pool, POOLS)
+        return LabelHead(dim, self.num_labels, pool=pool, dropout=self.dropout)
+
+
+class VectorHead(nn.Module):
+    """Features (B, N, C) to a unit vector for each row (B, W), in at least float32."""
+
+    def __init__(self, dim: int, width: int, *, pool: Pool = mean) -> None:
+        super().__init__()
+        self.pool = pool
+        self.vector = nn.Linear(dim, width, bias=False)
+
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        y = self.vector(self.pool(x, valid))
+        return F.normalize(y.to(wide(y.dtype)), dim=-1)
+
+
+@dataclass(frozen=True)
+class VectorHeadConfig:
+    """Fields of a head with a vector for each row. `pool`: "first", "last" or "mean" token."""
+
+    width: int = 64
+    pool: str = "mean"
+
+    def build(self, dim: int, vocab_size: int) -> VectorHead:
+        """The head on features of this width."""
+        return VectorHead(dim, self.width, pool=choose("pool", self.pool, POOLS))
+
+
 @dataclass(frozen=True)
 class NoHeadConfig:
     """Features come out as they are."""
@@ -74,4 +170,13 @@ class NoHeadConfig:
         """No head."""
 
 
-HEADS = {"tokens": TokenHeadConfig, "adaptive": AdaptiveHeadConfig, "none": NoHeadConfig}
+HEADS = {
+    "tokens": TokenHeadConfig,
+    "adaptive": AdaptiveHeadConfig,
+    "labels": LabelHeadConfig,
+    "tags": TagHeadConfig,
+    "vector": VectorHeadConfig,
+    "none": NoHeadConfig,
+    "query": QueryHeadConfig,
+    "field": FieldHeadConfig,
+}

@@ -3,13 +3,15 @@
 | module                           | distribution                                          |
 |----------------------------------|-------------------------------------------------------|
 | Linear weight, Embedding         | normal, standard deviation `std`                      |
-| the maps that end a residual branch (`out`, `down`) | the same / sqrt(2 * number of blocks), |
+| the maps that end a residual branch (`out`, `down`) | the same / sqrt(number of branches), |
 |                                  | where no norm follows the sum                         |
 | Linear bias, bias of words       | 0                                                     |
 | norms                            | 1 and 0                                               |
 | u, v of Transformer-XL           | normal, `std`                                         |
 | tables of relative positions     | normal, `std`                                         |
 | learned spans                    | 0; by token: normal, `std`, and an offset of -4       |
+| projections over positions       | normal, 1 / sqrt(rank)                                |
+| temperatures                     | ln(1 / 0.07)                                          |
 | random features, hashes          | never touched: they are drawn from their seeds        |
 
 A stack that starts otherwise carries an `Init` as its `drawn`.
@@ -20,8 +22,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from subquad.nn.adaptive import AdaptiveHead
-from subquad.nn.blocks import PostNorm
+from subquad.nn.blocks import Block, PostNorm
+from subquad.nn.contrast import Temperature
 from subquad.nn.heads import TokenHead
+from subquad.nn.lowrank import Projection
 from subquad.nn.position import XLBiases, XLRelative
 from subquad.nn.span import DynamicSpan, RelativeTable, SpanRamp
 from subquad.nn.stacks import Stack
@@ -53,14 +57,16 @@ def initialise(model: nn.Module, std: float = 0.02) -> None:
     how = next((m.drawn for m in stacks if m.drawn is not None), Init(std))
     heads: set[nn.Module] = {m.project for m in model.modules() if isinstance(m, TokenHead)}
     heads |= {w for m in model.modules() if isinstance(m, AdaptiveHead) for w in m.tables.words}
-    depth = sum(len(m.blocks) for m in stacks)
+    # a block has a branch for each of its mixers, and one for its feed-forward part
+    blocks = [block for m in stacks for block in m.blocks if isinstance(block, Block)]
+    branches = sum(1 + len(block.mixers) for block in blocks)
     tamed = {m for block in model.modules() if isinstance(block, PostNorm) for m in block.modules()}
     for name, module in model.named_modules():
         last = name.rsplit(".", 1)[-1]
-        ends = last in ("out", "down") and depth > 0 and module not in tamed
+        ends = last in ("out", "down") and branches > 0 and module not in tamed
         # kept, so that a single module can be drawn anew when a checkpoint lacks it
         wide = how.head if module in heads and how.head is not None else how.of(module)
-        module.init_std = wide / (2 * depth) ** 0.5 if ends else wide
+        module.init_std = wide / branches**0.5 if ends else wide
         initialise_one(module)
 
 
@@ -78,10 +84,14 @@ def initialise_one(module: nn.Module) -> None:
             nn.init.constant_(parameter, 0.0 if name == "bias" else 1.0)
     elif isinstance(module, AdaptiveHead):
         nn.init.zeros_(module.bias)
+    elif isinstance(module, Projection):
+        nn.init.normal_(module.weight, std=module.rank**-0.5)
     elif isinstance(module, RelativeTable):
         nn.init.normal_(module.weight, std=std)
     elif isinstance(module, SpanRamp):
         nn.init.zeros_(module.span)
+    elif isinstance(module, Temperature):
+        nn.init.constant_(module.bias, module.START)
     elif isinstance(module, DynamicSpan):
         nn.init.normal_(module.weight, std=std)
         nn.init.constant_(module.offset, -4.0)

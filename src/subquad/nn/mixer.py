@@ -45,7 +45,7 @@ class Mixer(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define output")
 
     def columns(self, x: Tensor, context: Context) -> Tensor:
-        """The position of each column of `weights`: (M,)."""
+        """The slot of the token that each column of `weights` (M,) is; -1 for a blend of many."""
         return torch.arange(self.values(x, context).shape[2], device=x.device)
 
     @property
