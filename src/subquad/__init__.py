@@ -7,7 +7,7 @@ import importlib
 from typing import Any
 
 from subquad import archs, nn, ops
-from subquad.archs import ARCHS
+from subquad.archs import ARCHS, PAIRS
 from subquad.model import Model
 from subquad.ops.attend import attend
 from subquad.ops.linear import kernel_attention
@@ -23,14 +23,17 @@ from subquad.ops.patterns import (
     Full,
     LogSteps,
     Marked,
+    RandomBlocks,
     SameLabel,
     Segments,
     Strided,
     Window,
 )
+from subquad.pair import Pair
 
 __all__ = [
     "ARCHS",
+    "PAIRS",
     "Blocks",
     "Causal",
     "Chunks",
@@ -41,7 +44,9 @@ __all__ = [
     "LogSteps",
     "Marked",
     "Model",
+    "Pair",
     "PerHead",
+    "RandomBlocks",
     "SameLabel",
     "Segments",
     "Strided",

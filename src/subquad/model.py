@@ -9,6 +9,7 @@ Axes: B batch, N tokens, C model width, V vocabulary.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 
 from subquad.archs import ARCHS, configure
 from subquad.nn.choices import choose, fill
-from subquad.nn.context import take
-from subquad.nn.heads import HEADS
+from subquad.nn.context import Context, agree, take
+from subquad.nn.heads import HEADS, LabelHead, VectorHead
 from subquad.nn.init import initialise
+from subquad.nn.queries import asked
 from subquad.nn.state import ModelState
 from subquad.nn.stems import STEMS
 
@@ -49,7 +51,7 @@ class Model(nn.Module):
 
     def forward(
         self,
-        inputs: Tensor,
+        inputs: Tensor | dict[str, Tensor],
         *,
         valid: Tensor | None = None,
         label: Tensor | None = None,
@@ -57,23 +59,15 @@ class Model(nn.Module):
         state: ModelState | None = None,
         last: int | None = None,
     ) -> tuple[Tensor, ModelState | None]:
-        """Run a batch (B, N, ...); with a state, it follows what the state has seen.
+        """Run a batch (B, N, ...), images and arrays as their stem takes them, or several by name;
+        with a state, it follows what the state has seen.
 
         valid (B, N): which tokens are real, wherever padding stands.  label (B, N) keeps packed
         documents apart.  mark (B, N): the tokens that Marked patterns ask about.  last: give only
-        the outputs of the last so many slots.
+        the outputs of the last so many slots. A head that asks gets answers (B, O, C) instead.
         """
-        return run(
-            self.stem,
-            self.backbone,
-            self.head,
-            inputs,
-            valid=valid,
-            label=label,
-            mark=mark,
-            state=state,
-            last=last,
-        )
+        parts = self.stem, self.backbone, self.head
+        return run(*parts, inputs, valid=valid, label=label, mark=mark, state=state, last=last)
 
     @property
     def streams(self) -> bool:
@@ -90,10 +84,10 @@ class Model(nn.Module):
 
 
 def run(
-    stem: nn.Module,
+    stem: Callable[..., tuple[Tensor, Context]],
     backbone: nn.Module,
     head: nn.Module | None,
-    inputs: Tensor,
+    inputs: Tensor | dict[str, Tensor],
     *,
     valid: Tensor | None = None,
     label: Tensor | None = None,
@@ -102,25 +96,39 @@ def run(
     last: int | None = None,
 ) -> tuple[Tensor, ModelState | None]:
     """What `Model.forward` does, for parts that live in another module."""
-    _check(inputs, state, valid=valid, label=label, mark=mark)
-    order = None
+    if state is not None and len(state.length) != len(inputs):
+        raise ValueError(
+            f"the state holds {len(state.length)} rows and the batch has {len(inputs)}; "
+            "they must agree"
+        )
+    order, given = None, valid
     if valid is not None:
+        inputs = agree(inputs, valid=valid, label=label, mark=mark)
         order = (~valid).to(torch.int8).argsort(dim=1, stable=True)
         inputs, valid = take(inputs, order), take(valid, order)
         label, mark = (None if t is None else take(t, order) for t in (label, mark))
     x, context = stem(inputs, valid, None if state is None else state.length)
+    # labels and marks are those of the tokens that the stem made, of an image too
+    agree(x, label=label, mark=mark)
+    queries = asked(head, backbone)
     label = None if label is None else label[:, None]
+    mark = context.mark if mark is None else mark
     # rows that are not full end at different slots: then all outputs are needed
-    context = replace(context, label=label, mark=mark, last=last if order is None else None)
+    last_in = last if order is None else None
+    context = replace(context, label=label, mark=mark, queries=queries, last=last_in)
     y, layers = backbone(x, context, None if state is None else state.layers)
-    # fewer outputs than inputs are those of each row's last tokens, already at the right
-    if order is not None and y.shape[1] == order.shape[1]:
+    # fewer outputs than inputs are those of each row's last tokens, already at the right; answers
+    # to queries stand where they were asked
+    if order is not None and queries is None and y.shape[1] == order.shape[1]:
         y = take(y, order.argsort(1))
     y = y if last is None else y[:, max(0, y.shape[1] - last) :]
-    y = y if head is None else head(y)
+    if isinstance(head, LabelHead | VectorHead):
+        y = head(y, given)
+    elif head is not None:
+        y = head(y)
     if state is None:
         return y, None
-    seen = inputs.shape[1] if valid is None else valid.sum(1)
+    seen = x.shape[1] if valid is None else valid.sum(1)
     return y, ModelState(state.length + seen, layers)
 
 
@@ -169,8 +177,9 @@ def build(
     last = _part("head", head, HEADS).build(backbone.out_dim, vocab_size)
     made = Model(first, backbone, last)
     initialise(made)
-    if tie and last is not None and backbone.out_dim == config.dim:
-        last.tie(first.embedding)
+    words = getattr(first, "embedding", None)
+    if tie and words is not None and hasattr(last, "tie") and backbone.out_dim == config.dim:
+        last.tie(words)
     return made
 
 
@@ -226,21 +235,3 @@ def _part(what: str, fields: dict[str, Any] | None, table: Any) -> Any:
     """The Config of a stem or head, by its kind."""
     given = dict(fields or {})
     return fill(what, choose(what, given.pop("kind", "tokens"), table), given)
-
-
-def _check(inputs: Tensor, state: ModelState | None, **tokens: Tensor | None) -> None:
-    for name, t in tokens.items():
-        if t is not None and t.shape != inputs.shape[:2]:
-            raise ValueError(
-                f"{name} is {tuple(t.shape)} and the inputs are {tuple(inputs.shape[:2])}; "
-                "(batch, length) must agree"
-            )
-    for name in ("valid", "mark"):
-        t = tokens[name]
-        if t is not None and t.dtype != torch.bool:
-            raise ValueError(f"{name} must be bool, True for yes, not {t.dtype}")
-    if state is not None and len(state.length) != len(inputs):
-        raise ValueError(
-            f"the state holds {len(state.length)} rows and the batch has {len(inputs)}; "
-            "they must agree"
-        )

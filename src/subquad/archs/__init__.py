@@ -1,27 +1,36 @@
 """One file per paper: Config, build(config), PRESETS, and the paper card as its docstring.
 
 `ARCHS` is the only list of them; tests, the command line and the Hugging Face shell go by it.
+`PAIRS` is the only list of encoders with a decoder: Config, parts(config), PRESETS and a card.
 """
 
+from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any
 
 from subquad.archs import (
     adaptive_span,
+    bigbird,
+    encoder_decoder,
     hybrid,
+    led,
     linear_transformer,
+    linformer,
     local,
     longformer,
+    perceiver,
     perceiver_ar,
+    perceiver_io,
     performer,
     reformer,
     sparse_transformer,
     transformer,
     transformer_xl,
+    vit,
 )
 from subquad.nn.choices import choose, fill
 
-__all__ = ["ARCHS", "configure"]
+__all__ = ["ARCHS", "PAIRS", "configure", "pair_parts"]
 
 ARCHS: MappingProxyType[str, ModuleType] = MappingProxyType(
     {
@@ -36,22 +45,39 @@ ARCHS: MappingProxyType[str, ModuleType] = MappingProxyType(
         "perceiver_ar": perceiver_ar,
         "sparse_transformer": sparse_transformer,
         "reformer": reformer,
+        "vit": vit,
+        "linformer": linformer,
+        "bigbird": bigbird,
+        "perceiver": perceiver,
+        "perceiver_io": perceiver_io,
     }
 )
 
+PAIRS: MappingProxyType[str, ModuleType] = MappingProxyType(
+    {"encoder_decoder": encoder_decoder, "led": led}
+)
 
 #: the smallest sizes that can be; no layers leave stem and head
 _LEAST = {"dim": 1, "num_layers": 0, "num_heads": 1, "ffn_dim": 1}
 
 
-def configure(arch: str, fields: dict[str, Any]) -> Any:
-    """The Config of an architecture from plain fields, as they stand in JSON.
+def configure(arch: str, fields: dict[str, Any], table: Mapping[str, ModuleType] = ARCHS) -> Any:
+    """The Config of an architecture of a table from plain fields, as they stand in JSON.
 
     ValueError with the nearest name for an unknown architecture or field, for another type, or for
     a size that cannot be.
     """
-    config = fill(arch, choose("architecture", arch, ARCHS).Config, fields)
+    config = fill(arch, choose("architecture", arch, table).Config, fields)
     for name, least in _LEAST.items():
         if (size := getattr(config, name, least)) < least:
             raise ValueError(f"{arch}: {name} is {size}; it must be at least {least}")
     return config
+
+
+def pair_parts(pair: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """What `subquad.pair.build` takes for a pair of `PAIRS`, from fields of its Config as in JSON.
+
+    ValueError with the nearest name for an unknown pair or field, or for another type.
+    """
+    made = choose("pair", pair, PAIRS)
+    return made.parts(fill(pair, made.Config, fields))

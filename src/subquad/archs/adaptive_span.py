@@ -19,7 +19,7 @@ from subquad.nn.span import Borrowed, DynamicSpan, RelativeTable, SpanRamp, Tabl
 from subquad.nn.stacks import Stack
 from subquad.ops.patterns import SameLabel, Window
 
-__all__ = ["PRESETS", "Config", "build"]
+__all__ = ["ONLY_PREDICTS", "PRESETS", "Config", "build"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class Config:
     mlp: str = "relu"
     dropout: float = 0.1
 
+
+#: there is no form that looks ahead
+ONLY_PREDICTS = True
 
 PRESETS = {
     "base": Config(),

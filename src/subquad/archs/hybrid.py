@@ -10,16 +10,11 @@ Ours differs: the kinds are a list in the configuration, and any mixture keeps e
 
 from dataclasses import dataclass
 
-from subquad.nn.attention import Attention, divide
-from subquad.nn.choices import choose, position, stack
-from subquad.nn.features import EluFeatures, PositiveRandomFeatures
-from subquad.nn.kernel import KernelAttention
-from subquad.nn.mixer import Mixer
-from subquad.nn.position import Position
+from subquad.nn.choices import stack
+from subquad.nn.kinds import KINDS, Sizes, mixer_of
 from subquad.nn.stacks import Stack
-from subquad.ops.patterns import Causal, Full, SameLabel, Window
 
-__all__ = ["KINDS", "PRESETS", "Config", "build"]
+__all__ = ["PRESETS", "Config", "build"]
 
 
 @dataclass(frozen=True)
@@ -62,38 +57,19 @@ def build(config: Config) -> Stack:
     c = config
     if not c.kinds:
         raise ValueError(f"kinds is empty; name at least one of {', '.join(KINDS)}")
+    sizes = Sizes(
+        c.dim,
+        c.num_heads,
+        causal=c.causal,
+        window=c.window,
+        features=c.features,
+        seed=c.seed,
+        position=c.position,
+        dropout=c.dropout,
+    )
     mixers = [
-        choose("kind of layer", c.kinds[layer % len(c.kinds)], KINDS)(c, layer)
-        for layer in range(c.num_layers)
+        mixer_of(c.kinds[layer % len(c.kinds)], sizes, layer) for layer in range(c.num_layers)
     ]
     return stack(
         mixers, c.dim, c.ffn_dim, causal=c.causal, norm=c.norm, mlp=c.mlp, dropout=c.dropout
     )
-
-
-def _full(c: Config, layer: int) -> Mixer:
-    pattern = (Causal() if c.causal else Full()) & SameLabel()
-    return Attention(c.dim, c.num_heads, pattern, position=_position(c), dropout=c.dropout)
-
-
-def _local(c: Config, layer: int) -> Mixer:
-    pattern = Window(c.window, 0 if c.causal else c.window) & SameLabel()
-    return Attention(c.dim, c.num_heads, pattern, position=_position(c), dropout=c.dropout)
-
-
-def _kernel(c: Config, layer: int) -> Mixer:
-    width = divide(c.dim, c.num_heads)
-    phi = PositiveRandomFeatures(width, c.features, seed=1000 * c.seed + layer)
-    return KernelAttention(c.dim, c.num_heads, phi, causal=c.causal, position=_position(c))
-
-
-def _linear(c: Config, layer: int) -> Mixer:
-    phi = EluFeatures()
-    return KernelAttention(c.dim, c.num_heads, phi, causal=c.causal, position=_position(c))
-
-
-def _position(c: Config) -> Position:
-    return position(c.position, c.num_heads, divide(c.dim, c.num_heads))
-
-
-KINDS = {"full": _full, "local": _local, "kernel": _kernel, "linear": _linear}

@@ -12,7 +12,7 @@ both directions; the causal form shares one set of projections; positions are ro
 from dataclasses import dataclass
 
 from subquad.nn.attention import Attention, divide
-from subquad.nn.choices import position, stack
+from subquad.nn.choices import of_layer, position, stack
 from subquad.nn.marked import MarkedAttention
 from subquad.nn.mixer import Mixer
 from subquad.nn.stacks import Stack
@@ -71,8 +71,8 @@ PRESETS = {
 
 def window(config: Config, layer: int) -> Pattern:
     """What an ordinary token of a layer looks at, marked tokens apart."""
-    behind = _of_layer("windows", config.windows, layer, config.num_layers)
-    step = _of_layer("dilations", config.dilations, layer, config.num_layers)
+    behind = of_layer("windows", config.windows, layer, config.num_layers)
+    step = of_layer("dilations", config.dilations, layer, config.num_layers)
     ahead = 0 if config.causal else behind
     plain = Window(behind, ahead)
     if step == 1 or config.dilated_heads == 0:
@@ -111,12 +111,3 @@ def _mixer(c: Config, layer: int) -> Mixer:
         pattern = Causal() & (near | Marked()) & SameLabel()
         return Attention(c.dim, c.num_heads, pattern, position=at, dropout=c.dropout)
     return MarkedAttention(c.dim, c.num_heads, near, position=at, dropout=c.dropout)
-
-
-def _of_layer(name: str, values: tuple[int, ...], layer: int, num_layers: int) -> int:
-    if len(values) not in (1, num_layers):
-        raise ValueError(
-            f"{name} has {len(values)} entries and the model {num_layers} layers; "
-            f"give 1 or {num_layers}"
-        )
-    return values[layer % len(values)]

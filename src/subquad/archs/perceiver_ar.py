@@ -19,7 +19,7 @@ from subquad.nn.latent import LatentStack
 from subquad.nn.read import Read
 from subquad.ops.patterns import Causal, SameLabel
 
-__all__ = ["PRESETS", "Config", "build"]
+__all__ = ["ONLY_PREDICTS", "PRESETS", "Config", "build"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ class Config:
 
 
 _WIDE = Config(dim=1024, num_heads=16, ffn_dim=4096, position="none", latents=1024)
+
+#: there is no form that looks ahead
+ONLY_PREDICTS = True
 
 PRESETS = {
     "base": Config(),

@@ -21,7 +21,7 @@ from subquad.nn.stacks import Stack
 from subquad.ops.pattern import Pattern
 from subquad.ops.patterns import SameLabel, Segments, Window
 
-__all__ = ["PRESETS", "Config", "build"]
+__all__ = ["ONLY_PREDICTS", "PRESETS", "Config", "build"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,9 @@ class Config:
         near = Window(self.memory) if self.same_length else Segments(self.segment, self.memory)
         return near & SameLabel()
 
+
+#: there is no form that looks ahead
+ONLY_PREDICTS = True
 
 PRESETS = {
     "enwik8_base": Config(),
