@@ -4,17 +4,42 @@ import subquad.hf
 model = AutoModelForCausalLM.from_pretrained("runs/x")
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoModelForZeroShotImageClassification,
+)
 
 from subquad.hf.cache import StateCache
+from subquad.hf.classification import (
+    SubquadForQuestionAnswering,
+    SubquadForSequenceClassification,
+    SubquadForTokenClassification,
+)
 from subquad.hf.config import SubquadConfig
+from subquad.hf.images import SubquadForImageClassification
+from subquad.hf.match import SubquadForImageTextMatching
 from subquad.hf.modeling import SubquadForCausalLM, SubquadForMaskedLM, SubquadModel
+from subquad.hf.seq2seq import SubquadForSeq2SeqLM
 
 __all__ = [
     "StateCache",
     "SubquadConfig",
     "SubquadForCausalLM",
+    "SubquadForImageClassification",
+    "SubquadForImageTextMatching",
     "SubquadForMaskedLM",
+    "SubquadForQuestionAnswering",
+    "SubquadForSeq2SeqLM",
+    "SubquadForSequenceClassification",
+    "SubquadForTokenClassification",
     "SubquadModel",
 ]
 
@@ -22,3 +47,17 @@ AutoConfig.register("subquad", SubquadConfig, exist_ok=True)
 AutoModel.register(SubquadConfig, SubquadModel, exist_ok=True)
 AutoModelForCausalLM.register(SubquadConfig, SubquadForCausalLM, exist_ok=True)
 AutoModelForMaskedLM.register(SubquadConfig, SubquadForMaskedLM, exist_ok=True)
+AutoModelForSequenceClassification.register(
+    SubquadConfig, SubquadForSequenceClassification, exist_ok=True
+)
+AutoModelForTokenClassification.register(
+    SubquadConfig, SubquadForTokenClassification, exist_ok=True
+)
+AutoModelForQuestionAnswering.register(SubquadConfig, SubquadForQuestionAnswering, exist_ok=True)
+AutoModelForImageClassification.register(
+    SubquadConfig, SubquadForImageClassification, exist_ok=True
+)
+AutoModelForSeq2SeqLM.register(SubquadConfig, SubquadForSeq2SeqLM, exist_ok=True)
+AutoModelForZeroShotImageClassification.register(
+    SubquadConfig, SubquadForImageTextMatching, exist_ok=True
+)

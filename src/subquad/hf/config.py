@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig
 
 from subquad.archs import configure
 from subquad.model import FORMAT, complete
+from subquad.pair import complete_encoder
 
 __all__ = ["SubquadConfig"]
 
@@ -17,20 +18,27 @@ class SubquadConfig(PreTrainedConfig):
 
     arch: a name of `subquad.ARCHS`.  model: fields of that architecture's Config.
     stem, head: fields as `subquad.model.build` takes them.
+    encoder: "arch", "model" and "stem" of what reads the source of an encoder-decoder, whose
+    decoder the fields above describe; None for all other models.
     ValueError with the nearest name for an unknown architecture or field.
     """
 
     model_type = "subquad"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        "past_key_values",
+        "encoder_last_hidden_state",
+    ]
 
     arch: str = "transformer"
     model: dict[str, Any] | None = None
     stem: dict[str, Any] | None = None
     head: dict[str, Any] | None = None
+    encoder: dict[str, Any] | None = None
     vocab_size: int = 256
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
+    decoder_start_token_id: int | None = None
     use_cache: bool = True
     tie_word_embeddings: bool = True
     format_version: int = FORMAT
@@ -43,6 +51,8 @@ class SubquadConfig(PreTrainedConfig):
             )
         full = complete(self.arch, self.model, self.stem, self.head)
         self.model, self.stem, self.head = full["model"], full["stem"], full["head"]
+        self.encoder = None if self.encoder is None else complete_encoder(self.encoder)
+        self.is_encoder_decoder = self.encoder is not None
         super().__post_init__(**kwargs)
 
     @property
@@ -67,8 +77,30 @@ class SubquadConfig(PreTrainedConfig):
         """Does the backbone never look ahead?"""
         return bool(getattr(self.backbone, "causal", False))
 
+    def set_labels(self, kind: str) -> None:
+        """Give the head the kind `kind` and `num_labels` labels, if it has not both already."""
+        head = self.head if self.head and self.head["kind"] == kind else {"kind": kind}
+        head = {**head, "num_labels": self.num_labels}
+        self.head = complete(self.arch, self.model, self.stem, head)["head"]
+
     def parts(self) -> dict[str, Any]:
-        """The arguments of `subquad.model.build`."""
+        """The arguments of `subquad.model.build`. ValueError if there is an encoder besides."""
+        if self.encoder is not None:
+            raise ValueError(
+                "this configuration is of an encoder and a decoder: take SubquadForSeq2SeqLM"
+            )
+        return self._decoder_parts()
+
+    def pair_parts(self) -> dict[str, Any]:
+        """The arguments of `subquad.pair.build`. ValueError if there is no encoder."""
+        if self.encoder is None:
+            raise ValueError(
+                'this configuration is of one model: for a pair give encoder={"arch": ...}, or '
+                "take SubquadForCausalLM"
+            )
+        return {**self._decoder_parts(), "encoder": self.encoder}
+
+    def _decoder_parts(self) -> dict[str, Any]:
         return {
             "arch": self.arch,
             "model": self.model,

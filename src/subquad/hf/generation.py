@@ -13,7 +13,7 @@ __all__ = ["StateGenerationMixin"]
 
 
 class StateGenerationMixin(GenerationMixin):
-    """For a PreTrainedModel whose `model` is a `subquad.Model`."""
+    """For a PreTrainedModel whose `_parts` hold a backbone that streams."""
 
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, inputs_embeds: Tensor | None = None, **kwargs: Any
@@ -43,7 +43,7 @@ class StateGenerationMixin(GenerationMixin):
         use_cache = generation_config.use_cache is not False
         if use_cache and model_kwargs.get("past_key_values") is None:
             batch = self._batch_in_generation(generation_config, *args, **kwargs)
-            state = init_state(self.model.backbone, batch)
+            state = init_state(self._parts.backbone, batch)
             model_kwargs["past_key_values"] = StateCache(state)
         return super()._prepare_cache_for_generation(
             generation_config, model_kwargs, *args, **kwargs

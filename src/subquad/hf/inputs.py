@@ -3,15 +3,18 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from subquad.nn.context import take
 from subquad.nn.losses import IGNORED
 
-__all__ = ["follow", "last_targets", "loss_options", "token_inputs"]
+__all__ = ["check_whole", "follow", "last_targets", "loss_options", "token_inputs"]
 
 #: arguments of transformers' loss functions
 LOSS = ("num_items_in_batch", "ignore_index", "shift_labels")
+
+#: what is read: exactly one of them
+INPUTS = ("input_ids", "inputs_embeds", "pixel_values")
 
 #: arguments that describe tokens
 TOKENS = (
@@ -30,27 +33,42 @@ def loss_options(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def token_inputs(given: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor | None]]:
-    """Inputs (B, N) or (B, N, C), and valid, mark and label as `subquad.model.run` takes them.
+    """Inputs (B, N), (B, N, C) or (B, S, Y, X), and valid, mark and label as `subquad.model.run`
+    takes them.
 
     ValueError for an argument that nothing here would honour.
     """
     for name, value in given.items():
         # transformers passes some switches down; unset, they ask for nothing
-        if name not in TOKENS and value is not None and value is not False:
+        if name not in (*TOKENS, *INPUTS) and value is not None and value is not False:
             raise ValueError(
                 f"subquad models take no {name}; they take {', '.join(TOKENS)} "
                 "(positions follow from attention_mask, attention maps from subquad.viz)"
             )
-    ids, embedded = given.get("input_ids"), given.get("inputs_embeds")
-    if (ids is None) == (embedded is None):
-        raise ValueError("pass either input_ids or inputs_embeds, and not both")
-    inputs = ids if ids is not None else embedded
+    found = [given[name] for name in INPUTS if given.get(name) is not None]
+    if len(found) != 1:
+        raise ValueError(
+            "pass either input_ids or inputs_embeds, and not both; pixel_values alone for pictures"
+        )
+    (inputs,) = found
     marks = given.get("global_attention_mask")
     return inputs, {
         "valid": _valid(given.get("attention_mask"), inputs.shape[1]),
         "mark": None if marks is None else marks.bool(),
         "label": given.get("document_ids"),
     }
+
+
+def check_whole(stem: nn.Module, given: dict[str, Any]) -> None:
+    """ValueError for pictures where tokens are read, or the other way round."""
+    pictures, whole = given.get("pixel_values") is not None, getattr(stem, "whole", False)
+    if pictures and not whole:
+        raise ValueError(
+            "this model reads tokens, so pass input_ids; one with the stem {'kind': 'patches'} "
+            "reads pixel_values"
+        )
+    if whole and not pictures:
+        raise ValueError("this model reads pictures, so pass pixel_values")
 
 
 def last_targets(

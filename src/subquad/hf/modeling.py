@@ -17,7 +17,7 @@ from transformers.modeling_outputs import (
 from subquad.hf.cache import StateCache
 from subquad.hf.config import SubquadConfig
 from subquad.hf.generation import StateGenerationMixin
-from subquad.hf.inputs import last_targets, loss_options, token_inputs
+from subquad.hf.inputs import check_whole, last_targets, loss_options, token_inputs
 from subquad.model import build, init_state, run
 from subquad.nn.adaptive import Tables
 from subquad.nn.init import initialise_one
@@ -71,11 +71,21 @@ class SubquadPreTrainedModel(PreTrainedModel):
             raise ValueError("an adaptive embedding cannot be resized: build another with cutoffs")
         return super().resize_token_embeddings(*args, **kwargs)
 
+    def post_init(self) -> None:
+        self._note_what_is_tied()
+        super().post_init()
+
     def _note_what_is_tied(self) -> None:
-        """What the head shares with the stem, by its names, as saving and loading need it."""
-        known = {id(p): name for name, p in self.model.stem.named_parameters("model.stem")}
-        head = self.model.head.named_parameters("model.head")
-        self._tied_weights_keys = {name: known[id(p)] for name, p in head if id(p) in known}
+        """Parameters that go by several names, as saving and loading need it: the words of stem and
+        head, and what layers share."""
+        first: dict[int, str] = {}
+        named = self.named_parameters(remove_duplicate=False)
+        names = {name: first.setdefault(id(p), name) for name, p in named}
+        self._tied_weights_keys = {name: one for name, one in names.items() if name != one}
+
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        """What is tied, noted when built; `tie_word_embeddings` speaks of the words alone."""
+        return dict(self._tied_weights_keys or {})
 
     def features(
         self,
@@ -87,6 +97,7 @@ class SubquadPreTrainedModel(PreTrainedModel):
         """Features (B, N, C) of what `forward` was given, or of its last slots alone, and the cache
         after it."""
         inputs, options = token_inputs(given)
+        check_whole(self._parts.stem, given)
         cache = self._cache(past_key_values, use_cache, len(inputs))
         state = None if cache is None else cache.state
         parts = self._parts
@@ -152,9 +163,13 @@ class SubquadForCausalLM(SubquadPreTrainedModel, StateGenerationMixin):
     def __init__(self, config: SubquadConfig) -> None:
         super().__init__(config)
         if not config.is_causal:
+            if not hasattr(config.backbone, "causal"):
+                raise ValueError(
+                    f"{config.arch} always looks ahead, so it cannot predict what comes next; "
+                    "take an architecture that streams (subquad list)"
+                )
             raise ValueError(f"a causal language model needs {config.arch} with causal=True")
         self.model = build(**config.parts())
-        self._note_what_is_tied()
         self.post_init()
 
     def forward(
@@ -214,7 +229,6 @@ class SubquadForMaskedLM(SubquadPreTrainedModel):
         if config.is_causal:
             raise ValueError(f"a masked language model needs {config.arch} with causal=False")
         self.model = build(**config.parts())
-        self._note_what_is_tied()
         self.post_init()
 
     def forward(

@@ -1,0 +1,134 @@
+"""Labels for rows and for tokens, and spans: one class per head, as transformers names them.
+
+All take what every model of the shell takes (`SubquadPreTrainedModel`). `config.num_labels` is the
+number of labels, and `config.head` tells how a row is pooled.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.modeling_outputs import (
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+
+from subquad.hf.config import SubquadConfig
+from subquad.hf.inputs import loss_options
+from subquad.hf.modeling import SubquadPreTrainedModel
+from subquad.model import build
+
+__all__ = [
+    "SubquadForQuestionAnswering",
+    "SubquadForSequenceClassification",
+    "SubquadForTokenClassification",
+]
+
+
+class _Labelled(SubquadPreTrainedModel):
+    """A model whose head has one logit for each of `config.num_labels`."""
+
+    kind: str
+
+    def __init__(self, config: SubquadConfig) -> None:
+        super().__init__(config)
+        config.set_labels(self.kind)
+        self.model = build(**config.parts())
+        self.post_init()
+
+
+class SubquadForSequenceClassification(_Labelled):
+    """One label for each row."""
+
+    kind = "labels"
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        global_attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        return_dict: bool | None = None,
+        **inputs: Any,
+    ) -> SequenceClassifierOutput | tuple:
+        """Logits (B, L); labels (B,). Without marks the first token of each row is marked."""
+        options = loss_options(inputs)
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
+        marks = global_attention_mask
+        if marks is None and (tokens := _tokens(given)) is not None:
+            real = torch.ones_like(tokens) if attention_mask is None else attention_mask.bool()
+            marks = real.bool() & (real.cumsum(1) == 1)
+        y, _ = self.features({**given, "global_attention_mask": marks})
+        logits = self.model.head(y, None if attention_mask is None else attention_mask.bool())
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels, logits, self.config, **options)
+        out = SequenceClassifierOutput(loss=loss, logits=logits)
+        return out if return_dict is not False else out.to_tuple()
+
+
+class SubquadForTokenClassification(_Labelled):
+    """One label for each token."""
+
+    kind = "tags"
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        return_dict: bool | None = None,
+        **inputs: Any,
+    ) -> TokenClassifierOutput | tuple:
+        """Logits (B, N, L); labels (B, N) hold -100 where a token is not scored."""
+        options = loss_options(inputs)
+        y, _ = self.features({"input_ids": input_ids, "attention_mask": attention_mask, **inputs})
+        logits = self.model.head(y)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits, labels, self.config, **options)
+        out = TokenClassifierOutput(loss=loss, logits=logits)
+        return out if return_dict is not False else out.to_tuple()
+
+
+class SubquadForQuestionAnswering(_Labelled):
+    """The span of a document that answers a question: where it starts, and where it ends."""
+
+    kind = "tags"
+
+    def __init__(self, config: SubquadConfig) -> None:
+        config.num_labels = 2
+        super().__init__(config)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        return_dict: bool | None = None,
+        **inputs: Any,
+    ) -> QuestionAnsweringModelOutput | tuple:
+        """Logits (B, N) of the first and of the last token of the answer; positions are (B,).
+
+        Padding has the lowest logit there is. `global_attention_mask` should mark the question.
+        """
+        options = loss_options(inputs)
+        y, _ = self.features({"input_ids": input_ids, "attention_mask": attention_mask, **inputs})
+        logits = self.model.head(y)
+        if attention_mask is not None:
+            lowest = torch.finfo(logits.dtype).min
+            logits = logits.masked_fill(~attention_mask.bool().unsqueeze(-1), lowest)
+        start, end = logits.unbind(-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = self.loss_function(start, end, start_positions, end_positions, **options)
+        out = QuestionAnsweringModelOutput(loss=loss, start_logits=start, end_logits=end)
+        return out if return_dict is not False else out.to_tuple()
+
+
+def _tokens(given: dict[str, Any]) -> Tensor | None:
+    """A tensor (B, N) of the size of the inputs."""
+    ids, embedded = given.get("input_ids"), given.get("inputs_embeds")
+    return ids if embedded is None else embedded[..., 0].long()
