@@ -17,9 +17,11 @@ import numpy as np
 from subquad.data import cache
 from subquad.data.vocabulary import Symbols
 
-__all__ = ["PARTS", "Documents", "Kind", "by_hash", "index", "kept", "of_elements", "pack"]
+__all__ = ["NAMED", "PARTS", "Documents", "Kind", "by_hash", "index", "kept", "of_elements", "pack"]
 
 PARTS = ("train", "valid", "test")
+#: what files and folders of a part are called -> its number
+NAMED = {"train": 0, "valid": 1, "val": 1, "validation": 1, "dev": 1, "test": 2}
 _PIECE = 1 << 20
 
 

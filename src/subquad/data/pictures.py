@@ -11,7 +11,6 @@ numbers (.npy, or text), token t being dim p[t].
 """
 
 import hashlib
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,13 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from subquad.data.decoding import decode, pillow
 from subquad.data.documents import Documents, Kind, by_hash, index, kept, pack
 from subquad.data.vocabulary import Symbols
 
-__all__ = ["Pixels", "open_pictures"]
+__all__ = ["Pixels", "cut", "open_pictures", "split_of"]
 
 _ORDER = "order.npy"  # a permutation, in a run folder
-_PILLOW = "pictures in JPEG or PNG need Pillow: pip install 'subquad[pictures]'"
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Pixels(Kind):
                 f"pictures are written to a file: give --out FILE.png or FILE.npz, not {out}"
             )
         if out.suffix == ".png":
-            _pillow()
+            pillow()
             if self.shape[2] not in (1, 3):
                 raise ValueError(
                     f"a .png has 1 or 3 channels and these pictures {self.shape[2]}; give --out "
@@ -96,7 +95,7 @@ class Pixels(Kind):
             np.savez_compressed(out, images=images)
         else:
             tiles = _tiled(images)
-            _pillow().fromarray(tiles[..., 0] if self.shape[2] == 1 else tiles).save(out)
+            pillow().fromarray(tiles[..., 0] if self.shape[2] == 1 else tiles).save(out)
 
     def save(self, folder: Path) -> dict[str, Any]:
         if isinstance(self.order, str):
@@ -126,7 +125,7 @@ def open_pictures(where: Path, key: str, arrays: Any, order: str | tuple[int, ..
     if order not in ("raster", "channels") and isinstance(order, str):
         order = _permutation(order, math.prod(shape))
     kind = Pixels(shape, order)
-    part = _parts(where, arrays.get("split"), count)
+    part = split_of(where, arrays.get("split"), count)
 
     def fill(folder: Path) -> None:
         pictures = _decoded(where, arrays) if packed else iter(first)
@@ -138,7 +137,8 @@ def open_pictures(where: Path, key: str, arrays: Any, order: str | tuple[int, ..
     return kept(f"{key}-{digest}", fill, kind)
 
 
-def _parts(where: Path, split: np.ndarray | None, count: int) -> np.ndarray:
+def split_of(where: Path, split: np.ndarray | None, count: int) -> np.ndarray:
+    """The part of each picture, by the array `split` if there is one. ValueError if it is none."""
     numbers = [str(i) for i in range(count)]
     if split is None:
         return by_hash(numbers)
@@ -154,20 +154,21 @@ def _parts(where: Path, split: np.ndarray | None, count: int) -> np.ndarray:
     return part
 
 
+def cut(where: Path, jpeg: np.ndarray, length: np.ndarray) -> Iterator[bytes]:
+    """The files that lie end to end in an array. ValueError if their lengths do not fit it."""
+    if not len(length) or length.sum() != jpeg.nbytes:
+        raise ValueError(
+            f"{where.name}: jpeg has {jpeg.nbytes:,} bytes and length says {length.sum():,}"
+        )
+    raw, ends = jpeg.tobytes(), np.cumsum(length).tolist()
+    return (raw[end - count : end] for end, count in zip(ends, length.tolist(), strict=True))
+
+
 def _decoded(where: Path, arrays: Any) -> Iterator[np.ndarray]:
     """The pictures of the arrays jpeg and length, all of one shape."""
-    jpeg, length = arrays["jpeg"].tobytes(), arrays["length"]
-    if not len(length) or length.sum() != len(jpeg):
-        raise ValueError(
-            f"{where.name}: jpeg has {len(jpeg):,} bytes and length says {length.sum():,}"
-        )
-    pillow, at, shape = _pillow(), 0, None
-    for number, count in enumerate(length.tolist()):
-        try:
-            image = pillow.open(io.BytesIO(jpeg[at : at + count]))
-            picture = np.asarray(image if image.mode == "L" else image.convert("RGB"))
-        except OSError as error:
-            raise ValueError(f"{where.name}: picture {number} is damaged: {error}") from None
+    shape = None
+    for number, file in enumerate(cut(where, arrays["jpeg"], arrays["length"])):
+        picture = decode(file, f"{where.name}: picture {number}")
         shape = shape or picture.shape
         if picture.shape != shape:
             raise ValueError(
@@ -175,7 +176,6 @@ def _decoded(where: Path, arrays: Any) -> Iterator[np.ndarray]:
                 "all must be alike"
             )
         yield picture
-        at += count
 
 
 def _permutation(name: str, dims: int) -> tuple[int, ...]:
@@ -210,11 +210,3 @@ def _tiled(images: np.ndarray) -> np.ndarray:
         y, x = i // across * (height + 1), i % across * (width + 1)
         out[y : y + height, x : x + width] = image
     return out
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ValueError(_PILLOW) from error
-    return Image

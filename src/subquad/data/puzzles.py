@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from subquad.data.documents import PARTS
+from subquad.data.made import draws
 from subquad.data.vocabulary import Symbols
 
 __all__ = ["PUZZLES", "Puzzle", "Puzzles"]
@@ -78,7 +78,7 @@ class Puzzles(Dataset):
         self, kind: str, length: int, symbols: int, *, count: int, seed: int, part: str
     ) -> None:
         self.puzzle, self.length, self.symbols = PUZZLES[kind], length, symbols
-        self.count, self.seed, self.part = count, seed, PARTS.index(part)
+        self.count, self.seed, self.part = count, seed, part
         self.words = Symbols("symbols", self.puzzle.count(symbols))
 
     def __len__(self) -> int:
@@ -86,9 +86,7 @@ class Puzzles(Dataset):
 
     def sequence(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """(N,) tokens and (N,) bool, True at the answers."""
-        # counter-based: the set stands in the counter's upper words, which no item reaches
-        bits = np.random.Philox(key=[self.seed, index], counter=[0, 0, 0, self.part])
-        return self.puzzle.make(np.random.Generator(bits), self.length, self.symbols)
+        return self.puzzle.make(draws(self.seed, self.part, index), self.length, self.symbols)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         """input_ids and targets, both (N,) int64; -100 where the target is no answer."""

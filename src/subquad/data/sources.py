@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 from zipfile import BadZipFile
 
-__all__ = ["Found", "damage", "existing", "find", "key_of", "unpacked"]
+__all__ = ["Found", "damage", "existing", "find", "key_of", "unpacked", "visible"]
 
 Documents = Iterator[tuple[str, Iterator[bytes]]]
 _OPENERS: dict[str, Callable] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
@@ -45,7 +45,7 @@ def find(path: str | None) -> Found:
         return _library()
     where = existing(path)
     if where.is_dir():
-        files = [f for f in sorted(where.rglob("*")) if f.is_file() and not _hidden(f, where)]
+        files = visible(where)
         if not files:
             raise ValueError(f"the folder {path} holds no files")
         return Found(f"the folder {where.name}", key_of(files), lambda: _files(where, files))
@@ -89,6 +89,11 @@ def _library() -> Found:
     version = ".".join(map(str, sys.version_info[:3]))
     says = f"the source files of Python {version}'s standard library"
     return Found(says, key_of(files), lambda: _files(root, files))
+
+
+def visible(root: Path) -> list[Path]:
+    """The files of a folder and of those below it, without what is hidden."""
+    return [f for f in sorted(root.rglob("*")) if f.is_file() and not _hidden(f, root)]
 
 
 def _hidden(file: Path, root: Path) -> bool:

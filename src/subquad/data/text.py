@@ -17,11 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from subquad.data import sources
-from subquad.data.documents import Documents, Kind, by_hash, index, kept, pack
+from subquad.data.documents import NAMED, Documents, Kind, by_hash, index, kept, pack
 
 __all__ = ["Text", "open_text"]
-
-_NAMES = {"train": 0, "valid": 1, "val": 1, "validation": 1, "dev": 1, "test": 2}
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def _unpack(found: sources.Found, folder: Path) -> None:
 
 def _parts(names: list[str]) -> np.ndarray:
     """The part of each document; -1 for all: cut them in order; -2: belongs to none."""
-    named = np.asarray([_NAMES.get(name.split("/")[0].split(".")[0].lower(), -2) for name in names])
+    named = np.asarray([NAMED.get(name.split("/")[0].split(".")[0].lower(), -2) for name in names])
     if {0, 2} <= set(named.tolist()):
         return named
     return np.full(len(names), -1) if len(names) < 3 else by_hash(names)

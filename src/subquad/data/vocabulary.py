@@ -17,6 +17,12 @@ __all__ = ["Bytes", "Subwords", "Symbols", "Vocabulary", "learn", "vocabulary"]
 
 #: what tokenizers call the token that stands between documents
 BOUNDARIES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[SEP]")
+#: and padding, a hidden token, and one that may be marked
+ROLES = {
+    "pad": ("<|pad|>", "<pad>", "[PAD]"),
+    "hidden": ("<|mask|>", "<mask>", "[MASK]"),
+    "mark": ("<|mark|>", "<cls>", "[CLS]", "<s>"),
+}
 _MOST = 1 << 20
 SPECIAL = ("<|endoftext|>", "<|pad|>", "<|mask|>", "<|mark|>")
 
@@ -93,7 +99,11 @@ class Bytes(Symbols):
 
 
 class Subwords:
-    """A tokenizer of the `tokenizers` library. Text must be UTF-8."""
+    """A tokenizer of the `tokenizers` library. Text must be UTF-8.
+
+    Its own tokens for padding, hiding and marking are `pad`, `hidden` and `mark`; one that it lacks
+    is the boundary, until `complete` adds it.
+    """
 
     unsaid: tuple[int, ...] = ()
 
@@ -107,9 +117,23 @@ class Subwords:
         # what a text says is text, also where it spells a special token
         tokenizer.encode_special_tokens = True
         self.tokenizer, self.name, self._boundary = tokenizer, name, boundary
-        self.boundary = self.pad = tokenizer.token_to_id(boundary)
+        self.boundary = tokenizer.token_to_id(boundary)
+        self._roles = {
+            role: next((word for word in words if word in known), boundary)
+            for role, words in ROLES.items()
+        }
+        ids = {role: tokenizer.token_to_id(word) for role, word in self._roles.items()}
+        self.pad, self.hidden, self.mark = ids["pad"], ids["hidden"], ids["mark"]
         self.size = tokenizer.get_vocab_size(with_added_tokens=True)
         self.dtype = np.dtype(np.uint16 if self.size <= 1 << 16 else np.uint32)
+
+    def complete(self) -> "Subwords":
+        """The same with a token of its own for every role."""
+        missing = [ROLES[role][0] for role, word in self._roles.items() if word == self._boundary]
+        if not missing:
+            return self
+        self.tokenizer.add_special_tokens(missing)
+        return Subwords(self.tokenizer, self.name)
 
     def encode(self, text: bytes) -> np.ndarray:
         """Token numbers of a text. ValueError where it is not UTF-8."""
@@ -142,7 +166,10 @@ class Subwords:
 
     def save(self, folder: Path) -> None:
         """Write files that transformers reads, and `vocabulary` too."""
-        _save(self.tokenizer, folder, boundary=self._boundary)
+        names = {"pad_token": "pad", "mask_token": "hidden", "cls_token": "mark"}
+        own = {k: self._roles[role] for k, role in names.items()}
+        own = {k: word for k, word in own.items() if word != self._boundary}
+        _save(self.tokenizer, folder, boundary=self._boundary, **own)
 
 
 Vocabulary = Symbols | Subwords

@@ -1,0 +1,79 @@
+"""Pictures as arrays: from a file, from the bytes of one, or as they are; opened when asked for."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+__all__ = ["SUFFIXES", "Picture", "Pictured", "decode", "pillow"]
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+_PILLOW = "pictures in JPEG or PNG need Pillow: pip install 'subquad[pictures]'"
+
+
+def pillow() -> Any:
+    """The module PIL.Image. ValueError with what to install if it is absent."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ValueError(_PILLOW) from error
+    return Image
+
+
+def decode(data: bytes | Path, says: str) -> np.ndarray:
+    """The pixels of a picture file, uint8: (H, W) if it is grey, else (H, W, 3).
+
+    says: what it is, for the ValueError if it is damaged.
+    """
+    image = pillow()
+    try:
+        with image.open(data if isinstance(data, Path) else io.BytesIO(data)) as opened:
+            return np.asarray(opened if opened.mode == "L" else opened.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # Pillow's words for damage
+        raise ValueError(f"{says} is damaged: {error}") from None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that is not opened yet.
+
+    name: the same on every machine.  data: a file, the bytes of one, or pixels (H, W[, C]) uint8.
+    """
+
+    name: str
+    data: Path | bytes | np.ndarray
+
+    def there(self) -> bool:
+        """Whether there is a file to open."""
+        return not isinstance(self.data, Path) or self.data.is_file()
+
+    def pixels(self) -> np.ndarray:
+        """(H, W, C) uint8. ValueError if the file is damaged."""
+        if isinstance(self.data, np.ndarray):
+            found = self.data
+        else:
+            found = decode(self.data, str(self.data) if isinstance(self.data, Path) else self.name)
+        return found[..., None] if found.ndim == 2 else found
+
+
+class Pictured(Sequence):
+    """Rows whose field `image` is a Picture: it is opened when the row is asked for."""
+
+    def __init__(self, closed: Sequence[dict[str, Any]]) -> None:
+        self.closed = closed
+
+    def __len__(self) -> int:
+        return len(self.closed)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Pictured": ...
+    def __getitem__(self, index: int | slice) -> "dict[str, Any] | Pictured":
+        if isinstance(index, slice):
+            return Pictured(self.closed[index])
+        row = self.closed[index]
+        return {**row, "image": row["image"].pixels()}

@@ -1,0 +1,80 @@
+"""Rows in the order of training, and how rows of different lengths become one batch."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+__all__ = ["Shuffled", "alike", "padded"]
+
+_POOL, _GROUP = 1024, 16
+
+
+class Shuffled(Dataset):
+    """`count` items: epoch after epoch over `len(sizes)` rows, each epoch in an order of its own.
+
+    Rows of about the same size stand beside each other in groups, so that batches hold little
+    padding. Item i depends on (seed, i) alone.
+    """
+
+    def __init__(
+        self, item: Callable[[int], dict[str, Tensor]], sizes: Sequence[int], count: int, seed: int
+    ) -> None:
+        self.item, self.sizes, self.count, self.seed = item, np.asarray(sizes), count, seed
+        self._order = lru_cache(maxsize=2)(self._draw)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        epoch, place = divmod(index, len(self.sizes))
+        return self.item(int(self._order(epoch)[place]))
+
+    def _draw(self, epoch: int) -> np.ndarray:
+        draw = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
+        order = draw.permutation(len(self.sizes))
+        parts = []
+        for at in range(0, len(order), _POOL):
+            pool = order[at : at + _POOL]
+            pool = pool[np.argsort(self.sizes[pool], kind="stable")]
+            groups = [pool[i : i + _GROUP] for i in range(0, len(pool), _GROUP)]
+            parts += [groups[i] for i in draw.permutation(len(groups))]
+        return np.concatenate(parts)
+
+
+def alike(sizes: Sequence[int], most: int) -> list[list[int]]:
+    """All rows in batches of rows that are alike in size, each at most `most` elements with padding
+    (but at least one row)."""
+    batches: list[list[int]] = []
+    for i in np.argsort(np.asarray(sizes), kind="stable").tolist():
+        if batches and (len(batches[-1]) + 1) * max(sizes[i], 1) <= most:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def padded(items: Sequence[Mapping[str, Tensor]], fill: Mapping[str, int]) -> dict[str, Tensor]:
+    """Tensors of one name joined, each extended on the right to the longest by what `fill` says.
+
+    ValueError for a name that differs in length and has nothing to be filled with.
+    """
+    batch = {}
+    for name in items[0]:
+        rows = [item[name] for item in items]
+        longest = max((row.shape[0] for row in rows if row.dim()), default=0)
+        if all(row.dim() == 0 or row.shape[0] == longest for row in rows):
+            batch[name] = torch.stack(rows)
+            continue
+        if name not in fill:
+            raise ValueError(f"rows differ in their length of {name}, and nothing fills the rest")
+        batch[name] = torch.stack(
+            [
+                torch.cat((row, row.new_full((longest - len(row), *row.shape[1:]), fill[name])))
+                for row in rows
+            ]
+        )
+    return batch
