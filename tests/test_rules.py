@@ -22,9 +22,9 @@ SRC = ROOT / "src" / "subquad"
 
 # --- the tables ---------------------------------------------------------------------------------
 
-LAYERS = ("ops", "nn", "archs", "model", "hf", "tasks", "train", "cli")
+LAYERS = ("ops", "nn", "archs", "model", "pair", "towers", "hf", "tasks", "train", "cli")
 LEAVES = ("data", "convert", "viz", "bench")
-CORE = LAYERS[: LAYERS.index("model") + 1]  # torch and the standard library only
+CORE = LAYERS[: LAYERS.index("towers") + 1]  # torch and the standard library only
 
 # room -> rooms it may import besides itself; "" is the package's own __init__
 MAY_IMPORT: dict[str, set[str]] = {
@@ -81,6 +81,8 @@ PACKAGES: dict[str, Where] = {
     "PIL": Where(lazily=("data", "viz")),
     "pandas": Where(lazily=("data",)),
     "sacrebleu": Where(lazily=("tasks",)),
+    "sklearn": Where(lazily=("tasks", "bench")),
+    "torchmetrics": Where(lazily=("tasks",)),
     "jiwer": Where(lazily=("tasks",)),
     "peft": Where(lazily=("hf", "train")),
     "matplotlib": Where(lazily=("viz",)),

@@ -143,27 +143,20 @@ def _score(arm: Arm, folder: Path, scoring: Scoring, tell: Report) -> None:
     run = load(folder / arm.name)
     context = run.task.config.context
     for multiple in wanted:
+        if (how := run.task.compared(multiple, scoring.max_bytes)) is None:
+            continue
         tell(f"{arm.name}: scoring at {multiple * context:,} tokens")
-        scores[str(multiple)] = {**_score_at(run, multiple * context, scoring), "on": on}
+        scores[str(multiple)] = {**_score_at(run, how, scoring.part), "on": on}
         found["scores"] = scores
         _write(folder, arm, found)
     found["state_bytes"] = {str(n): _state_bytes(run, n) for n in (context, 8 * context)}
     _write(folder, arm, found)
 
 
-def _score_at(run: Run, context: int, scoring: Scoring) -> dict[str, Any]:
+def _score_at(run: Run, how: dict[str, Any], part: str) -> dict[str, Any]:
     begun = time.monotonic()
     try:
-        result = run.task.evaluate_on(  # type: ignore[attr-defined]
-            run.model,
-            None,
-            run.facts["data"],
-            part=scoring.part,
-            limit=scoring.max_bytes,
-            context=context,
-            stride=max(1, context // 2),
-            carry=False,
-        )
+        result = run.task.evaluate_on(run.model, None, run.facts["data"], part=part, **how)
     except PositionError as error:
         return {"refused": str(error)}
     seconds = round(time.monotonic() - begun, 2)

@@ -15,6 +15,7 @@ VERBS = {
     "train": "train a model for a task into a run folder",
     "eval": "score a run on held-out data, the protocol beside the number",
     "generate": "continue a text, or draw new pictures, proteins, music",
+    "predict": "answer inputs: a label, tags, a span, a summary, a caption",
     "compare": "train several architectures on equal terms, and report",
     "list": "architectures, presets and tasks; or the facts of a run",
 }

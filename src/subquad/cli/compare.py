@@ -26,6 +26,11 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"subquad compare wants a task first: {', '.join(TASKS)}")
     if not hasattr(find_task(task).Config, "context"):
         raise ValueError(f"the task {task} has no context to score at multiples of; compare lm")
+    if given.lra is not None:
+        from subquad.tasks.lra import CONTEXTS
+
+        longest = str(choose("suite", given.lra, CONTEXTS))
+        passed = [("task.lra", given.lra), ("task.context", longest), *passed]
     names = _names(given.archs)
     scoring = _scoring(given)
 
@@ -45,9 +50,10 @@ def run(argv: list[str]) -> int:
     metric = metrics[0] if metrics else find_task(task).metric
     text = table(found, metric)
     (folder / "table.md").write_text(text + "\n")
-    settings = {"command": asked, "machine": _machine()}
+    published = made[0].published(names)
+    settings = {"command": asked, "machine": _machine(), "published": published}
     (folder / "report.html").write_text(page(found, metric, settings), encoding="utf-8")
-    print(text)
+    print("\n\n".join(filter(None, (text, published))))
     print(f"report: {folder / 'report.html'}")
     return 0
 
@@ -167,6 +173,9 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--score-bytes", type=int, default=65_536, help="bytes that are scored, the same for all"
+    )
+    parser.add_argument(
+        "--lra", type=str | None, default=None, help="short for --task.lra, of classify"
     )
     parser.add_argument("--part", type=str, default="test", help="which part is scored")
     return parser

@@ -11,25 +11,30 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from subquad.cli import overrides
+from subquad.cli import episodes, overrides
 from subquad.cli.parser import Parser, add_flags, flag_of
 from subquad.tasks import TASKS, find_task
+from subquad.tasks.task import Result
+from subquad.train.config import MetaConfig
+from subquad.train.few_shot import by_episodes
 from subquad.train.folder import read_facts
-from subquad.train.run import load
+from subquad.train.run import Run, load
 
 __all__ = ["run"]
 
 
 def run(argv: list[str]) -> int:
     """Score a run; print numbers and protocol, and keep them in RUN/evaluations.jsonl."""
-    argv, words = overrides.split(argv)
+    argv, words = overrides.split(episodes.expand(argv))
+    argv, meant = overrides.split(argv, "meta")
     given = _parser().read(argv)
     facts = read_facts(Path(given.run))  # before anything slow
     changed, how = overrides.read(words, facts), _how(facts["task"], given)
+    meta = episodes.read(meant, facts)
     run = load(given.run, **changed)
     begun = time.monotonic()
-    with _bar() as report:
-        result = run.task.evaluate_on(run.model, given.data, facts["data"], report=report, **how)
+    with _bar(run.task.unit if meta is None else "episodes") as report:
+        result = _result(run, given.data, meta, report, how)
     for name, value in result.numbers.items():
         shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
         print(f"{name.replace('_', ' ').replace('gzip', 'gzip -9'):<25}{shown}")
@@ -45,9 +50,23 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+def _result(
+    run: Run,
+    data: str | None,
+    meta: MetaConfig | None,
+    report: Callable[[int, int], None],
+    how: dict[str, Any],
+) -> Result:
+    if meta is None:
+        return run.task.evaluate_on(run.model, data, run.facts["data"], report=report, **how)
+    if how:
+        raise ValueError(f"--{next(iter(how))} does not go with episodes; leave it out")
+    return by_episodes(run, data, meta, report)
+
+
 @contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
-    """Shows on a terminal how many of how many tokens are scored."""
+def _bar(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows on a terminal how many of how many tokens, or rows, are scored."""
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[rate]}"))
     console = Console(stderr=True)
     with Progress(
@@ -57,7 +76,7 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
 
         def report(scored: int, of: int) -> None:
             speed = bar.tasks[0].speed or 0.0
-            bar.update(row, advance=scored, total=of, rate=f"{speed:,.0f} tokens/s")
+            bar.update(row, advance=scored, total=of, rate=f"{speed:,.0f} {unit}/s")
 
         yield report
 
@@ -81,7 +100,9 @@ def _scoring(task: str) -> type:
 
 
 def _parser() -> Parser:
-    parser = Parser("subquad eval", f"Score a run on held-out data. {overrides.HELP}.")
+    parser = Parser(
+        "subquad eval", f"Score a run on held-out data. {overrides.HELP}. {episodes.HELP}."
+    )
     parser.add_argument("run", type=str, help="the run folder")
     parser.add_argument(
         "--data", type=str | None, default=None, help="file or folder; default: the run's own"

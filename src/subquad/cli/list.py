@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from subquad.archs import ARCHS
+from subquad.archs import ARCHS, PAIRS
 from subquad.cli.parser import Parser
 from subquad.tasks import TASKS
 from subquad.train.folder import read_facts
@@ -31,7 +31,7 @@ def run(argv: list[str]) -> int:
 
 def _everything(console: Console) -> None:
     table = Table("architecture", "presets", "is", box=None, pad_edge=False)
-    for name, arch in ARCHS.items():
+    for name, arch in (*ARCHS.items(), *PAIRS.items()):
         table.add_row(name, " ".join(arch.PRESETS), (arch.__doc__ or "").split("\n")[0])
     console.print(table)
     console.print()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from subquad.archs import ARCHS
+from subquad.archs import ARCHS, PAIRS
 from subquad.cli.parser import Parser, add_fields
 from subquad.nn.choices import choose
 
@@ -14,13 +14,13 @@ HELP = (
 )
 
 
-def split(argv: list[str]) -> tuple[list[str], list[str]]:
-    """The words without --arch.FIELD VALUE, and those."""
+def split(argv: list[str], group: str = "arch") -> tuple[list[str], list[str]]:
+    """The words without --arch.FIELD VALUE, or another group of flags, and those."""
     rest: list[str] = []
     ours: list[str] = []
     words = iter(argv)
     for word in words:
-        if not word.startswith("--arch."):
+        if not word.startswith(f"--{group}."):
             rest.append(word)
             continue
         flag, equals, value = word.partition("=")
@@ -35,7 +35,9 @@ def read(words: list[str], facts: dict[str, Any]) -> dict[str, Any]:
 
     ValueError with the nearest name for one that it does not have.
     """
-    arch = choose("architecture", facts["arch"], ARCHS)
+    if words and facts["arch"] in PAIRS:
+        raise ValueError(f"fields of {facts['arch']}, an encoder with a decoder, stay as trained")
+    arch = choose("architecture", facts["arch"], {**ARCHS, **PAIRS})
     parser = Parser("subquad", HELP)
     add_fields(parser, "arch", arch.Config, arch.Config())
     given = parser.read(words)

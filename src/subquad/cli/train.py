@@ -1,11 +1,14 @@
 """subquad train TASK --arch NAME [--preset P] [--data PATH] [--out RUN] [--resume] ..."""
 
+import json
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from subquad.archs import ARCHS, configure
+from subquad.archs import configure
+from subquad.cli import episodes
 from subquad.cli.parser import Parser, add_fields, fields_of
 from subquad.nn.choices import choose, fill
 from subquad.tasks import TASKS, find_task
@@ -13,7 +16,7 @@ from subquad.train.config import TrainConfig
 
 __all__ = ["check", "run"]
 
-_SHORT = {"--arch": "--arch.name", "--preset": "--arch.preset"}
+_SHORT = {"--arch": "--arch.name", "--preset": "--arch.preset", "--init-from": "--init_from"}
 
 
 def run(argv: list[str]) -> int:
@@ -22,10 +25,21 @@ def run(argv: list[str]) -> int:
     task, argv = _task(argv)
     parser, given = _read(task, argv)
     made, fields, config = _made(task, given)
+    begun = None if given.init_from is None else Path(given.init_from)
+    if begun is not None and not given.resume:
+        made.begin(begun)
     folder = Path(given.out or _free(Path("runs"), f"{task}-{given.arch.name}"))
 
-    from subquad.train.fit import fit
+    from subquad.train.fit import Loop, fit
 
+    kind, meta = Loop, episodes.asked(task, given)
+    if given.resume:
+        episodes.same(folder, meta)
+    if meta is not None:
+        from subquad.train.episodic import Episodic
+        from subquad.train.meta import MetaLoop
+
+        made, kind = Episodic(made, meta), MetaLoop
     facts = fit(
         made,
         given.arch.name,
@@ -36,6 +50,8 @@ def run(argv: list[str]) -> int:
         command=asked,
         config_text=_yaml(parser, given),
         resume=given.resume,
+        init_from=begun,
+        kind=kind,
     )
     if int(os.environ.get("RANK", 0)) == 0:
         _tell(folder, facts)
@@ -48,20 +64,47 @@ def check(task: str, argv: list[str]) -> Any:
 
 
 def _read(task: str, argv: list[str]) -> tuple[Parser, Any]:
-    argv = [_long(word) for word in argv]
+    argv = [_long(word) for word in episodes.expand(argv)]
     if "--resume" in argv:
         argv = _resumed(argv)
-    peeked = _peek(argv)
-    arch = choose("architecture", peeked.get("name") or "transformer", ARCHS)
-    parser = _parser(task, find_task(task), peeked, arch)
+    peeked, begun = _peek(argv), _value(argv, "--init_from")
+    source = None if begun is None else _source(Path(begun), peeked)
+    if source is not None:
+        peeked["name"] = source[0]
+    kind = find_task(task)
+    name = peeked.get("name") or next(iter(kind.archs))
+    arch = choose("architecture", name, kind.archs)
+    preset = peeked.get("preset")
+    start = arch.Config() if preset is None else choose("preset", preset, arch.PRESETS)
+    if source is not None:
+        start = configure(*source, kind.archs)
+    elif kind.looks_ahead and hasattr(start, "causal") and not hasattr(arch, "ONLY_PREDICTS"):
+        start = replace(start, causal=False)
+    parser = _parser(task, kind, name, start, arch)
     return parser, parser.read(argv)
+
+
+def _source(folder: Path, peeked: dict[str, str]) -> tuple[str, dict[str, Any]]:
+    """Architecture and its fields of a run or checkpoint. ValueError if others are asked for."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no checkpoint to begin from: it has no config.json")
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        name, fields = told["arch"], told["model"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no subquad configuration: {error}") from None
+    if peeked.get("name", name) != name or "preset" in peeked:
+        asked = peeked.get("preset") or peeked["name"]
+        raise ValueError(f"{folder} is a {name}, and {asked} is asked for; leave --arch out")
+    return name, fields
 
 
 def _made(task: str, given: Any) -> tuple[Any, dict[str, Any], TrainConfig]:
     """The task, the fields of the architecture and how to train."""
-    kind, arch = find_task(task), ARCHS[given.arch.name]
-    fields = fields_of(arch.Config, given.arch)
-    configure(given.arch.name, fields)
+    kind = find_task(task)
+    fields = fields_of(kind.archs[given.arch.name].Config, given.arch)
+    configure(given.arch.name, fields, kind.archs)
     config = fill("train", TrainConfig, fields_of(TrainConfig, given.train))
     return kind(fill("task", kind.Config, fields_of(kind.Config, given.task))), fields, config
 
@@ -80,7 +123,7 @@ def _long(word: str) -> str:
     return _SHORT.get(flag, flag) + equals + value
 
 
-def _parser(task: str, kind: Any, peeked: dict[str, str], arch: Any) -> Parser:
+def _parser(task: str, kind: Any, name: str, start: Any, arch: Any) -> Parser:
     parser = Parser(
         f"subquad train {task}",
         f"{TASKS[task][2]}. --arch NAME is short for --arch.name, --preset P for --arch.preset; "
@@ -90,16 +133,21 @@ def _parser(task: str, kind: Any, peeked: dict[str, str], arch: Any) -> Parser:
     parser.add_argument("--data", type=str | None, default=None, help="file or folder")
     parser.add_argument("--out", type=str | None, default=None, help="the run folder to write")
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out is")
+    parser.add_argument(
+        "--init_from",
+        type=str | None,
+        default=None,
+        help="a run or a checkpoint whose weights, architecture and vocabulary to begin with",
+    )
     parser.add_argument("--task.name", type=str, default=task, help="as given after `train`")
-    names = ", ".join(ARCHS)
-    parser.add_argument("--arch.name", type=str, default="transformer", help=names)
+    names = ", ".join(kind.archs)
+    parser.add_argument("--arch.name", type=str, default=name, help=names)
     presets = ", ".join(arch.PRESETS)
     parser.add_argument("--arch.preset", type=str | None, default=None, help=presets)
-    preset = peeked.get("preset")
-    start = arch.Config() if preset is None else choose("preset", preset, arch.PRESETS)
     add_fields(parser, "arch", arch.Config, start)
     add_fields(parser, "task", kind.Config, kind.Config())
     add_fields(parser, "train", TrainConfig, TrainConfig())
+    episodes.add(parser, task)
     return parser
 
 
@@ -128,7 +176,7 @@ def _chosen(config: str, said: Any) -> dict[str, str]:
     if not isinstance(said, dict):
         what = "is empty" if said is None else f"holds {said!r}"
         raise ValueError(f"{config} {what}; it wants groups of fields, as --print_config writes")
-    for group in ("arch", "task", "train"):
+    for group in ("arch", "task", "train", "meta"):
         if not isinstance(said.get(group, {}), dict):
             raise ValueError(f"{config}: {group} is {said[group]!r} and must be a group of fields")
     arch = said.get("arch", {})

@@ -19,6 +19,46 @@ TASKS = MappingProxyType(
             "LanguageModel",
             "next-token language model of text (bits per byte), pixels, proteins, music",
         ),
+        "mlm": (
+            "subquad.tasks.mlm",
+            "MaskedLanguageModel",
+            "masked language model of text, pixels, proteins, music, by bits per hidden token",
+        ),
+        "classify": (
+            "subquad.tasks.classify",
+            "Classify",
+            "one label for a document: reviews, topics, authors, by accuracy",
+        ),
+        "tag": (
+            "subquad.tasks.tag",
+            "Tag",
+            "one label for each token of a row: parts of speech, names, by accuracy",
+        ),
+        "answer": (
+            "subquad.tasks.answer",
+            "Answer",
+            "the span of a long document that answers a question, by F1 and exact match",
+        ),
+        "summarize": (
+            "subquad.tasks.summarize",
+            "Summarize",
+            "a short text written of a long one, by ROUGE",
+        ),
+        "image": (
+            "subquad.tasks.image",
+            "Image",
+            "one label for a picture, cut into patches, by accuracy",
+        ),
+        "caption": (
+            "subquad.tasks.caption",
+            "Caption",
+            "a text written about a picture, by exact match and ROUGE",
+        ),
+        "match": (
+            "subquad.tasks.match",
+            "Match",
+            "pictures found by texts and texts by pictures, by recall",
+        ),
         "synthetic": (
             "subquad.tasks.synthetic",
             "Synthetic",

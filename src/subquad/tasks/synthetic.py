@@ -22,6 +22,7 @@ from subquad.hf import SubquadForCausalLM
 from subquad.nn.choices import choose
 from subquad.nn.losses import IGNORED
 from subquad.tasks import causal
+from subquad.tasks.encoder import token_stem
 from subquad.tasks.task import Result, Share, Task, add
 
 __all__ = ["Synthetic", "SyntheticConfig"]
@@ -114,8 +115,8 @@ class Synthetic(Task):
 
     def build(self, arch: str, fields: dict[str, Any]) -> SubquadForCausalLM:
         words = self.items("train", 1, 0).words
-        position, length = self.config.position, self.config.length
-        return causal.build(arch, fields, words, position=position, length=length)
+        stem = token_stem(arch, fields, self.config.position, self.config.length)
+        return causal.build(arch, fields, words, stem=stem)
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
         return causal.loss(model, batch, label_smoothing)

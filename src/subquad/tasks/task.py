@@ -8,8 +8,9 @@ Life of a task:  task = Task(config)            typed fields, the flags --task.F
                  task.save(folder), later Task.load(folder, facts).evaluate_on(model, ...)
 """
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from subquad.archs import ARCHS
 from subquad.nn.state import ModelState
 
 __all__ = ["Result", "Share", "Task"]
@@ -56,7 +58,22 @@ class Task(ABC):
     #: may decide it
     metric: str
     greater_is_better: ClassVar[bool]
+    #: what an evaluation counts as it goes on
+    unit: ClassVar[str] = "tokens"
+    #: items to a batch; None: tensors of a name are alike, and stacked
+    collate: Any = None
+    #: the architectures that it goes with
+    archs: ClassVar[Mapping[str, Any]] = ARCHS
+    #: those that can look ahead do so unless told otherwise
+    looks_ahead: ClassVar[bool] = False
     config: Any
+
+    def begin(self, folder: Path) -> None:
+        """Take vocabulary and stem of a run or checkpoint whose weights training begins with.
+
+        ValueError if they do not do.
+        """
+        raise ValueError(f"the task {self.name} begins afresh; leave --init-from {folder} out")
 
     @abstractmethod
     def prepare(self, data: str | None) -> None:
@@ -115,6 +132,38 @@ class Task(ABC):
         data: None for the run's own, which `trained_on` (its facts' "data") describes.
         report(n, of): told as `n` more of `of` tokens are scored.
         """
+
+    def compared(self, multiple: int, limit: int) -> dict[str, Any] | None:
+        """The arguments of `evaluate_on` at a multiple of the trained length, over so many bytes.
+
+        None where a comparison does not score this.
+        """
+        return None
+
+    def published(self, archs: Sequence[str]) -> str:
+        """What others have published of the same, to stand beside a comparison; "" for nothing."""
+        return ""
+
+    def read(self, raw: str | Path | dict[str, Any]) -> Any:
+        """What `predict` takes, from a text, a file or a row of JSON. ValueError if it is none."""
+        if isinstance(raw, dict):
+            if not isinstance(raw.get("text"), str):
+                raise ValueError(f"a row wants a text, not {', '.join(raw) or 'nothing'}")
+            return raw["text"]
+        return raw.read_bytes() if isinstance(raw, Path) else raw
+
+    def asked(self, row: Any, question: str) -> Any:
+        """What `predict` takes, with a question. ValueError for tasks that have none."""
+        raise ValueError(f"a run of the task {self.name} takes no question")
+
+    def predict_all(self, model: nn.Module, rows: Iterable[Any]) -> Iterator[Any]:
+        """What `predict` says to inputs that come one after another: by default to each by itself,
+        as it comes."""
+        return (self.predict(model, row) for row in rows)  # type: ignore[attr-defined]
+
+    def told(self, answer: Any) -> str:
+        """What `predict` gave, for a person."""
+        return json.dumps(answer, ensure_ascii=False)
 
     @abstractmethod
     def save(self, folder: Path) -> dict[str, Any]:

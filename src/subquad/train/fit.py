@@ -19,6 +19,7 @@ from subquad.train.config import TrainConfig
 from subquad.train.folder import START, read_facts, write_card, write_facts
 from subquad.train.loop import Loop
 from subquad.train.records import events
+from subquad.train.transfer import begin_from
 
 __all__ = ["fit"]
 
@@ -34,12 +35,14 @@ def fit(
     command: str = "",
     config_text: str | None = None,
     resume: bool = False,
+    init_from: Path | None = None,
     callbacks: tuple[TrainerCallback, ...] = (),
+    kind: type[Loop] = Loop,
 ) -> dict[str, Any]:
-    """Train, and return the facts that also stand in run.json.
+    """Train, by the loop of a kind, and return the facts that also stand in run.json.
 
     ValueError if the folder already holds a run (and not `resume`), or holds none (and `resume`),
-    or another one.
+    or another one, or if the weights in `init_from` do not fit the model.
     """
     before = _before(folder, resume)
     task = _ready(task, arch, fields, folder, data, before)
@@ -49,21 +52,14 @@ def fit(
     transformers.utils.logging.disable_progress_bar()  # one for every file that is written
     set_seed(config.seed)
     model = task.build(arch, fields)
+    fresh = [] if init_from is None or before is not None else begin_from(model, init_from)
     folder.mkdir(parents=True, exist_ok=True)
-    loop = Loop(task, model, config, folder, callbacks)
+    loop = kind(task, model, config, folder, callbacks)
     first = loop.args.process_index == 0
-    facts = {
-        "task": task.name,
-        "metric": task.metric,
-        "arch": arch,
-        "model": fields,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "data": {"path": _absolute(data), **task.data_facts},
-        "train": asdict(config),
-        "command": _command(before, command, config),
-        "versions": _versions(),
-    }
-    facts = {**(before or {}), **facts}
+    facts = _facts(task, arch, fields, config, model, data, before)
+    facts |= {"command": _command(before, command, config)}
+    if before is None:
+        facts |= {"begun_from": _absolute(init_from and str(init_from)), "fresh": fresh}
     if first:
         _start(folder, task, facts, config_text, before is None)
         loop.add_callback(events(folder / "events"))
@@ -78,6 +74,29 @@ def fit(
         write_facts(folder, facts)
         write_card(folder, facts)
     return facts
+
+
+def _facts(
+    task: Task,
+    arch: str,
+    fields: dict[str, Any],
+    config: TrainConfig,
+    model: Any,
+    data: str | None,
+    before: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """What is known before the first step, over what was known before."""
+    return {
+        **(before or {}),
+        "task": task.name,
+        "metric": task.metric,
+        "arch": arch,
+        "model": fields,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "data": {"path": _absolute(data), **task.data_facts},
+        "train": asdict(config),
+        "versions": _versions(),
+    }
 
 
 def _ready(
@@ -133,8 +152,9 @@ def _start(
 
 
 def _same_training(before: dict[str, Any], config: TrainConfig) -> bool:
-    # fields that a later version added have their defaults
-    return {**asdict(TrainConfig()), **before["train"]} == asdict(config)
+    # fields that a later version added have their defaults; JSON holds lists for tuples
+    known = {**asdict(TrainConfig()), **before["train"]}
+    return json.loads(json.dumps(known)) == json.loads(json.dumps(asdict(config)))
 
 
 def _finished(

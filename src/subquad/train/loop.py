@@ -26,6 +26,7 @@ from subquad.train.checkpoint import check_whole, reading, remove_older
 from subquad.train.config import TrainConfig
 from subquad.train.pace import Pace
 from subquad.train.records import Metrics, Progress
+from subquad.train.transfer import by_depth, freeze
 
 __all__ = ["Loop"]
 
@@ -47,6 +48,7 @@ class Loop(Trainer):
         self.pace = Pace(config)
         self.protocol = ""
         args = arguments(task, config, folder)
+        freeze(model, config.freeze)
         items = config.batch * config.accumulate * args.world_size
         tokens = items * task.tokens_per_item
         self.progress = Progress(self.pace, tokens, task.metric)
@@ -60,6 +62,7 @@ class Loop(Trainer):
             model,
             args,
             train_dataset=data,
+            data_collator=task.collate,
             callbacks=[
                 _AfterStep(),
                 self.pace,
@@ -88,6 +91,13 @@ class Loop(Trainer):
         inputs = inputs if self.carry is None else self.carry.into(inputs)
         loss = self.task.loss(model, inputs, self.config.label_smoothing) + penalty(self.model)
         return (loss, {}) if return_outputs else loss
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        made = self.optimizer
+        optimizer = super().create_optimizer(model)
+        if made is None and self.config.layer_decay != 1:
+            by_depth(optimizer, self.model, self.config.layer_decay)
+        return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         if self.config.minutes is None or self.lr_scheduler is not None:
@@ -139,6 +149,11 @@ class Loop(Trainer):
             self.state.best_global_step = self.state.global_step
             if self.args.should_save:
                 self.save_best()
+        elif self.config.patience is not None:
+            name = f"eval_{self.task.metric}"
+            scored = [row["step"] for row in self.state.log_history if name in row]
+            since = sum(step > (self.state.best_global_step or 0) for step in scored)
+            self.control.should_training_stop |= since >= self.config.patience
         return best
 
     def save_best(self) -> None:

@@ -46,6 +46,12 @@ class Run:
         """What the task predicts for an input; for `lm` its bits per byte and what may follow."""
         return self._use("predict")(self.model, inputs, **how)
 
+    def predict_all(self, inputs: Iterable[Any]) -> Iterator[Any]:
+        """What the task predicts for inputs that may belong together: `match` ranks the pictures
+        among them for each text; other tasks answer each by itself."""
+        self._use("predict")
+        return self.task.predict_all(self.model, inputs)
+
     def stream(self, items: Iterable[Any]) -> Iterator[Tensor]:
         """One in, one out, at once, in bounded memory; for `lm` log-probabilities (V,)."""
         return self._use("stream")(self.model, items)

@@ -1,0 +1,106 @@
+"""subquad predict RUN INPUT... [--question TEXT] [--json] [--arch.FIELD V]
+
+An input is a file, a text, or - for the lines of stdin, each answered as it comes. A .jsonl file
+holds a row on each line, with the fields of the task; so does a line that begins with {. Rows are
+answered in JSON, on a line each.
+
+Each input is answered by itself; but in a run of the task match, pictures are ranked for each text.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from subquad.cli import overrides
+from subquad.cli.parser import Parser
+from subquad.train.folder import read_facts
+from subquad.train.run import load
+
+__all__ = ["run"]
+
+
+def run(argv: list[str]) -> int:
+    """Print what the run says to each input."""
+    argv, words = overrides.split(argv)
+    given = _parser().read(argv)
+    changed = overrides.read(words, read_facts(Path(given.run)))  # before anything slow
+    run = load(given.run, **changed)
+    rows = _Rows(run.task, given)
+    try:
+        for answer in run.predict_all(rows):
+            print(json.dumps(answer, ensure_ascii=False) if rows.plain else run.task.told(answer))
+            sys.stdout.flush()  # whoever reads us may wait for this line
+    except ValueError as error:
+        raise ValueError(f"{rows.where}{error}") from None
+    return 0
+
+
+class _Rows:
+    """What the task is given, row by row; `where` the one that it has now comes from."""
+
+    def __init__(self, task: Any, given: Any) -> None:
+        self.task, self.given = task, given
+        self.where, self.plain = "", given.json
+
+    def __iter__(self) -> Iterator[Any]:
+        for where, raw in _inputs(self.given.input):
+            self.where = f"{where}: "
+            self.plain = self.given.json or isinstance(raw, dict)
+            row = self.task.read(raw)
+            if self.given.question is not None:
+                row = self.task.asked(row, self.given.question)
+            yield row
+            self.where = ""  # errors from here on, until there is another row, are not of this one
+
+
+def _inputs(given: list[str]) -> Iterator[tuple[str, str | Path | dict[str, Any]]]:
+    """(what it is called in errors, what the task reads) of each input."""
+    for word in given:
+        path = Path(word) if len(word) < 4096 else None
+        if word == "-":
+            yield from _lines("stdin", sys.stdin)
+        elif path is not None and path.is_dir():
+            raise ValueError(f"{word} is a folder; name its files")
+        elif path is not None and path.suffix == ".jsonl":
+            if not path.is_file():
+                raise ValueError(f"there is no file {word}")
+            with open(path, encoding="utf-8") as lines:
+                yield from _lines(word, lines)
+        elif path is not None and path.is_file():
+            yield word, path
+        else:
+            yield "this text", word
+
+
+def _lines(name: str, lines: Any) -> Iterator[tuple[str, str | dict[str, Any]]]:
+    for number, line in enumerate(lines, 1):
+        where = f"{name}, line {number}"
+        if not line.lstrip().startswith("{"):
+            if line.strip():
+                yield where, line.removesuffix("\n")
+            continue
+        try:
+            yield where, json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{where} is not JSON: {error}") from None
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "subquad predict",
+        f"What a run says to inputs: a label, spans, a summary, a caption. {overrides.HELP}.",
+    )
+    parser.add_argument("run", type=str, help="the run folder")
+    parser.add_argument(
+        "input",
+        type=str,
+        nargs="+",
+        help="files, texts, or - for the lines of stdin; .jsonl: a row on each line",
+    )
+    parser.add_argument(
+        "--question", type=str | None, default=None, help="asked of each input (task answer)"
+    )
+    parser.add_argument("--json", action="store_true", help="answers in JSON, all that is known")
+    return parser

@@ -1,0 +1,165 @@
+"""Tasks whose answers are written: a source is read, and a decoder writes what belongs to it.
+
+A target begins behind the boundary and ends with it. While training goes on a part is scored by how
+well its targets are foreseen (teacher-forced); `eval` lets the model write, and compares.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from subquad.archs import PAIRS, pair_parts
+from subquad.data.examples import Examples
+from subquad.data.rows import alike
+from subquad.hf import SubquadConfig, SubquadForSeq2SeqLM
+from subquad.nn.losses import IGNORED
+from subquad.tasks.encoder import described
+from subquad.tasks.labels import measuring
+from subquad.tasks.rows import Row, rows_of
+from subquad.tasks.task import Result, Share, add
+from subquad.tasks.texts import TextTask
+
+__all__ = ["WrittenTask"]
+
+_SIDE_BY_SIDE = 16_384  # elements in one call of an evaluation
+_ROUGE = ("rouge1", "rouge2", "rougeL")
+
+
+class WrittenTask(TextTask):
+    """A task that writes. Its `config` has `target`, the most tokens that are written, and `beams`.
+
+    A subclass names the field of a row that is written, `writes`, and gives `inputs` and `sizes`.
+    """
+
+    archs = PAIRS
+    metric = "bits_per_token"
+    greater_is_better = False
+    model_class: ClassVar[Any] = SubquadForSeq2SeqLM
+    writes: ClassVar[str]
+
+    def target(self, row: Row) -> list[int]:
+        """The tokens of what is to be written, and the boundary."""
+        ids = self.words.encode(row[self.writes].encode())[: self.config.target - 1]
+        return [*ids.tolist(), self.words.boundary]
+
+    def targets(self, row: Row) -> dict[str, Tensor]:
+        return {"labels": torch.tensor(self.target(row))}
+
+    # --- model --------------------------------------------------------------------------------
+
+    def parts(self, arch: str, fields: dict[str, Any]) -> dict[str, Any]:
+        start = {"decoder_start_token_id": self.words.boundary}
+        return {**pair_parts(arch, fields), **described(self.words), **start}
+
+    def build(self, arch: str, fields: dict[str, Any]) -> SubquadForSeq2SeqLM:
+        return SubquadForSeq2SeqLM(SubquadConfig(**self.parts(arch, fields)))
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
+        batch = dict(batch)
+        labels = batch.pop("labels")
+        whole = getattr(model, "module", model)
+        given = whole.prepare_decoder_input_ids_from_labels(labels)
+        logits = model(**batch, decoder_input_ids=given).logits
+        return F.cross_entropy(
+            logits.flatten(0, 1),
+            labels.flatten(),
+            ignore_index=IGNORED,
+            label_smoothing=label_smoothing,
+        )
+
+    # --- evaluation ---------------------------------------------------------------------------
+
+    def validate(self, model: nn.Module, share: Share) -> Result:
+        rows = rows_of(self.known, "valid", self.config.valid_rows)
+        said = f"{len(rows):,} rows, the valid part of {self.known.source}; targets as foreseen, "
+        return Result(
+            self.foreseen(model, rows, share), f"{said}the right tokens before them given"
+        )
+
+    @torch.no_grad()
+    def foreseen(self, model: Any, rows: Sequence[Row], share: Share) -> dict[str, float]:
+        """Bits for each token of the targets, and the share whose likeliest token is right."""
+        was, at = model.training, next(model.parameters()).device
+        model.eval()
+        found = torch.zeros(3, dtype=torch.float64)
+        for number, group in enumerate(alike(self.sizes(rows), _SIDE_BY_SIDE)):
+            if share.mine(number):
+                some = [rows[i] for i in group]
+                batch = self.collate([self.inputs(row) | self.targets(row) for row in some])
+                batch = {name: t.to(at) for name, t in batch.items()}
+                logits, labels = model(**batch).logits.float(), batch["labels"]
+                asked = labels != IGNORED
+                nats = F.cross_entropy(logits[asked], labels[asked], reduction="sum")
+                right = (logits.argmax(-1) == labels)[asked].sum()
+                found += torch.stack((asked.sum(), nats, right)).cpu()
+        model.train(was)
+        tokens, nats, right = add(share, *found.tolist())
+        bits = nats / math.log(2) / tokens
+        return {"bits_per_token": bits, "token_accuracy": right / tokens, "tokens": int(tokens)}
+
+    def score(
+        self,
+        model: Any,
+        found: Examples,
+        part: str,
+        most: int | None,
+        share: Share,
+        report: Callable[[int, int], None] = lambda done, of: None,
+    ) -> Result:
+        written = super().score(model, found, part, most, share, report)
+        numbers = self.foreseen(model, rows_of(found, part, most), share)
+        return Result({**written.numbers, **numbers}, written.protocol)
+
+    def says(self, rows: Sequence[Row]) -> str:
+        beams = self.config.beams
+        how = "greedily" if beams == 1 else f"with {beams} beams"
+        return f"at most {self.config.target:,} tokens written {how}; ROUGE is F1, without stemming"
+
+    # --- answers ------------------------------------------------------------------------------
+
+    def answers(self, model: Any, rows: Sequence[Row]) -> list[str]:
+        words = self.words
+        never = sorted({words.pad, words.hidden, words.mark} - {words.boundary})
+        out = model.generate(
+            **self.batch(model, rows),
+            max_new_tokens=self.config.target,
+            num_beams=self.config.beams,
+            do_sample=False,
+            suppress_tokens=never or None,
+        )
+        return [self._said(ids) for ids in out[:, 1:].tolist()]
+
+    def _said(self, ids: list[int]) -> str:
+        end = ids.index(self.words.boundary) if self.words.boundary in ids else len(ids)
+        return self.words.decode(ids[:end]).decode(errors="replace").strip()
+
+    def predict(self, model: Any, row: Row) -> dict[str, str]:
+        return {self.writes: super().predict(model, row)}
+
+    def told(self, answer: dict[str, str]) -> str:
+        return answer[self.writes]
+
+    @property
+    def sums(self) -> int:
+        return 2 + len(_ROUGE)
+
+    def counted(self, answers: Sequence[str], rows: Sequence[Row]) -> Tensor:
+        with measuring():
+            from torchmetrics.functional.text.rouge import rouge_score
+
+        counts = torch.zeros(self.sums, dtype=torch.float64)
+        for said, row in zip(answers, rows, strict=True):
+            true = row[self.writes].strip()
+            found = rouge_score(said, true, rouge_keys=_ROUGE)
+            rouge = [float(found[f"{key}_fmeasure"]) for key in _ROUGE]
+            counts += torch.tensor([1.0, said == true, *rouge], dtype=torch.float64)
+        return counts
+
+    def measured(self, counts: Tensor) -> dict[str, float]:
+        rows, exact, *rouge = counts.tolist()
+        scores = {key: value / rows for key, value in zip(_ROUGE, rouge, strict=True)}
+        return {"exact_match": exact / rows, **scores}

@@ -1,0 +1,142 @@
+"""Tasks that write: what is read and written of a row, how it is foreseen and compared."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from subquad.archs import PAIRS
+from subquad.data.examples import Examples
+from subquad.tasks.caption import Caption, CaptionConfig
+from subquad.tasks.summarize import Summarize, SummarizeConfig
+from subquad.tasks.task import Share
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+STORIES = [
+    {"text": f"{name} went to the {place} and then went home", "summary": f"{name}: {place}"}
+    for name in ("Ann", "Bob", "Cid")
+    for place in ("sea", "wood")
+]
+
+
+def opened(task, rows):
+    task.examples = Examples(dict.fromkeys(("train", "valid", "test"), rows), "some rows", "key")
+    task.learn(rows)
+    return task
+
+
+def summarize(**fields):
+    return opened(Summarize(SummarizeConfig(tokenizer="bytes", **fields)), STORIES)
+
+
+def model_of(task, pair="led"):
+    torch.manual_seed(0)
+    return task.build(pair, dict(vars(PAIRS[pair].PRESETS["tiny"])))
+
+
+def test_what_is_read_and_written():
+    task = summarize(context=6, target=4)
+    item = task.inputs(STORIES[0]) | task.targets(STORIES[0])
+    assert item["input_ids"].tolist() == [task.words.mark, *b"Ann w"]
+    assert item["global_attention_mask"].tolist() == [1, 0, 0, 0, 0, 0]
+    assert item["labels"].tolist() == [*b"Ann", task.words.boundary]
+    batch = task.collate([item, {**item, "labels": item["labels"][1:]}])
+    assert batch["labels"][1].tolist() == [*b"nn", task.words.boundary, -100]
+    model = model_of(task)
+    given = model.prepare_decoder_input_ids_from_labels(batch["labels"])
+    assert given[1].tolist() == [task.words.boundary, *b"nn", task.words.boundary]
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_it_learns_and_writes_what_it_learnt(pair):
+    task = summarize(target=16)
+    model = model_of(task, pair)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    items = task.train_set(12 * 120, seed=0)
+    for step in range(120):
+        batch = task.collate([items[12 * step + i] for i in range(12)])
+        loss = task.loss(model, batch, 0.0)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    foreseen = task.validate(model, Share()).numbers
+    assert foreseen["token_accuracy"] == 1.0
+    result = task.score(model.eval(), task.known, "test", None, Share())
+    assert result.numbers["exact_match"] == result.numbers["rougeL"] == 1.0
+    assert "written greedily; ROUGE is F1" in result.protocol
+    assert task.predict(model, STORIES[3]) == {"summary": STORIES[3]["summary"]}
+    assert task.told({"summary": "x"}) == "x"
+
+
+def test_foreseen_as_by_hand():
+    task = summarize(target=8)
+    model = model_of(task).eval().requires_grad_(False)
+    found = task.foreseen(model, STORIES, Share())
+    nats = count = right = 0
+    for row in STORIES:
+        batch = task.collate([task.inputs(row)])
+        goal = torch.tensor(task.target(row))
+        given = torch.cat((torch.tensor([task.words.boundary]), goal[:-1]))
+        logits = model(**batch, decoder_input_ids=given[None]).logits[0]
+        nats += float(F.cross_entropy(logits, goal, reduction="sum"))
+        right += int((logits.argmax(-1) == goal).sum())
+        count += len(goal)
+    assert found["bits_per_token"] == pytest.approx(nats / math.log(2) / count, rel=1e-5)
+    assert found["token_accuracy"] == pytest.approx(right / count)
+    assert found["tokens"] == count
+    halves = []
+    for rank in range(2):
+        task.foreseen(model, STORIES * 160, Share(rank, 2, lambda t: halves.append(t) or t))
+    whole = task.foreseen(model, STORIES * 160, Share())
+    assert float(sum(halves)[0]) == whole["tokens"]
+
+
+def test_written_text_is_compared():
+    task = summarize()
+    rows = [{"summary": "a cat sat"}, {"summary": "a dog"}]
+    found = task.measured(task.counted(["a cat sat", "a cat"], rows))
+    assert found["exact_match"] == 0.5
+    assert found["rouge1"] == pytest.approx((1 + 0.5) / 2)
+    assert found["rouge2"] == pytest.approx(0.5)
+    assert task._said([65, 66, task.words.boundary, 67]) == "AB"
+    assert task._said([65, 66]) == "AB"
+
+
+def pictures():
+    rows = []
+    for number, name in enumerate(("red", "green", "blue")):
+        image = np.zeros((8, 8, 3), np.uint8)
+        image[..., number] = 255
+        rows.append({"image": image, "caption": f"all {name}"})
+    return rows
+
+
+def test_captions_of_pictures(tmp_path):
+    config = CaptionConfig(patch=4, tokenizer="bytes", target=12)
+    task = opened(Caption(config), pictures())
+    model = model_of(task, "encoder_decoder")
+    assert model.main_input_name == "pixel_values"
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(60):
+        batch = task.collate([task.inputs(r) | task.targets(r) for r in pictures()])
+        task.loss(model, batch, 0.0).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+    assert [task.predict(model, r)["caption"] for r in pictures()] == [
+        r["caption"] for r in pictures()
+    ]
+    again = Caption.load(tmp_path, task.save(tmp_path))
+    assert torch.equal(
+        again.inputs(pictures()[0])["pixel_values"], task.inputs(pictures()[0])["pixel_values"]
+    )
+    np.savez(tmp_path / "one.npz", images=pictures()[1]["image"][None])
+    assert task.predict(model, task.read(tmp_path / "one.npz"))["caption"] == "all green"
+    with pytest.raises(ValueError, match="not made of patches of 3 x 3"):
+        opened(Caption(CaptionConfig(patch=3)), pictures())
+    with pytest.raises(ValueError, match="beams is 0; it must be at least 1"):
+        CaptionConfig(beams=0)
