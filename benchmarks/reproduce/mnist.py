@@ -41,7 +41,7 @@ def learn(mixer: str, seed: int, data: Path, steps: int) -> dict:
         flags = [part for name, value in fields.items() for part in (f"--arch.{name}", str(value))]
         command = ["train", "image", "--arch", "vit", *flags, "--data", str(data)]
         command += ["--out", str(out), "--task.patch", "4", "--task.shift", "2"]
-        command += ["--task.dropout", "0.1", "--train.batch", "64", "--train.lr", "2e-3"]
+        command += ["--task.dropout", "0", "--train.batch", "64", "--train.lr", "2e-3"]
         command += ["--train.steps", str(steps), "--train.seed", str(seed), "--train.reports", "5"]
         run = [sys.executable, "-m", "subquad.cli"]
         subprocess.run([*run, *command], check=True, stdout=subprocess.DEVNULL)
