@@ -170,6 +170,13 @@ def test_a_request_to_stop_reaches_training_once_and_is_waited_for(tmp_path, num
     assert signal.getsignal(number) is before
 
 
+def test_a_peak_is_the_processs_own_whatever_its_starter_holds():
+    held = bytearray(os.urandom(1 << 20)) * 600  # every page is written
+    code, peak, told = watched([sys.executable, "-c", "x = bytearray(50 << 20)"])
+    assert (code, told) == (0, False)
+    assert 50 < peak < len(held) >> 20
+
+
 def test_refuses_before_anything_is_trained(words, tmp_path, capsys):
     def said(*more: str) -> str:
         return fails(capsys, *words, *more)

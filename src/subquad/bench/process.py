@@ -10,6 +10,27 @@ from collections.abc import Callable, Iterator, Sequence
 
 __all__ = ["watched"]
 
+# A process that is started counts what its starter holds at that moment into its own peak. So a
+# small one stands between, which starts the command, passes on the request to stop, and tells.
+_BETWEEN = """
+import os, signal, subprocess, sys
+
+told, running = [], []
+
+def ask(number, frame):
+    told.append(number)
+    if running:
+        os.kill(running[0], signal.SIGTERM)
+
+signal.signal(signal.SIGTERM, ask)
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, start_new_session=True)
+running.append(process.pid)
+if told:
+    os.kill(process.pid, signal.SIGTERM)
+_, status, usage = os.wait4(process.pid, 0)
+print(os.waitstatus_to_exitcode(status), usage.ru_maxrss)
+"""
+
 
 def watched(command: Sequence[str]) -> tuple[int, float, bool]:
     """Exit code and peak MB of a process, and whether we were told to stop, which it then was too.
@@ -25,15 +46,19 @@ def watched(command: Sequence[str]) -> tuple[int, float, bool]:
             os.kill(running[0], signal.SIGTERM)
         told.append(number)
 
+    between = [sys.executable, "-c", _BETWEEN, *command]
     with _signals(ask):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            between, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         running.append(process.pid)
         if told:  # while it was starting
             os.kill(process.pid, signal.SIGTERM)
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+        said, _ = process.communicate()
+    # nothing is said by one that was ended before it could start the command
+    code, peak = map(int, said.split()) if said else (process.returncode, 0)
     unit = 1 << 20 if sys.platform == "darwin" else 1 << 10  # bytes there, kB elsewhere
-    return process.returncode, usage.ru_maxrss / unit, bool(told)
+    return code, peak / unit, bool(told)
 
 
 @contextlib.contextmanager
