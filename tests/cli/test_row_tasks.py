@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ from subquad.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
+WHERE = ("first", "second")
 QUICK = ["--train.batch", "8", "--train.reports", "2", "--train.lr", "0.01", "--task.valid_rows"]
 QUICK += ["20", "--train.steps"]
 
@@ -168,3 +170,35 @@ def test_patience_ends_training(tmp_path, capsys):
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert facts["steps"] < 200
     assert facts["steps"] >= facts["best_step"] + 2 * 5
+
+
+def test_a_run_begun_from_another_goes_on_as_it_began(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("\n".join(f"film {i} was great" for i in range(3000)))
+    quick = ["--data", "text.txt", "--task.context", "32", "--task.valid_bytes", "500"]
+    quick += ["--train.batch", "2", "--train.reports", "1"]
+    words = ["train", "mlm", "--arch", "local", "--preset", "tiny", "--task.position", "learned"]
+    said(capsys, *words, *quick, "--train.steps", "2", "--out", "first")
+    begin = ["train", "mlm", "--init-from", "first", *quick, "--out", "second"]
+    said(capsys, *begin, "--train.steps", "2", "--train.lr", "1e-9")
+    first, second = (json.loads((tmp_path / n / "config.json").read_text()) for n in WHERE)
+    assert first["stem"]["position"] == second["stem"]["position"] == "learned"
+    said(capsys, "train", "mlm", "--out", "second", "--resume", "--train.steps", "4")
+    assert json.loads((tmp_path / "second" / "config.json").read_text())["stem"] == first["stem"]
+    # cut off before its first checkpoint: it begins from the same weights again
+    for path in (tmp_path / "second").glob("checkpoint-*"):
+        shutil.rmtree(path)
+    facts = json.loads((tmp_path / "second" / "run.json").read_text())
+    for name in ("steps", "best_step", "tokens", "seconds", "stopped_by", "numbers", "protocol"):
+        facts.pop(name)
+    (tmp_path / "second" / "run.json").write_text(json.dumps(facts))
+    said(capsys, "train", "mlm", "--out", "second", "--resume", "--train.steps", "1")
+    from safetensors.torch import load_file
+
+    before, after = (load_file(tmp_path / n / "model.safetensors") for n in WHERE)
+    name = "model.stem.embedding.weight"
+    assert (before[name] - after[name]).abs().max() < 1e-6
+
+
+def test_what_begins_afresh_says_so(tmp_path, capsys):
+    err = said(capsys, "train", "summarize", "--init-from", "first", code=2)
+    assert "the task summarize begins afresh; leave --init-from first out" in err

@@ -232,3 +232,8 @@ def test_what_does_not_do_is_said(tmp_path):
         MatchConfig(width=0)
     with pytest.raises(ValueError, match="the task match begins afresh; leave --init-from"):
         opened(bars(4)).begin(tmp_path)
+
+
+def test_vectors_that_are_no_numbers_find_nothing():
+    nothing = torch.full((4, 3), math.nan)
+    assert found_at(nothing, torch.randn(4, 3), torch.arange(4), at=(1, 2)) == [0, 0]

@@ -90,6 +90,14 @@ def test_what_measures_may_be_missing(monkeypatch):
         labels.measured(labels.counted(["a"], ["b"]))
 
 
+def test_a_label_of_the_validation_part_alone_is_known():
+    task = Classify(ClassifyConfig())
+    rare = [{"text": "so so", "label": "perhaps"}]
+    task.examples = Examples({"train": REVIEWS, "valid": rare, "test": []}, "some rows", "key")
+    task.learn(REVIEWS)
+    assert task.labels.names == ["no", "perhaps", "yes"]
+
+
 # --- classify -----------------------------------------------------------------------------------
 
 REVIEWS = [{"text": "so good " * (1 + i % 3), "label": "yes"} for i in range(20)]
@@ -198,6 +206,15 @@ def test_a_lesson_holds_the_whole_answer(context):
     assert [t.item() for t in task.targets(none).values()] == [0, 0]
 
 
+def test_an_answer_that_does_not_fit_is_read_from_its_start():
+    task = opened(Answer(AnswerConfig(context=24)), [ASKED])
+    long = {**ASKED, "answers": [{"text": CONTEXT[4:50], "start": 4}]}
+    ids = task.inputs(long)["input_ids"].tolist()
+    start, end = (int(task.targets(long)[f"{name}_positions"]) for name in ("start", "end"))
+    assert 7 <= start <= end == len(ids) - 1
+    assert bytes(ids[start : start + 5]) == CONTEXT[4:].encode()[:5]
+
+
 def test_windows_cover_the_document():
     task = opened(Answer(AnswerConfig(context=20)), [ASKED])
     document, _ = placed(task.words, CONTEXT)
@@ -260,8 +277,11 @@ def test_fields_that_do_not_do():
     with pytest.raises(ValueError, match="context is 3; a question and a window need 8 at least"):
         AnswerConfig(context=3)
     task = opened(Answer(AnswerConfig(context=24)), [ASKED])
-    with pytest.raises(ValueError, match="a row wants question; this one has context"):
-        task.read({"context": "x"})
+    with pytest.raises(ValueError, match="a row wants context; this one has question"):
+        task.read({"question": "x"})
+    assert task.asked(task.read({"context": "x"}), "y") == {"question": "y", "context": "x"}
+    with pytest.raises(ValueError, match=r"label_smoothing 0\.1 would spread over padding"):
+        task.loss(None, {}, 0.1)
     assert Counter(task.read({"question": "a", "context": "b", "more": 1})) == Counter(
         {"question": "a", "context": "b"}
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from subquad.archs import configure
+from subquad.archs import ARCHS, configure
 from subquad.cli import episodes
 from subquad.cli.parser import Parser, add_fields, fields_of
 from subquad.nn.choices import choose, fill
@@ -68,10 +68,12 @@ def _read(task: str, argv: list[str]) -> tuple[Parser, Any]:
     if "--resume" in argv:
         argv = _resumed(argv)
     peeked, begun = _peek(argv), _value(argv, "--init_from")
+    kind = find_task(task)
+    if begun is not None and kind.archs is not ARCHS:
+        raise ValueError(f"the task {task} begins afresh; leave --init-from {begun} out")
     source = None if begun is None else _source(Path(begun), peeked)
     if source is not None:
         peeked["name"] = source[0]
-    kind = find_task(task)
     name = peeked.get("name") or next(iter(kind.archs))
     arch = choose("architecture", name, kind.archs)
     preset = peeked.get("preset")

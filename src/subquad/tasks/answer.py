@@ -10,6 +10,7 @@ counts: its start and end, less the mark's (Devlin et al., 2019, section 4.3).
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -110,6 +111,7 @@ class Answer(TextTask):
         low, high = 0, most
         if span is not None:
             low, high = min(max(0, span[1] + 1 - room), most), min(span[0], most)
+            low = min(low, high)  # an answer that does not fit is read from its start
         first = low + zlib.crc32(row["question"].encode()) % (max(0, high - low) + 1)
         window = Window(begun + document[first : first + room].tolist(), len(begun), first)
         if span is None:
@@ -129,6 +131,12 @@ class Answer(TextTask):
         most = self.config.context
         return [min(len(row["question"]) + len(row["context"]) + 2, most) for row in rows]
 
+    def read(self, raw: str | Path | dict[str, Any]) -> Row:
+        """A row from a document, or from JSON; the question may come later, by `asked`."""
+        if isinstance(raw, dict):
+            raw = {"question": "", **raw}
+        return super().read(raw)
+
     def asked(self, row: Row, question: str) -> Row:
         return {**row, "question": question}
 
@@ -139,11 +147,15 @@ class Answer(TextTask):
         return SubquadForQuestionAnswering(SubquadConfig(**self.parts(arch, fields), head=head))
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
+        if label_smoothing:
+            raise ValueError(
+                f"label_smoothing {label_smoothing} would spread over padding; the task answer "
+                "takes none"
+            )
         batch = dict(batch)
         goals = batch.pop("start_positions"), batch.pop("end_positions")
         out = model(**batch)
         logits = (out.start_logits, out.end_logits)
-        # smoothing would spread over padding, whose logit is the lowest there is
         return sum(F.cross_entropy(*pair) for pair in zip(logits, goals, strict=True)) / 2
 
     # --- answers ------------------------------------------------------------------------------

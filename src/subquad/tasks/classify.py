@@ -17,6 +17,7 @@ from subquad.archs import configure
 from subquad.data import stdlib
 from subquad.data.examples import Examples
 from subquad.data.forms import CLASSIFY
+from subquad.data.vocabulary import Bytes
 from subquad.hf import SubquadConfig, SubquadForSequenceClassification
 from subquad.nn.choices import choose
 from subquad.nn.pooling import POOLS
@@ -107,9 +108,9 @@ class Classify(TextTask):
     def says(self, rows: Sequence[Row]) -> str:
         if self.config.lra is not None:
             return ""
-        most = self.config.context - 1
-        cut = sum(len(row["text"]) > most for row in rows)
-        unit = "bytes" if self.config.tokenizer == "bytes" else "tokens"
+        most, plain = self.config.context - 1, isinstance(self.words, Bytes)
+        cut = sum(len(row["text"].encode()) > most for row in rows)
+        unit = "bytes" if plain else "tokens"
         return f"the first {most:,} {unit} of each, {cut:,} may be longer" if cut else ""
 
     # --- model --------------------------------------------------------------------------------

@@ -44,8 +44,9 @@ class DocumentTask(Task):
         found = self._open(data)
         self.documents, self.kind = found, found.kind
         train, valid = found.take("train"), found.take("valid")
-        if self.words is None:
-            self.words = self._words(train)
+        own = found.kind.words
+        if self.words is None or own is not None:
+            self.words = self._begun_with(own) if own is not None else self._words(train)
         self.corpus = tokenise(train, self.words, keep=True)
         need = self.config.context + 1
         if not valid.nbytes:
@@ -64,6 +65,15 @@ class DocumentTask(Task):
     def begin(self, folder: Path) -> None:
         self.words = words_in(folder)
         self.stem = SubquadConfig.from_pretrained(folder, local_files_only=True).stem
+
+    def _begun_with(self, own: Vocabulary) -> Vocabulary:
+        """The documents' own vocabulary. ValueError if what training begins with has another."""
+        if self.words is not None and self.words.size != own.size:
+            raise ValueError(
+                f"the weights to begin with know {self.words.size} tokens, and these documents "
+                f"have {own.size}, the {own.name}"
+            )
+        return own
 
     def _words(self, train: Documents) -> Vocabulary:
         return words_of(train, self.config.tokenizer)
@@ -142,7 +152,8 @@ class DocumentTask(Task):
         self.words.save(folder)
         words = "subwords" if isinstance(self.words, Subwords) else self.words.name
         kind = {"name": self.kind.name, **self.kind.save(folder)}
-        return {"config": asdict(self.config), "vocabulary": words, "kind": kind}
+        told = {"config": asdict(self.config), "vocabulary": words, "kind": kind}
+        return told if self.stem is None else {**told, "stem": self.stem}
 
     @classmethod
     def load(cls, folder: Path, facts: dict[str, Any]) -> "DocumentTask":
@@ -153,4 +164,6 @@ class DocumentTask(Task):
         if words is None:
             own = facts["vocabulary"] == Bytes.name
             words = vocabulary(Bytes.name if own else str(folder / "tokenizer.json"))
-        return cls(config, words, kind)
+        made = cls(config, words, kind)
+        made.stem = facts.get("stem")
+        return made

@@ -98,7 +98,8 @@ class Image(RowTask):
 
     def learn(self, rows: Sequence[Row]) -> None:
         if self._labels is None:
-            self._labels = Labels.among(self.known.column("label"))
+            parts = (self.known.column("label", part) for part in ("train", "valid"))
+            self._labels = Labels.among(label for part in parts for label in part)
         if self._view is None:
             self._view = View.of(rows)
         grid_of(self.view.shape[:2], self.patch)

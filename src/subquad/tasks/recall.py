@@ -26,7 +26,8 @@ def found_at(asked: Tensor, pool: Tensor, which: Tensor, at: Sequence[int] = AT)
     for some, kind in zip(asked.split(_ASKED), which.split(_ASKED), strict=True):
         near, right = some @ pool.T, kind[:, None] == which
         best = near.masked_fill(~right, -math.inf).amax(1, keepdim=True)
-        before = ((near >= best) & ~right).sum(1)
+        # what is no number stands before all, so that weights that diverged find nothing
+        before = (~(near < best) & ~right).sum(1)
         found += torch.stack([(before < k).sum() for k in at])
     return found.tolist()
 

@@ -64,4 +64,5 @@ class Summarize(WrittenTask):
         return arguments([self.words.mark, *ids.tolist()], slice(0, 1))
 
     def sizes(self, rows: Sequence[Row]) -> list[int]:
-        return [min(len(row["text"]) + 1, self.config.context) for row in rows]
+        c = self.config
+        return [min(len(row["text"]) + 1, c.context) + c.target for row in rows]

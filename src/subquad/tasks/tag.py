@@ -24,6 +24,8 @@ from subquad.tasks.texts import TextTask, arguments
 
 __all__ = ["Tag", "TagConfig"]
 
+_SIDE_BY_SIDE = 16_384  # elements in one call
+
 
 @dataclass(frozen=True)
 class TagConfig:
@@ -87,7 +89,8 @@ class Tag(TextTask):
         most = self.config.context
         first, ends, ids = 0, list[int](), [self.words.mark]
         for number, token in enumerate(tokens):
-            own = self.words.encode(f" {token}".encode()).tolist()
+            # a tokenizer may leave nothing of a token, which has a place all the same
+            own = self.words.encode(f" {token}".encode()).tolist() or [self.words.hidden]
             if len(ids) + len(own) > most and ends:
                 yield ids, ends, slice(first, number)
                 ids, ends, first = [self.words.mark], [], number
@@ -130,16 +133,15 @@ class Tag(TextTask):
     # --- answers ------------------------------------------------------------------------------
 
     def answers(self, model: Any, rows: Sequence[Row]) -> list[list[str]]:
-        at = next(model.parameters()).device
         pieces = [(r, *p) for r, row in enumerate(rows) for p in self._pieces(row["tokens"])]
-        batch = self.collate([arguments(ids) for _, ids, _, _ in pieces])
-        likely = model(**{k: t.to(at) for k, t in batch.items()}).logits.argmax(-1).cpu()
         found: list[list[str]] = [[] for _ in rows]
-        for (row, _, ends, _), numbers in zip(pieces, likely, strict=True):
-            found[row] += [
-                self.labels.names[i]
-                for i in numbers[torch.tensor(ends, dtype=torch.int64)].tolist()
-            ]
+        at, many = next(model.parameters()).device, max(1, _SIDE_BY_SIDE // self.config.context)
+        for first in range(0, len(pieces), many):
+            some = pieces[first : first + many]
+            batch = self.collate([arguments(ids) for _, ids, _, _ in some])
+            likely = model(**{k: t.to(at) for k, t in batch.items()}).logits.argmax(-1).tolist()
+            for (row, _, ends, _), numbers in zip(some, likely, strict=True):
+                found[row] += [self.labels.names[numbers[end]] for end in ends]
         return found
 
     def predict(self, model: Any, row: Row) -> dict[str, list[str]]:

@@ -47,7 +47,8 @@ class TextTask(RowTask):
 
     def learn(self, rows: Sequence[Row]) -> None:
         if self._labels is None:
-            self._labels = self.named(rows)
+            # a rare one may be in the validation part alone, and is scored there
+            self._labels = self.named([*rows, *self.known.rows["valid"]])
         if self._words is None:
             self._words = learn_words(self.config.tokenizer, self.texts(rows))
 

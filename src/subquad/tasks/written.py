@@ -6,6 +6,7 @@ well its targets are foreseen (teacher-forced); `eval` lets the model write, and
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -40,6 +41,9 @@ class WrittenTask(TextTask):
     greater_is_better = False
     model_class: ClassVar[Any] = SubquadForSeq2SeqLM
     writes: ClassVar[str]
+
+    def begin(self, folder: Path) -> None:
+        raise ValueError(f"the task {self.name} begins afresh; leave --init-from {folder} out")
 
     def target(self, row: Row) -> list[int]:
         """The tokens of what is to be written, and the boundary."""

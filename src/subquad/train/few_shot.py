@@ -4,7 +4,7 @@ It adapts to each episode from its trained weights; beside it stands the same fr
 """
 
 from collections.abc import Callable
-from copy import deepcopy
+from copy import copy, deepcopy
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ def by_episodes(
     The head of a run that was not trained by such episodes is replaced by a fresh one.
     ValueError if the data is not the run's own, and not given.
     """
-    base, facts = run.task, run.facts
+    base, facts = copy(run.task), run.facts  # whose labels are other ones here
     before = facts["task_facts"].get("meta")
     task = Episodic(base, meta)
     path = facts["data"]["path"] if data is None else data

@@ -52,7 +52,10 @@ def fit(
     transformers.utils.logging.disable_progress_bar()  # one for every file that is written
     set_seed(config.seed)
     model = task.build(arch, fields)
-    fresh = [] if init_from is None or before is not None else begin_from(model, init_from)
+    # a run that was cut off before its first checkpoint begins as it began
+    source = init_from if before is None else before.get("begun_from")
+    begins = source is not None and checkpoint is None
+    fresh = begin_from(model, Path(source)) if begins else []
     folder.mkdir(parents=True, exist_ok=True)
     loop = kind(task, model, config, folder, callbacks)
     first = loop.args.process_index == 0
