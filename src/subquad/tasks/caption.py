@@ -4,24 +4,22 @@ The encoder reads patches (`subquad.nn.patches`), pixels as in the task `image`;
 that looks both ways may be it, and any that predicts the decoder (`archs.encoder_decoder`).
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from subquad.data.examples import Examples
-from subquad.data.forms import CAPTION
 from subquad.data.scenes import Scenes
-from subquad.nn.patches import grid_of
-from subquad.tasks.rows import Row, spread
-from subquad.tasks.views import View, read_pictures
+from subquad.tasks.pictured import PicturedTask
+from subquad.tasks.rows import Row
+from subquad.tasks.views import read_pictures
 from subquad.tasks.written import WrittenTask
 
 __all__ = ["Caption", "CaptionConfig", "scenes"]
 
-_LEARNT = 2000  # captions that a vocabulary is learnt from
 _COUNTS = {"train": 20_000, "valid": 1_000, "test": 2_000}
 
 
@@ -62,39 +60,20 @@ class CaptionConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
 
-class Caption(WrittenTask):
+class Caption(PicturedTask, WrittenTask):
     """The task `caption`."""
 
     name = "caption"
     Config = CaptionConfig
-    form = CAPTION
-    columns = ("image", "caption")
     default = staticmethod(scenes)
     reads = ("image",)
     writes = "caption"
-    _view: View | None = None
-
-    def texts(self, rows: Sequence[Row]) -> Iterable[str]:
-        return (rows[i]["caption"] for i in spread(len(rows), _LEARNT))
-
-    def learn(self, rows: Sequence[Row]) -> None:
-        super().learn(rows)
-        if self._view is None:
-            self._view = View.of(rows)
-        grid_of(self.view.shape[:2], self.config.patch)
-
-    @property
-    def view(self) -> View:
-        """Size and normalisation of pictures, known once data is open."""
-        assert self._view is not None
-        return self._view
 
     def inputs(self, row: Row) -> dict[str, Tensor]:
         return {"pixel_values": self.view.seen(row["image"])}
 
     def sizes(self, rows: Sequence[Row]) -> list[int]:
-        down, across = grid_of(self.view.shape[:2], self.config.patch)
-        return [down * across + self.config.target] * len(rows)
+        return [self.patches + self.config.target] * len(rows)
 
     def read(self, raw: str | Path | dict[str, Any]) -> Row:
         """A row from a picture's file, the name of one, or a row of JSON that names it."""
@@ -107,23 +86,5 @@ class Caption(WrittenTask):
         return {"image": found[0]}
 
     def parts(self, arch: str, fields: dict[str, Any]) -> dict[str, Any]:
-        parts, (height, width, channels) = super().parts(arch, fields), self.view.shape
-        stem = {
-            "kind": "patches",
-            "image_size": [height, width],
-            "patch": self.config.patch,
-            "channels": channels,
-            "class_tokens": 0,
-            "dropout": self.config.dropout,
-        }
-        return {**parts, "encoder": {**parts["encoder"], "stem": stem}}
-
-    def save(self, folder: Path) -> dict[str, Any]:
-        return {**super().save(folder), "view": asdict(self.view)}
-
-    @classmethod
-    def load(cls, folder: Path, facts: dict[str, Any]) -> "Caption":
-        made = super().load(folder, facts)
-        assert isinstance(made, Caption)
-        made._view = View.told(facts["view"])
-        return made
+        parts = super().parts(arch, fields)
+        return {**parts, "encoder": {**parts["encoder"], "stem": self.patch_stem(0)}}

@@ -5,7 +5,7 @@ et al., 2021, https://arxiv.org/abs/2103.00020). Any pair of `PAIRS` says how: i
 pictures, its decoder texts, without looking at any memory. A text is a mark, then its tokens."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,23 +15,21 @@ from torch import Tensor, nn
 from subquad.archs import PAIRS, configure, pair_parts
 from subquad.data.decoding import SUFFIXES
 from subquad.data.examples import Examples
-from subquad.data.forms import CAPTION
 from subquad.data.rows import alike
 from subquad.hf import SubquadConfig, SubquadForImageTextMatching
 from subquad.nn.contrast import alike as alike_texts
 from subquad.nn.contrast import contrastive_loss
-from subquad.nn.patches import grid_of
 from subquad.tasks.caption import scenes
 from subquad.tasks.encoder import described
+from subquad.tasks.pictured import PicturedTask
 from subquad.tasks.recall import SUMS, measured, searched
-from subquad.tasks.rows import Row, rows_of, spread
+from subquad.tasks.rows import Row, rows_of
 from subquad.tasks.task import Result, Share
-from subquad.tasks.texts import TextTask, arguments
-from subquad.tasks.views import View, read_pictures
+from subquad.tasks.texts import arguments
+from subquad.tasks.views import read_pictures
 
 __all__ = ["Match", "MatchConfig"]
 
-_LEARNT = 2000  # captions that a vocabulary is learnt from
 _SIDE_BY_SIDE = 16_384  # elements in one call of an evaluation
 _SAID = "each searched for among all of them, any row with an equal caption being right"
 
@@ -66,40 +64,19 @@ class MatchConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
 
-class Match(TextTask):
+class Match(PicturedTask):
     """The task `match`."""
 
     name = "match"
     Config = MatchConfig
-    form = CAPTION
-    columns = ("image", "caption")
     default = staticmethod(scenes)
     reads = ("image", "caption")
     archs = PAIRS
     metric = "recall_at_1"
     greater_is_better = True
     model_class: ClassVar[Any] = SubquadForImageTextMatching
-    _view: View | None = None
 
     # --- data ---------------------------------------------------------------------------------
-
-    def begin(self, folder: Path) -> None:
-        raise ValueError(f"the task {self.name} begins afresh; leave --init-from {folder} out")
-
-    def texts(self, rows: Sequence[Row]) -> Iterable[str]:
-        return (rows[i]["caption"] for i in spread(len(rows), _LEARNT))
-
-    def learn(self, rows: Sequence[Row]) -> None:
-        super().learn(rows)
-        if self._view is None:
-            self._view = View.of(rows)
-        grid_of(self.view.shape[:2], self.config.patch)
-
-    @property
-    def view(self) -> View:
-        """Size and normalisation of pictures, known once data is open."""
-        assert self._view is not None
-        return self._view
 
     def seen(self, row: Row) -> dict[str, Tensor]:
         """What the tower of pictures is given."""
@@ -117,24 +94,16 @@ class Match(TextTask):
         return {}
 
     def sizes(self, rows: Sequence[Row]) -> list[int]:
-        down, across = grid_of(self.view.shape[:2], self.config.patch)
-        return [down * across + self.config.context] * len(rows)
+        return [self.patches + self.config.context] * len(rows)
 
     # --- model --------------------------------------------------------------------------------
 
     def parts(self, arch: str, fields: dict[str, Any]) -> dict[str, Any]:
-        made, (height, width, channels) = pair_parts(arch, fields), self.view.shape
-        stem = {
-            "kind": "patches",
-            "image_size": [height, width],
-            "patch": self.config.patch,
-            "channels": channels,
-            "dropout": self.config.dropout,
-        }
+        made = pair_parts(arch, fields)
         causal = getattr(configure(made["arch"], made["model"]), "causal", False)
         pool = "last" if causal else "mean"
         head = {"kind": "vector", "width": self.config.width, "pool": pool}
-        encoder = {**made["encoder"], "stem": stem}
+        encoder = {**made["encoder"], "stem": self.patch_stem(1)}
         return {**made, "encoder": encoder, "head": head, **described(self.words)}
 
     def build(self, arch: str, fields: dict[str, Any]) -> SubquadForImageTextMatching:
@@ -236,15 +205,3 @@ class Match(TextTask):
     def told(self, answer: dict[str, Any]) -> str:
         lines = (f"  {one['score']:+.3f}  {one['image']}" for one in answer["images"])
         return "\n".join((answer["text"], *lines))
-
-    # --- the run folder -----------------------------------------------------------------------
-
-    def save(self, folder: Path) -> dict[str, Any]:
-        return {**super().save(folder), "view": asdict(self.view)}
-
-    @classmethod
-    def load(cls, folder: Path, facts: dict[str, Any]) -> "Match":
-        made = super().load(folder, facts)
-        assert isinstance(made, Match)
-        made._view = View.told(facts["view"])
-        return made
