@@ -23,6 +23,7 @@ from subquad.nn.choices import choose
 from subquad.nn.pooling import POOLS
 from subquad.tasks.labels import Labels
 from subquad.tasks.lra import beside, suite_rows, suite_words
+from subquad.tasks.one_label import OneLabelTask
 from subquad.tasks.rows import Row
 from subquad.tasks.texts import TextTask, arguments
 
@@ -67,7 +68,7 @@ class ClassifyConfig:
         choose("pool", self.pool, {"auto": None, **POOLS})
 
 
-class Classify(TextTask):
+class Classify(OneLabelTask, TextTask):
     """The task `classify`."""
 
     name = "classify"
@@ -131,26 +132,8 @@ class Classify(TextTask):
 
     # --- answers ------------------------------------------------------------------------------
 
-    def answers(self, model: Any, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        found = []
-        for odds in model(**self.batch(model, rows)).logits.float().softmax(-1).tolist():
-            by_label = dict(zip(self.labels.names, odds, strict=True))
-            best = max(by_label, key=by_label.__getitem__)
-            found.append({"label": best, "probability": by_label[best], "labels": by_label})
-        return found
-
     def told(self, answer: dict[str, Any]) -> str:
         return f"{answer['label']}  {answer['probability']:.3f}"
-
-    @property
-    def sums(self) -> int:
-        return len(self.labels) ** 2
-
-    def counted(self, answers: Sequence[Any], rows: Sequence[Row]) -> Tensor:
-        return self.labels.counted((r["label"] for r in rows), (a["label"] for a in answers))
-
-    def measured(self, counts: Tensor) -> dict[str, float]:
-        return self.labels.measured(counts)
 
     def published(self, archs: Sequence[str]) -> str:
         return "" if self.config.lra is None else beside(self.config.lra, archs)

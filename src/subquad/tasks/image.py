@@ -25,7 +25,8 @@ from subquad.nn.choices import choose
 from subquad.nn.patches import grid_of
 from subquad.nn.pooling import POOLS
 from subquad.tasks.labels import Labels
-from subquad.tasks.rows import Row, RowTask
+from subquad.tasks.one_label import OneLabelTask
+from subquad.tasks.rows import Row
 from subquad.tasks.views import View, read_pictures, view_in
 
 __all__ = ["Image", "ImageConfig"]
@@ -68,7 +69,7 @@ class ImageConfig:
         choose("stem position", self.position, {"learned": None, "none": None})
 
 
-class Image(RowTask):
+class Image(OneLabelTask):
     """The task `image`."""
 
     name = "image"
@@ -175,14 +176,6 @@ class Image(RowTask):
 
     # --- answers ------------------------------------------------------------------------------
 
-    def answers(self, model: Any, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        found = []
-        for odds in model(**self.batch(model, rows)).logits.float().softmax(-1).tolist():
-            by_label = dict(zip(self.labels.names, odds, strict=True))
-            best = max(by_label, key=by_label.__getitem__)
-            found.append({"label": best, "probability": by_label[best], "labels": by_label})
-        return found
-
     def predict(self, model: Any, row: Row) -> Any:
         """What the model says to a picture; of a file that may hold several, to each of them."""
         if "images" not in row:
@@ -193,16 +186,6 @@ class Image(RowTask):
     def told(self, answer: Any) -> str:
         some = answer if isinstance(answer, list) else [answer]
         return "\n".join(f"{one['label']}  {one['probability']:.3f}" for one in some)
-
-    @property
-    def sums(self) -> int:
-        return len(self.labels) ** 2
-
-    def counted(self, answers: Sequence[Any], rows: Sequence[Row]) -> Tensor:
-        return self.labels.counted((r["label"] for r in rows), (a["label"] for a in answers))
-
-    def measured(self, counts: Tensor) -> dict[str, float]:
-        return self.labels.measured(counts)
 
     # --- the run folder -----------------------------------------------------------------------
 
