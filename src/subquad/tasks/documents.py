@@ -46,7 +46,7 @@ class DocumentTask(Task):
         train, valid = found.take("train"), found.take("valid")
         own = found.kind.words
         if self.words is None or own is not None:
-            self.words = self._begun_with(own) if own is not None else self._words(train)
+            self.words = self._begun_with(self._words(train))
         self.corpus = tokenise(train, self.words, keep=True)
         need = self.config.context + 1
         if not valid.nbytes:
@@ -67,7 +67,7 @@ class DocumentTask(Task):
         self.stem = SubquadConfig.from_pretrained(folder, local_files_only=True).stem
 
     def _begun_with(self, own: Vocabulary) -> Vocabulary:
-        """The documents' own vocabulary. ValueError if what training begins with has another."""
+        """This vocabulary. ValueError if what training begins with has another."""
         if self.words is not None and self.words.size != own.size:
             raise ValueError(
                 f"the weights to begin with know {self.words.size} tokens, and these documents "
