@@ -29,10 +29,10 @@ demo: $(STAMP)
 	bash examples/demo.sh
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -rs
+	$(BIN)/python -m pytest -rs -n 2 --dist worksteal
 
 fast: $(STAMP)
-	$(BIN)/python -m pytest -rs -m "not slow and not gpu and not browser and not netns"
+	$(BIN)/python -m pytest -rs -n 2 --dist worksteal -m "not slow and not gpu and not browser and not netns"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -30,8 +30,11 @@ import pytest
 import torch
 from hypothesis import settings
 
+from subquad.ops.pattern import Pattern
+
 ROOT = Path(__file__).resolve().parent.parent
-THREADS = 2  # sums are bitwise reproducible only for a fixed number of threads
+# sums are bitwise reproducible only for a fixed number of threads; processes share the cores
+THREADS = 1 if os.environ.get("PYTEST_XDIST_WORKER") else 2
 
 # the same examples in every run: a failure seen once is a failure seen again
 settings.register_profile("subquad", deadline=None, derandomize=True, database=None)
@@ -40,6 +43,11 @@ settings.load_profile("subquad")
 
 def pytest_configure() -> None:
     torch.set_num_threads(THREADS)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Patterns are named by what they say, the rest as pytest does it."""
+    return str(val) if isinstance(val, Pattern) else None
 
 
 # --- tests that need something of the machine ---------------------------------------------------

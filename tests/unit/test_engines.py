@@ -327,6 +327,7 @@ def test_rows_alone():
     assert max((x - y).abs().max() for x, y in zip(a, b, strict=True)) < CLOSE
 
 
+@dataclass(frozen=True)
 class Halves(Pattern):
     """The keys at half and at a third of a query's position: no distance, but a list."""
 

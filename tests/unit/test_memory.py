@@ -89,7 +89,6 @@ def plain(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, rel: Tensor | None) 
         (drawn, RandomBlocks(4, 3)),
         (drawn, Causal() & (RandomBlocks(3, 2, 8) - Blocks(9))),
     ],
-    ids=str,
 )
 def test_flops_are_those_of_the_allowed_pairs(engine, pattern: Pattern, n, m, relative: bool):
     q, k, v = inputs(n, m, dv=5)
@@ -118,7 +117,7 @@ ENGINES = [
 ]
 
 
-@pytest.mark.parametrize(("engine", "pattern", "factor"), ENGINES, ids=str)
+@pytest.mark.parametrize(("engine", "pattern", "factor"), ENGINES)
 def test_flops_grow_as_declared(engine, pattern: Pattern, factor: float):
     counts = []
     for n in (2048, 4096):
@@ -149,7 +148,6 @@ def test_peak_sees_what_is_freed_again():
         (attend, Causal() & (Blocks(64) | Columns(64, 8))),
         (attend, Chunks(64, 1, 1) | RandomBlocks(64, 3) | Marked()),
     ],
-    ids=str,
 )
 def test_memory_grows_no_faster_than_the_length(engine, pattern: Pattern):
     """Tiles have a fixed size, so what is left of twice the length is at most twice the memory."""

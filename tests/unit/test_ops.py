@@ -84,7 +84,6 @@ def test_opcheck(name: str, distances: bool):
         (columns, Causal() & Columns(3, 2)),
         (drawn, RandomBlocks(2, 2)),
     ],
-    ids=str,
 )
 def test_gradcheck_of_output_and_log_sum_exp(engine, pattern: Pattern):
     n, m = 4, 6
@@ -111,7 +110,7 @@ COMPILED = [
 
 
 @pytest.mark.no_poison
-@pytest.mark.parametrize("pattern", COMPILED, ids=str)
+@pytest.mark.parametrize("pattern", COMPILED)
 def test_compiles_to_one_graph_for_many_lengths(pattern: Pattern):
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
@@ -134,7 +133,7 @@ def test_compiles_to_one_graph_for_many_lengths(pattern: Pattern):
     assert counts[0] == counts[1]
 
 
-@pytest.mark.parametrize("pattern", [Window(30, 30) | Marked(), Causal() & LogSteps()], ids=str)
+@pytest.mark.parametrize("pattern", [Window(30, 30) | Marked(), Causal() & LogSteps()])
 def test_autocast_takes_the_low_dtype_and_keeps_gradients_wide(pattern: Pattern):
     where = place(300, 300)
     real = [torch.randn(1, 2, 300, 8, requires_grad=True) for _ in range(3)]

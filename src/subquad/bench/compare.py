@@ -18,10 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 
 from subquad.bench.process import watched
 from subquad.nn.position import PositionError
-from subquad.nn.state import nbytes
+from subquad.nn.state import ModelState, nbytes
 from subquad.train.atomic import write_text
 from subquad.train.folder import read_facts
 from subquad.train.run import Run, load
@@ -163,20 +168,35 @@ def _score_at(run: Run, how: dict[str, Any], part: str) -> dict[str, Any]:
     return {**result.numbers, "protocol": result.protocol, "seconds": seconds}
 
 
-@torch.no_grad()
 def _state_bytes(run: Run, tokens: int) -> int | str:
     """Bytes of the state of one stream after so many tokens, or why there are none."""
-    model = run.model.model
-    if not model.streams:
+    if not run.model.model.streams:
         return "does not stream"
-    ids, state = torch.zeros(1, tokens, dtype=torch.int64), model.init_state(1)
     try:
-        # in pieces of the trained length: training has shown that they fit
-        for piece in ids.split(run.task.config.context, 1):
-            state = model(piece, state=state, last=1)[1]
+        return nbytes(_kept(run, tokens))
     except PositionError:
         return "refused"
-    return nbytes(state)
+
+
+def _kept(run: Run, tokens: int) -> ModelState:
+    """A state of the shapes that one stream has after so many tokens."""
+    try:
+        # shapes alone: exact attention over eight times the length would take longer than training
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            return _read_tokens(run, tokens)
+    except (DataDependentOutputException, DynamicOutputShapeException):
+        return _read_tokens(run, tokens)  # what is kept depends on what was read
+
+
+@torch.no_grad()
+def _read_tokens(run: Run, tokens: int) -> ModelState:
+    """The state of one stream that has read so many tokens."""
+    model = run.model.model
+    ids, state = torch.zeros(1, tokens, dtype=torch.int64), model.init_state(1)
+    # in pieces of the trained length: training has shown that they fit
+    for piece in ids.split(run.task.config.context, 1):
+        state = model(piece, state=state, last=1)[1]
+    return state
 
 
 def _finished(run: Path) -> bool:
