@@ -15,6 +15,7 @@ from subquad.data.listops import ListOps, Tokens, evaluate
 from subquad.data.lra import CIFAR, IMDB, SUITES, Suite, open_lra
 from subquad.data.lra_published import CAVEATS, published
 from subquad.data.pathfinder import Pathfinder
+from subquad.tasks.classify import Classify, ClassifyConfig
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +98,19 @@ def test_reviews_are_bytes_in_the_official_halves(tmp_path):
     reviews(tmp_path, test=60)
     cut = open_lra("text", str(tmp_path)).rows["test"][50][0]
     assert cut.tobytes() == ("test 50 é" + "x" * 5000).encode()[:4000]
+
+
+def test_what_is_known_of_lengths_groups_the_rows(tmp_path):
+    reviews(tmp_path)
+    task = Classify(ClassifyConfig(lra="text", context=4001))
+    task.prepare(str(tmp_path))
+    rows = task.known.rows["train"]
+    assert task.sizes(rows) == [len(row["ids"]) + 1 for row in rows]
+    assert len({*task.sizes(rows)}) > 10
+    assert task.sizes(rows[:3]) == task.sizes(rows)[:3]
+    made = Classify(ClassifyConfig(lra="listops-short", context=200))
+    made.prepare(None)
+    assert {*made.sizes(made.known.rows["valid"])} == {200}  # each would have to be made to tell
 
 
 def pictures(path: Path, train: int = 30, test: int = 6) -> np.ndarray:

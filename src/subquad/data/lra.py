@@ -41,10 +41,14 @@ Row = tuple[np.ndarray, str]
 
 @dataclass(frozen=True)
 class Rows(Sequence[Row]):
-    """`size` rows (ids (N,) uint8, label), each made when it is asked for."""
+    """`size` rows (ids (N,) uint8, label), each made when it is asked for.
+
+    lengths: tokens of each row; None where only making it would tell.
+    """
 
     size: int
     at: Callable[[int], Row]
+    lengths: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return self.size
@@ -66,7 +70,7 @@ class Suite:
     accuracies in percent, by architecture.
     """
 
-    rows: Mapping[str, Sequence[Row]]
+    rows: Mapping[str, Rows]
     labels: list[str]
     symbols: int
     longest: int
@@ -157,8 +161,10 @@ def _file(data: str | None, name: str, within: str) -> Path:
     raise ValueError(f"there is no {name} at {data}; name the folder that holds it")
 
 
-def _given(rows: Sequence[Row], chosen: np.ndarray, index: int) -> Row:
-    return rows[chosen[index]]
+def _given(rows: Sequence[Row], chosen: np.ndarray) -> Rows:
+    """Some of the rows that are in memory."""
+    some = [rows[i] for i in chosen]
+    return Rows(len(some), some.__getitem__, [len(ids) for ids, _ in some])
 
 
 def _valid(count: int) -> np.ndarray:
@@ -186,9 +192,12 @@ def _text(name: str, data: str | None) -> Suite:
     files = [_file(data, IMDB.format(part), "text") for part in ("train", "test")]
     train, test = map(_reviews, files)
     valid = _valid(len(train))
-    cut = {"train": np.flatnonzero(~valid), "valid": np.flatnonzero(valid)}
     return Suite(
-        rows={p: Rows(len(c), partial(_given, train, c)) for p, c in cut.items()} | {"test": test},
+        rows={
+            "train": _given(train, np.flatnonzero(~valid)),
+            "valid": _given(train, np.flatnonzero(valid)),
+            "test": _given(test, np.arange(len(test))),
+        },
         labels=["negative", "positive"],
         symbols=256,
         longest=_BYTES,

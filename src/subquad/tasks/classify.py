@@ -22,7 +22,7 @@ from subquad.hf import SubquadConfig, SubquadForSequenceClassification
 from subquad.nn.choices import choose
 from subquad.nn.pooling import POOLS
 from subquad.tasks.labels import Labels
-from subquad.tasks.lra import beside, suite_rows, suite_words
+from subquad.tasks.lra import beside, suite_rows, suite_sizes, suite_words
 from subquad.tasks.one_label import OneLabelTask
 from subquad.tasks.rows import Row
 from subquad.tasks.texts import TextTask, arguments
@@ -102,8 +102,8 @@ class Classify(OneLabelTask, TextTask):
         return {"labels": torch.tensor(self.labels.number(row["label"]))}
 
     def sizes(self, rows: Sequence[Row]) -> list[int]:
-        if self.config.lra is not None:  # to know would be to make them all
-            return [self.config.context] * len(rows)
+        if self.config.lra is not None:
+            return suite_sizes(rows, self.config.context)
         return [min(len(row["text"]) + 1, self.config.context) for row in rows]
 
     def says(self, rows: Sequence[Row]) -> str:

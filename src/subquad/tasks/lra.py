@@ -5,12 +5,12 @@ from typing import Any
 
 from subquad.data.examples import Examples
 from subquad.data.listops import Tokens
-from subquad.data.lra import SUITES, Suite, open_lra
+from subquad.data.lra import SUITES, Rows, Suite, open_lra
 from subquad.data.lra_published import CAVEATS, published
 from subquad.data.vocabulary import Bytes, Symbols
 from subquad.nn.choices import choose
 
-__all__ = ["CONTEXTS", "beside", "suite_rows", "suite_words"]
+__all__ = ["CONTEXTS", "beside", "suite_rows", "suite_sizes", "suite_words"]
 
 #: tokens of the longest row and a mark
 CONTEXTS = {
@@ -25,7 +25,7 @@ CONTEXTS = {
 class _Rows(Sequence[dict[str, Any]]):
     """Rows of a suite as dictionaries, each made when it is asked for."""
 
-    def __init__(self, rows: Sequence[Any]) -> None:
+    def __init__(self, rows: Rows) -> None:
         self.rows = rows
 
     def __len__(self) -> int:
@@ -49,6 +49,14 @@ def suite_rows(name: str, data: str | None, context: int) -> tuple[Examples, Sui
     suite = open_lra(name, data)
     rows = {part: _Rows(some) for part, some in suite.rows.items()}
     return Examples(rows, suite.source, suite.key), suite
+
+
+def suite_sizes(rows: Sequence[dict[str, Any]], context: int) -> list[int]:
+    """Tokens of each row and a mark; the longest there may be where only making it would tell."""
+    if not isinstance(rows, _Rows):
+        return [len(row["ids"]) + 1 for row in rows]
+    lengths = rows.rows.lengths
+    return [context] * len(rows) if lengths is None else [length + 1 for length in lengths]
 
 
 def suite_words(name: str) -> Symbols:
