@@ -33,8 +33,7 @@ from hypothesis import settings
 from subquad.ops.pattern import Pattern
 
 ROOT = Path(__file__).resolve().parent.parent
-# sums are bitwise reproducible only for a fixed number of threads; processes share the cores
-THREADS = 1 if os.environ.get("PYTEST_XDIST_WORKER") else 2
+THREADS = 2  # sums are bitwise reproducible only for a fixed number of threads
 
 # the same examples in every run: a failure seen once is a failure seen again
 settings.register_profile("subquad", deadline=None, derandomize=True, database=None)
