@@ -26,10 +26,12 @@ RESULTS = Path(__file__).resolve().parents[1] / "results" / "long_range"
 
 #: words that follow `subquad train classify`
 ARMS = {
-    "bytes": [
-        *("--arch", "local", "--arch.dim", "96", "--arch.num_layers", "3", "--arch.num_heads", "4"),
-        *("--arch.ffn_dim", "256", "--arch.window", "12", "--arch.dropout", "0.1"),
-        *("--task.lra", "text", "--task.context", "4001", "--train.batch", "16"),
+    "bytes": [  # convolutions learn what letters make up words from few reviews
+        *("--arch", "conformer", "--arch.dim", "64", "--arch.num_layers", "2"),
+        *("--arch.num_heads", "4", "--arch.ffn_dim", "128", "--arch.kernel", "8"),
+        *("--arch.mixer", "linear", "--arch.position", "none", "--arch.wiring", "single"),
+        *("--arch.norm", "layer", "--arch.dropout", "0"),
+        *("--task.lra", "text", "--task.context", "4001", "--train.batch", "8"),
     ],
     "bytes-performer": [
         *("--arch", "performer", "--arch.dim", "96", "--arch.num_layers", "3"),
@@ -48,9 +50,9 @@ ARMS = {
         *("--train.batch", "16"),
     ],
     "subwords": [
-        *("--arch", "longformer", "--arch.dim", "128", "--arch.num_layers", "2"),
+        *("--arch", "longformer", "--arch.dim", "128", "--arch.num_layers", "1"),
         *("--arch.num_heads", "4", "--arch.ffn_dim", "256", "--arch.windows", "[32]"),
-        *("--arch.dropout", "0.2", "--task.tokenizer", "bpe:8000", "--task.context", "1024"),
+        *("--arch.dropout", "0.1", "--task.tokenizer", "bpe:8000", "--task.context", "1024"),
         *("--task.dropout", "0.3", "--train.batch", "32", "--train.weight_decay", "0.1"),
     ],
 }
