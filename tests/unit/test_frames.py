@@ -28,9 +28,7 @@ def model(arch, causal=False, head=None, **stem):
 
 def stem(halvings=2, **fields):
     torch.manual_seed(1)
-    return (
-        FrameStemConfig(bands=BANDS, halvings=halvings, dropout=0.0, **fields).build(6, 0).double()
-    )
+    return FrameStemConfig(bands=BANDS, halvings=halvings, **fields).build(6, 0).double()
 
 
 def frames(batch, length):
