@@ -11,6 +11,7 @@ import datetime
 import json
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["growth_of", "interleaved", "machine", "main_of", "write"]
+__all__ = ["growth_of", "interleaved", "machine", "main_of", "subquad", "trained", "write"]
 
 
 def interleaved(parties: dict[str, Callable], reps: dict[str, int]) -> dict[str, dict[str, float]]:
@@ -73,6 +74,25 @@ def write(path: Path, found: dict) -> None:
     full = {"date": stamp, "command": command, "machine": machine(), **found}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(full, indent=2) + "\n")
+
+
+def subquad(*words: str) -> None:
+    """One command of the library's command line."""
+    subprocess.run([sys.executable, "-m", "subquad.cli", *words], check=True)
+
+
+def trained(folder: Path, *words: str) -> dict:
+    """The facts of the run in `folder`, begun by `subquad train` with these words, or gone on with.
+
+    Exits if it was stopped before its end: the same command goes on.
+    """
+    told = folder / "run.json"
+    go_on = ["--resume"] if told.is_file() else []  # one that is finished stays as it is
+    subquad("train", *words, "--out", str(folder), *go_on)
+    facts = json.loads(told.read_text())
+    if facts["stopped_by"]:
+        sys.exit(f"stopped by {facts['stopped_by']} at step {facts['steps']}: run again")
+    return facts
 
 
 def main_of(report: Callable[[int, int], dict], doc: str, file: str) -> None:

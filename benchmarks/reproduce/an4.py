@@ -20,12 +20,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from measure import write
+from measure import subquad, trained, write
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "an4"
 
@@ -39,27 +38,19 @@ ARMS = {
 }
 
 
-def subquad(*words: str) -> None:
-    """One command of the library's command line."""
-    subprocess.run([sys.executable, "-m", "subquad.cli", *words], check=True)
-
-
 def learn(arm: str, seed: int, args: argparse.Namespace) -> dict:
     """Train one arm, or go on with it, and score it; what is known of it then."""
     folder = args.runs / f"{arm.replace(' ', '_')}-{args.minutes:g}-{seed}"
-    words = ["train", "asr", "--arch", "conformer", "--data", str(args.data), "--out", str(folder)]
+    words = ["asr", "--arch", "conformer", "--data", str(args.data)]
     for name, value in (FIELDS | ARMS[arm]).items():
         words += [f"--arch.{name}", str(value)]
     words += ["--train.batch", "16", "--train.lr", "2e-3", "--train.minutes", str(args.minutes)]
     words += ["--train.seed", str(seed), "--train.reports", "8"]
-    facts = folder / "run.json"
-    if not facts.is_file() or "steps" not in json.loads(facts.read_text()):
-        subquad(*words, *(["--resume"] if facts.is_file() else []))
+    told = trained(folder, *words)
     subquad("eval", str(folder))
     subquad("eval", str(folder), "--lm", "ngram", "--beams", "16")
     lines = (folder / "evaluations.jsonl").read_text().splitlines()
     plain, beams = map(json.loads, lines[-2:])
-    told = json.loads(facts.read_text())
     kept = ("parameters", "steps", "seconds", "numbers")
     return {"arm": arm, "seed": seed, **{k: told[k] for k in kept}, "test": plain, "beams": beams}
 

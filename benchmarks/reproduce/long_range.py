@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from measure import write
+from measure import subquad, trained, write
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "long_range"
 
@@ -58,27 +57,19 @@ ARMS = {
 }
 
 
-def subquad(*words: str) -> None:
-    """One command of the library's command line."""
-    subprocess.run([sys.executable, "-m", "subquad.cli", *words], check=True)
-
-
 def learn(arm: str, seed: int, args: argparse.Namespace) -> dict:
     """Train one arm, or go on with it, and score it; what is known of it then."""
-    folder = args.runs / f"{arm}-{args.minutes:g}-{seed}"
+    folder = args.runs / f"{arm}-{seed}"
     # as LRA the folder; as rows the two files of it
     files = ",".join(str(args.data / f"imdb.{part}.25000.jsonl.xz") for part in ("train", "test"))
     data = str(args.data) if "--task.lra" in ARMS[arm] else files
-    words = ["train", "classify", *ARMS[arm], "--out", str(folder)]
+    words = ["classify", *ARMS[arm]]
     words += [] if "listops" in arm else ["--data", data]
     words += ["--train.minutes", str(args.minutes), "--train.seed", str(seed)]
     words += ["--train.reports", "6", "--task.valid_rows", "1000", "--train.lr", "2e-3"]
-    facts = folder / "run.json"
-    if not facts.is_file() or "steps" not in json.loads(facts.read_text()):
-        subquad(*words, *(["--resume"] if facts.is_file() else []))
+    told = trained(folder, *words)
     subquad("eval", str(folder), "--part", "test")
     scored = json.loads((folder / "evaluations.jsonl").read_text().splitlines()[-1])
-    told = json.loads(facts.read_text())
     kept = ("parameters", "steps", "tokens", "seconds", "command")
     return {"arm": arm, "seed": seed, **{k: told[k] for k in kept}, "test": scored}
 

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from measure import write
+from measure import subquad, trained, write
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "mnist_pixels"
 
@@ -32,28 +31,20 @@ ARMS = {
 FIELDS = {"dim": 128, "num_layers": 4, "num_heads": 4, "ffn_dim": 512, "dropout": 0}
 
 
-def subquad(*words: str) -> None:
-    """One command of the library's command line."""
-    subprocess.run([sys.executable, "-m", "subquad.cli", *words], check=True)
-
-
 def learn(arm: str, seed: int, args: argparse.Namespace) -> dict:
     """Train one arm, or go on with it, score it and let it draw; what is known of it then."""
     folder = args.runs / f"{arm}-{args.minutes:g}-{seed}"
-    words = ["train", "lm", *ARMS[arm], "--data", str(args.data), "--out", str(folder)]
+    words = ["lm", *ARMS[arm], "--data", str(args.data)]
     words += [word for name, value in FIELDS.items() for word in (f"--arch.{name}", str(value))]
     words += ["--task.context", "784", "--train.batch", "8", "--train.lr", "2e-3"]
     words += ["--train.minutes", str(args.minutes), "--train.seed", str(seed)]
     words += ["--train.reports", "4"]
-    facts = folder / "run.json"
-    if not facts.is_file() or "steps" not in json.loads(facts.read_text()):
-        subquad(*words, *(["--resume"] if facts.is_file() else []))
+    told = trained(folder, *words)
     subquad("eval", str(folder))
     args.out.mkdir(parents=True, exist_ok=True)
     drawn = args.out / f"{arm}-{seed}.png"
     subquad("generate", str(folder), "--out", str(drawn), "--count", "16")
     scored = json.loads((folder / "evaluations.jsonl").read_text().splitlines()[-1])
-    told = json.loads(facts.read_text())
     kept = ("parameters", "steps", "tokens", "seconds")
     return {"arm": arm, "seed": seed, **{k: told[k] for k in kept}, "test": scored}
 

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from measure import write
+from measure import subquad, trained, write
 
 HERE = Path(__file__).resolve().parents[1]
 TRAINED, LATENTS = 256, (32, 64, 128, 256, 512, 1024)
@@ -32,24 +31,14 @@ FIELDS = {
 }
 
 
-def subquad(*words: str) -> None:
-    """One command of the library's command line."""
-    subprocess.run([sys.executable, "-m", "subquad.cli", *words], check=True)
-
-
 def train(seed: int, data: Path, steps: int, folder: Path) -> None:
     """Train one seed, or go on with it."""
-    words = ["train", "lm", "--arch", "perceiver_ar", "--data", str(data), "--out", str(folder)]
+    words = ["lm", "--arch", "perceiver_ar", "--data", str(data)]
     for name, value in FIELDS.items():
         words += [f"--arch.{name}", str(value)]
     words += ["--task.context", "1024", "--task.valid_bytes", "16384", "--train.batch", "16"]
     words += ["--train.lr", "2e-3", "--train.steps", str(steps), "--train.seed", str(seed)]
-    words += ["--train.reports", "3"]
-    if (
-        not (folder / "model.safetensors").exists()
-        or json.loads((folder / "run.json").read_text()).get("steps", 0) < steps
-    ):
-        subquad(*words, *(["--resume"] if folder.exists() else []))
+    trained(folder, *words, "--train.reports", "3")
 
 
 def score(folder: Path, latents: int, limit: int) -> dict:
