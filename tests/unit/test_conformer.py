@@ -8,6 +8,7 @@ import torch
 import subquad as sq
 from catalog import DIM, MIXERS, tiny
 from catalog import mixer as listed
+from catalog import model as listed_model
 from peak import peak
 from subquad.model import build
 from subquad.nn.context import Context
@@ -247,6 +248,19 @@ def test_streams_of_any_lengths_side_by_side(fields):
     for rows, given, real in zip(found, x, valid, strict=True):
         alone = m(given[real][None])[0][0]
         torch.testing.assert_close(torch.cat(rows), alone, rtol=1e-10, atol=1e-10)
+
+
+def test_a_flush_without_anything_withheld():
+    for m, given in (
+        (model(mixer="chunks", conv="chunk"), frames(2, 0)),
+        (listed_model("local"), torch.zeros(2, 0, dtype=torch.int64)),
+    ):
+        y, state = m.flush(m.init_state(2))
+        assert y.shape == (2, 0, 5 if given.dim() == 3 else 50)
+        again, state = m.flush(m(given, state=state)[1])
+        assert again.shape == y.shape
+        assert state.length.tolist() == [0, 0]
+    assert listed_model("local").delay == 0
 
 
 def test_an_output_comes_after_its_delay_and_not_before():
