@@ -30,7 +30,8 @@ ARMS = {
         *("--arch.num_heads", "4", "--arch.ffn_dim", "128", "--arch.kernel", "8"),
         *("--arch.mixer", "linear", "--arch.position", "none", "--arch.wiring", "single"),
         *("--arch.norm", "layer", "--arch.dropout", "0"),
-        *("--task.lra", "text", "--task.context", "4001", "--train.batch", "8"),
+        *("--task.lra", "text", "--task.context", "4001", "--task.pool", "max"),
+        *("--train.batch", "8"),
     ],
     "bytes-performer": [
         *("--arch", "performer", "--arch.dim", "96", "--arch.num_layers", "3"),

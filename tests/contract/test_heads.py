@@ -20,7 +20,7 @@ from subquad.hf import (
     SubquadForSequenceClassification,
     SubquadForTokenClassification,
 )
-from subquad.nn.pooling import first, last, mean
+from subquad.nn.pooling import first, largest, last, mean
 
 LABELS = 5
 HEADS = {
@@ -72,12 +72,12 @@ def test_saved_and_loaded_by_the_auto_classes(kind, arch, causal, tmp_path):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("pool", ["first", "last", "mean"])
+@pytest.mark.parametrize("pool", ["first", "last", "mean", "max"])
 def test_pools(pool):
     m = made("labels", "transformer", head={"kind": "labels", "pool": pool})
     ids = torch.randint(0, 50, (2, 12))
     y = m.features({"input_ids": ids})[0]
-    row = {"first": y[:, 0], "last": y[:, -1], "mean": y.mean(1)}[pool]
+    row = {"first": y[:, 0], "last": y[:, -1], "mean": y.mean(1), "max": y.amax(1)}[pool]
     torch.testing.assert_close(m(ids).logits, m.model.head.label(row))
     # as a plain Model, without the shell
     torch.testing.assert_close(m.model(ids)[0], m(ids).logits)
@@ -90,7 +90,7 @@ def test_pools_of_what_stands_anywhere():
     assert torch.equal(first(x, valid)[0], x[0, 1])
     assert torch.equal(last(x, valid)[0], x[0, 2])
     torch.testing.assert_close(mean(x, valid)[0], x[0, 1:3].mean(0))
-    for pool in (first, last, mean):
+    for pool in (first, last, mean, largest):
         assert torch.equal(pool(x, valid)[1], torch.zeros(3, dtype=torch.float64))
         assert torch.equal(pool(x[:, :0], None), torch.zeros(2, 3, dtype=torch.float64))
     # fewer outputs than tokens are those of the last tokens, right-aligned

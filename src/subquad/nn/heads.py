@@ -127,7 +127,7 @@ class TagHeadConfig:
 
 @dataclass(frozen=True)
 class LabelHeadConfig(TagHeadConfig):
-    """Fields of a head with a few labels for each row. `pool`: "first", "last" or "mean" token."""
+    """Fields of a head with a few labels for each row. `pool`: "first", "last", "mean", "max"."""
 
     pool: str = "first"
 
@@ -152,7 +152,7 @@ class VectorHead(nn.Module):
 
 @dataclass(frozen=True)
 class VectorHeadConfig:
-    """Fields of a head with a vector for each row. `pool`: "first", "last" or "mean" token."""
+    """Fields of a head with a vector for each row. `pool`: "first", "last", "mean", "max"."""
 
     width: int = 64
     pool: str = "mean"

@@ -39,8 +39,8 @@ class ClassifyConfig:
         tokenizer: 'bytes'; 'bpe:N', learnt from the training part; a tokenizer.json; a hub id.
         position: absolute positions added to the embedding: none, sinusoidal, learned, axial, or
             auto (sinusoidal for architectures that have no positions of their own).
-        pool: how a document becomes one vector: first, last, mean, or auto (last for architectures
-            that only look back, else mean).
+        pool: how a document becomes one vector: first, last, mean, max (of each channel), or auto
+            (last for architectures that only look back, else mean).
         dropout: of that vector.
         valid_rows: rows of the validation part that are scored at each report.
         text: the column that holds the text; default: the usual names.

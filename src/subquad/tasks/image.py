@@ -39,7 +39,8 @@ class ImageConfig:
     Args:
         patch: side of a patch in pixels; it must divide both sides of a picture.
         pool: how a picture becomes one vector: first (a class token, put before the patches), last,
-            mean, or auto (last for architectures that only look back, else mean).
+            mean, max (of each channel), or auto (last for architectures that only look back, else
+            mean).
         position: learned for each patch, or none.
         dropout: of patches with their positions, and of the vector.
         shift: training pictures move by up to so many pixels each way.
