@@ -12,6 +12,7 @@ from subquad.nn.hashed import HashedAttention
 from subquad.nn.heads import TokenHead
 from subquad.nn.kernel import KernelAttention, KernelCrossAttention
 from subquad.nn.latent import LatentStack
+from subquad.nn.logmel import LogMel
 from subquad.nn.losses import chunked_cross_entropy
 from subquad.nn.lowrank import LowRankAttention, Projection
 from subquad.nn.marked import MarkedAttention
@@ -64,6 +65,7 @@ __all__ = [
     "KernelCrossAttention",
     "LatentStack",
     "Learned",
+    "LogMel",
     "LowRankAttention",
     "MarkedAttention",
     "MeanAnswer",
