@@ -23,8 +23,7 @@ __all__ = ["SubquadForCTC"]
 class SubquadForCTC(SubquadPreTrainedModel):
     """Log-probabilities of the vocabulary and a blank, `config.pad_token_id`, at each output.
 
-    The stem reads features (B, T, F); one that subsamples tells how many outputs so many frames
-    have by its method `lengths`.
+    The stem reads features (B, T, F), those of `subquad.nn.FrameStem` among them.
     """
 
     main_input_name = "input_features"
@@ -47,8 +46,8 @@ class SubquadForCTC(SubquadPreTrainedModel):
 
     def lengths(self, frames: Tensor) -> Tensor:
         """How many outputs so many frames (B,) have."""
-        told = getattr(self.model.stem, "lengths", None)
-        return frames if told is None else told(frames)
+        count = getattr(self.model.stem, "count", None)
+        return frames if count is None else count(frames)
 
     def forward(
         self,
