@@ -4,11 +4,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Self, overload
 
 import numpy as np
 
-__all__ = ["SUFFIXES", "Picture", "Pictured", "decode", "pillow"]
+__all__ = ["SUFFIXES", "Opened", "Picture", "Pictured", "decode", "pillow"]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 _PILLOW = "pictures in JPEG or PNG need Pillow: pip install 'subquad[pictures]'"
@@ -59,11 +59,15 @@ class Picture:
         return found[..., None] if found.ndim == 2 else found
 
 
-class Pictured(Sequence):
-    """Rows whose field `image` is a Picture: it is opened when the row is asked for."""
+class Opened(Sequence):
+    """Rows that are kept closed; each is opened when it is asked for."""
 
     def __init__(self, closed: Sequence[dict[str, Any]]) -> None:
         self.closed = closed
+
+    def open(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with what it holds decoded."""
+        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.closed)
@@ -71,9 +75,15 @@ class Pictured(Sequence):
     @overload
     def __getitem__(self, index: int) -> dict[str, Any]: ...
     @overload
-    def __getitem__(self, index: slice) -> "Pictured": ...
-    def __getitem__(self, index: int | slice) -> "dict[str, Any] | Pictured":
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | Self:
         if isinstance(index, slice):
-            return Pictured(self.closed[index])
-        row = self.closed[index]
+            return type(self)(self.closed[index])
+        return self.open(self.closed[index])
+
+
+class Pictured(Opened):
+    """Rows whose field `image` is a Picture."""
+
+    def open(self, row: dict[str, Any]) -> dict[str, Any]:
         return {**row, "image": row["image"].pixels()}

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from subquad.data.decoding import Pictured
+from subquad.data.decoding import Opened, Pictured
 from subquad.data.documents import PARTS, by_hash
 from subquad.data.example_files import Source, find
 from subquad.data.forms import Form, UnfitError
@@ -52,19 +52,19 @@ class Examples:
         """The rows of train, valid or test, or of `all`."""
         if part == "all":
             closed = [row for p in PARTS for row in self._closed(p)]
-            pictured = any(isinstance(rows, Pictured) for rows in self.rows.values())
-            return Pictured(closed) if pictured else closed
+            opened = next((type(r) for r in self.rows.values() if isinstance(r, Opened)), None)
+            return opened(closed) if opened else closed
         if part not in self.rows:
             raise ValueError(f"there is no part {part!r}; parts are all, {', '.join(PARTS)}")
         return self.rows[part]
 
     def column(self, name: str, part: str = "train") -> list[Any]:
-        """One field of all rows of a part; no picture is opened for it."""
+        """One field of all rows of a part; no picture or recording is opened for it."""
         return [row[name] for row in self._closed(part)]
 
     def _closed(self, part: str) -> Sequence[Row]:
         rows = self.rows[part]
-        return rows.closed if isinstance(rows, Pictured) else rows
+        return rows.closed if isinstance(rows, Opened) else rows
 
 
 def open_examples(
