@@ -1,4 +1,4 @@
-"""Morse code: words keyed as short and long tones, made as they are asked for.
+"""Morse code: words keyed as short and long tones, each made when it is asked for.
 
 The embedded data of speech recognition: one to three words, by keyers of different pitch and pace,
 in noise. A dot lasts a unit, a dash three; a unit of silence stands between them, three between
@@ -90,15 +90,21 @@ def _tones(text: str) -> list[tuple[int, int]]:
 
 def morse() -> Examples:
     """The embedded recordings."""
-    rows = {part: Heard([_row(part, i) for i in range(n)]) for part, n in _COUNTS.items()}
+    rows = {part: Heard(_rows(part, count)) for part, count in _COUNTS.items()}
     sizes = ", ".join(f"{count:,} {part}" for part, count in _COUNTS.items())
     return Examples(rows, f"made-up Morse code ({sizes})", f"morse-{_VERSION}")
 
 
-def _row(part: str, index: int) -> dict:
-    draw = draws(0, part, index)
-    text = " ".join(_WORDS[i] for i in draw.integers(len(_WORDS), size=draw.integers(1, 4)))
-    unit, pitch = draw.uniform(0.03, 0.05), draw.uniform(400, 900)
-    loud, noise = draw.uniform(0.1, 0.5), draw.uniform(0.0, 0.02)
-    keyed = Keyed(text, float(unit), float(pitch), float(loud), float(noise), index)
-    return {"audio": keyed, "text": text, "name": f"{part}-{index}", "seconds": keyed.seconds}
+def _rows(part: str, count: int) -> list[dict]:
+    draw = draws(0, part, 0)
+    unit, pitch = draw.uniform(0.03, 0.05, count), draw.uniform(400, 900, count)
+    loud, noise = draw.uniform(0.1, 0.5, count), draw.uniform(0.0, 0.02, count)
+    how = zip(*(t.tolist() for t in (unit, pitch, loud, noise)), strict=True)
+    chosen, many = draw.integers(len(_WORDS), size=(count, 3)), draw.integers(1, 4, count)
+    rows = []
+    for i, (given, some, numbers) in enumerate(zip(how, chosen, many, strict=True)):
+        text = " ".join(_WORDS[word] for word in some[:numbers])
+        keyed = Keyed(text, *given, i)
+        row = {"audio": keyed, "text": text, "name": f"{part}-{i}", "seconds": keyed.seconds}
+        rows.append(row)
+    return rows
