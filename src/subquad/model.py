@@ -25,6 +25,7 @@ from subquad.nn.init import initialise
 from subquad.nn.queries import asked
 from subquad.nn.state import ModelState
 from subquad.nn.stems import STEMS
+from subquad.nn.streams import delay, ended, init_memory, init_state, read
 
 __all__ = [
     "FORMAT",
@@ -76,7 +77,17 @@ class Model(nn.Module):
 
     def init_state(self, batch: int) -> ModelState:
         """The state before the first token. ValueError if the model looks ahead."""
-        return init_state(self.backbone, batch)
+        return init_state(self.backbone, batch, self.stem)
+
+    def flush(self, state: ModelState) -> tuple[Tensor, ModelState]:
+        """The outputs that a stream still withholds, when no more input comes."""
+        inputs, state = ended(state)
+        return self(inputs, state=state)
+
+    @property
+    def delay(self) -> int:
+        """How many inputs follow the first that an output stands for before it comes, at most."""
+        return delay(self.stem, self.backbone)
 
     def init_memory(self, batch: int) -> ModelState:
         """What training carries from segment to segment, before the first."""
@@ -107,7 +118,9 @@ def run(
         order = (~valid).to(torch.int8).argsort(dim=1, stable=True)
         inputs, valid = take(inputs, order), take(valid, order)
         label, mark = (None if t is None else take(t, order) for t in (label, mark))
-    x, context = stem(inputs, valid, None if state is None else state.length)
+    x, context, kept = read(stem, inputs, valid, state)
+    if context.valid is not valid:
+        given = context.valid  # a stem that makes other tokens of them tells which are real
     # labels and marks are those of the tokens that the stem made, of an image too
     agree(x, label=label, mark=mark)
     queries = asked(head, backbone)
@@ -128,31 +141,8 @@ def run(
         y = head(y)
     if state is None:
         return y, None
-    seen = x.shape[1] if valid is None else valid.sum(1)
-    return y, ModelState(state.length + seen, layers)
-
-
-def init_state(backbone: nn.Module, batch: int) -> ModelState:
-    """The state of a model around `backbone` before the first token of `batch` rows."""
-    return _start(backbone, "init_state", batch)
-
-
-def init_memory(backbone: nn.Module, batch: int) -> ModelState:
-    """What training carries from segment to segment, before the first token of `batch` rows.
-
-    It goes where a state goes; keys and values of what it holds are formed again each time, so
-    that gradients reach their weights.
-    """
-    return _start(backbone, "init_memory", batch)
-
-
-def _start(backbone: nn.Module, method: str, batch: int) -> ModelState:
-    start = getattr(backbone, method, None)
-    if start is None:
-        raise ValueError("this model looks ahead, so it cannot stream; build it with causal=True")
-    device = next(backbone.parameters()).device
-    length = torch.zeros(batch, dtype=torch.int64, device=device)
-    return ModelState(length, start(batch))
+    seen = x.shape[1] if context.valid is None else context.valid.sum(1)
+    return y, ModelState(state.length + seen, layers, kept)
 
 
 def build(

@@ -11,6 +11,7 @@ from typing import Any
 from subquad.archs import (
     adaptive_span,
     bigbird,
+    conformer,
     encoder_decoder,
     hybrid,
     led,
@@ -50,6 +51,7 @@ ARCHS: MappingProxyType[str, ModuleType] = MappingProxyType(
         "bigbird": bigbird,
         "perceiver": perceiver,
         "perceiver_io": perceiver_io,
+        "conformer": conformer,
     }
 )
 

@@ -14,7 +14,7 @@ __all__ = ["check_whole", "follow", "last_targets", "loss_options", "token_input
 LOSS = ("num_items_in_batch", "ignore_index", "shift_labels")
 
 #: what is read: exactly one of them
-INPUTS = ("input_ids", "inputs_embeds", "pixel_values")
+INPUTS = ("input_ids", "inputs_embeds", "pixel_values", "input_features")
 
 #: arguments that describe tokens
 TOKENS = (
@@ -33,8 +33,8 @@ def loss_options(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def token_inputs(given: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor | None]]:
-    """Inputs (B, N), (B, N, C) or (B, S, Y, X), and valid, mark and label as `subquad.model.run`
-    takes them.
+    """Inputs (B, N), (B, N, C), (B, S, Y, X) or (B, T, bands), and valid, mark and label as
+    `subquad.model.run` takes them.
 
     ValueError for an argument that nothing here would honour.
     """
@@ -48,7 +48,8 @@ def token_inputs(given: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor | None
     found = [given[name] for name in INPUTS if given.get(name) is not None]
     if len(found) != 1:
         raise ValueError(
-            "pass either input_ids or inputs_embeds, and not both; pixel_values alone for pictures"
+            "pass either input_ids or inputs_embeds, and not both; pixel_values alone for pictures "
+            "and input_features alone for frames"
         )
     (inputs,) = found
     marks = given.get("global_attention_mask")
@@ -60,7 +61,13 @@ def token_inputs(given: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor | None
 
 
 def check_whole(stem: nn.Module, given: dict[str, Any]) -> None:
-    """ValueError for pictures where tokens are read, or the other way round."""
+    """ValueError for pictures or frames where others are read, or the other way round."""
+    if (given.get("input_features") is not None) != (hears := getattr(stem, "frames", False)):
+        raise ValueError(
+            "this model reads frames, so pass input_features"
+            if hears
+            else "this model reads no frames; one with the stem {'kind': 'frames'} does"
+        )
     pictures, whole = given.get("pixel_values") is not None, getattr(stem, "whole", False)
     if pictures and not whole:
         raise ValueError(

@@ -118,7 +118,7 @@ class SubquadPreTrainedModel(PreTrainedModel):
                 "agree (for beams or several sequences, call its batch_repeat_interleave first)"
             )
         if given is None and use_cache:
-            given = StateCache(init_state(self._parts.backbone, batch))
+            given = StateCache(init_state(self._parts.backbone, batch, self._parts.stem))
         return given
 
     def _loss(self, logits: Tensor, labels: Tensor | None, **options: Any) -> Tensor | None:

@@ -6,8 +6,10 @@ from subquad.nn.attention import Attention
 from subquad.nn.axial import Axial
 from subquad.nn.blocks import PostNorm, PreNorm
 from subquad.nn.context import Context
+from subquad.nn.conv import ConvModule
 from subquad.nn.cross import CrossAttention
 from subquad.nn.features import EluFeatures, PositiveRandomFeatures, ReLUFeatures
+from subquad.nn.frames import FrameStem
 from subquad.nn.hashed import HashedAttention
 from subquad.nn.heads import TokenHead
 from subquad.nn.kernel import KernelAttention, KernelCrossAttention
@@ -15,6 +17,7 @@ from subquad.nn.latent import LatentStack
 from subquad.nn.logmel import LogMel
 from subquad.nn.losses import chunked_cross_entropy
 from subquad.nn.lowrank import LowRankAttention, Projection
+from subquad.nn.macaron import Macaron
 from subquad.nn.marked import MarkedAttention
 from subquad.nn.mixer import Mixer
 from subquad.nn.mlp import MLP, Chunked, GatedMLP
@@ -36,7 +39,7 @@ from subquad.nn.read import Read
 from subquad.nn.reversible import Reversible, ReversibleDecoder, ReversibleEncoder
 from subquad.nn.sorted_chunks import Chunking, SortedChunkAttention
 from subquad.nn.span import Borrowed, DynamicSpan, RelativeTable, SpanRamp
-from subquad.nn.stacks import Decoder, Encoder
+from subquad.nn.stacks import ChunkEncoder, Decoder, Encoder
 from subquad.nn.state import detach, nbytes, select
 from subquad.nn.stems import TokenStem
 
@@ -48,9 +51,11 @@ __all__ = [
     "Attention",
     "Axial",
     "Borrowed",
+    "ChunkEncoder",
     "Chunked",
     "Chunking",
     "Context",
+    "ConvModule",
     "CrossAttention",
     "CrossBlock",
     "Decoder",
@@ -58,6 +63,7 @@ __all__ = [
     "EluFeatures",
     "Encoder",
     "FieldHead",
+    "FrameStem",
     "GatedMLP",
     "GridPositions",
     "HashedAttention",
@@ -67,6 +73,7 @@ __all__ = [
     "Learned",
     "LogMel",
     "LowRankAttention",
+    "Macaron",
     "MarkedAttention",
     "MeanAnswer",
     "Mixer",

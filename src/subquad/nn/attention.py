@@ -15,7 +15,7 @@ from subquad.nn.mixer import Mixer, check_state, merge_heads, split_heads
 from subquad.nn.past import KV, Memory, Past, Seen
 from subquad.nn.position import Position
 from subquad.ops.attend import Engine, attend
-from subquad.ops.later import behind, forgets, later
+from subquad.ops.later import behind, forgets, later, step
 from subquad.ops.lowering import without
 from subquad.ops.partial import EMPTY, Distance, Where
 from subquad.ops.pattern import Pattern
@@ -25,7 +25,8 @@ __all__ = ["Attention"]
 
 
 class Attention(Mixer):
-    """Self-attention over a pattern. It streams if the pattern never looks ahead.
+    """Self-attention over a pattern. It streams if the pattern never looks ahead, or by
+    chunks (`step`) if it looks no farther than its own.
 
     The state holds the keys and values that later queries may reach: all for `Causal()`, the last
     `behind` (and the marked ones) for windows; in training a Memory of layer inputs stands for it.
@@ -131,8 +132,11 @@ class Attention(Mixer):
 
     @property
     def streams(self) -> bool:
-        ahead = self.pattern.reach()[1]
-        return ahead is not None and ahead <= 0
+        return self.step == 1
+
+    @property
+    def step(self) -> int | None:
+        return step(self.pattern)
 
     @property
     def sight(self) -> Pattern:
@@ -150,7 +154,7 @@ class Attention(Mixer):
         return Memory.empty(batch, self.key.in_features, self.key.weight)
 
     def _check_streams(self) -> None:
-        if not self.streams:
+        if self.step is None:
             raise ValueError(f"attention over {self.pattern} looks ahead, so it cannot stream")
 
     def _queries(self, x: Tensor, context: Context) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from subquad.nn.context import Context
 from subquad.nn.mixer import Mixer
 from subquad.nn.mlp import at_least_one, by_chunks
+from subquad.ops.later import together
 
 __all__ = ["Block", "PostNorm", "PreNorm"]
 
@@ -52,8 +53,13 @@ class Block(nn.Module):
 
     @property
     def streams(self) -> bool:
-        """Can it be fed piece by piece?"""
-        return all(mixer.streams for mixer in self.mixers)
+        """Can it be fed piece by piece, wherever it is cut?"""
+        return self.step == 1
+
+    @property
+    def step(self) -> int | None:
+        """How many tokens must come together; None if it cannot be fed piece by piece."""
+        return together(*(mixer.step for mixer in self.mixers if isinstance(mixer, Mixer)))
 
     def init_state(self, batch: int) -> tuple:
         """The states of its mixers before the first token. ValueError if one cannot stream."""

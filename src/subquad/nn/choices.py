@@ -45,6 +45,7 @@ MLPS: Mapping[str, Callable[..., nn.Module]] = {
     "quick_gelu": partial(MLP, activation=quick_gelu),
     "relu": partial(MLP, activation=F.relu),
     "relu_squared": partial(MLP, activation=relu_squared),
+    "swish": partial(MLP, activation=F.silu),
     "swiglu": GatedMLP,
 }
 

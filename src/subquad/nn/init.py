@@ -6,6 +6,7 @@
 | the maps that end a residual branch (`out`, `down`) | the same / sqrt(number of branches), |
 |                                  | where no norm follows the sum                         |
 | Linear bias, bias of words       | 0                                                     |
+| convolutions                     | normal, 1 / sqrt(inputs of an output); bias 0         |
 | norms                            | 1 and 0                                               |
 | u, v of Transformer-XL           | normal, `std`                                         |
 | tables of relative positions     | normal, `std`                                         |
@@ -24,8 +25,10 @@ from torch import nn
 from subquad.nn.adaptive import AdaptiveHead
 from subquad.nn.blocks import Block, PostNorm
 from subquad.nn.contrast import Temperature
+from subquad.nn.conv import DepthwiseConv
 from subquad.nn.heads import TokenHead
 from subquad.nn.lowrank import Projection
+from subquad.nn.macaron import Macaron
 from subquad.nn.position import XLBiases, XLRelative
 from subquad.nn.span import DynamicSpan, RelativeTable, SpanRamp
 from subquad.nn.stacks import Stack
@@ -33,11 +36,19 @@ from subquad.nn.stacks import Stack
 __all__ = ["Init", "initialise", "initialise_one"]
 
 
+#: what counts as inputs of a module
+WIDTHS = {nn.Linear: "in_features", nn.Embedding: "embedding_dim", XLRelative: "head_dim"}
+
+#: blocks whose sum of branches is normalised
+ENDS_IN_NORM = PostNorm | Macaron
+
+
 @dataclass(frozen=True)
 class Init:
     """How widely weights are drawn: `std`, divided by sqrt(inputs of the map) if `by_inputs`.
 
-    An embedding counts its width as inputs. `head`: the deviation of untied logits, if another.
+    An embedding counts its width as inputs, and u and v of Transformer-XL that of a head. `head`:
+    the deviation of untied logits, if another.
     """
 
     std: float = 0.02
@@ -46,7 +57,7 @@ class Init:
 
     def of(self, module: nn.Module) -> float:
         """The standard deviation of the weights of a module."""
-        width = {nn.Linear: "in_features", nn.Embedding: "embedding_dim"}.get(type(module))
+        width = WIDTHS.get(type(module))
         inputs = getattr(module, width) if self.by_inputs and width else 1
         return self.std / inputs**0.5
 
@@ -60,7 +71,9 @@ def initialise(model: nn.Module, std: float = 0.02) -> None:
     # a block has a branch for each of its mixers, and one for its feed-forward part
     blocks = [block for m in stacks for block in m.blocks if isinstance(block, Block)]
     branches = sum(1 + len(block.mixers) for block in blocks)
-    tamed = {m for block in model.modules() if isinstance(block, PostNorm) for m in block.modules()}
+    tamed = {
+        m for block in model.modules() if isinstance(block, ENDS_IN_NORM) for m in block.modules()
+    }
     for name, module in model.named_modules():
         last = name.rsplit(".", 1)[-1]
         ends = last in ("out", "down") and branches > 0 and module not in tamed
@@ -79,7 +92,11 @@ def initialise_one(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, std=std)
-    elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
+    elif isinstance(module, nn.Conv2d | DepthwiseConv):
+        nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.BatchNorm1d):
         for name, parameter in module.named_parameters(recurse=False):
             nn.init.constant_(parameter, 0.0 if name == "bias" else 1.0)
     elif isinstance(module, AdaptiveHead):

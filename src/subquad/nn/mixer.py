@@ -53,6 +53,13 @@ class Mixer(nn.Module):
         """Can it be fed piece by piece?"""
         return False
 
+    @property
+    def step(self) -> int | None:
+        """How many tokens must come together when it is fed piece by piece: 1 for any cut, None if
+        it cannot be.
+        """
+        return 1 if self.streams else None
+
     def init_state(self, batch: int) -> Any:
         """The state before the first token of `batch` rows. ValueError if it cannot stream."""
         raise ValueError(f"{type(self).__name__} looks ahead, so it cannot stream")

@@ -125,7 +125,7 @@ class XLRelative(Position):
         super().__init__()
         if clamp_len is not None and clamp_len < 0:
             raise ValueError(f"clamp_len is {clamp_len}; it is a distance from 0 on, or None")
-        self.num_heads, self.clamp_len = num_heads, clamp_len
+        self.num_heads, self.head_dim, self.clamp_len = num_heads, head_dim, clamp_len
         self.dim = dim or num_heads * head_dim
         self.table = nn.Linear(self.dim, num_heads * head_dim, bias=False)
         # in a tuple, so that they belong to one module alone: weights on disk have one name

@@ -49,7 +49,10 @@ class Cross:
 @register
 @dataclass(frozen=True)
 class ModelState:
-    """A model's state: how many tokens each row has seen, length (B,), and its layers' states."""
+    """A model's state: how many tokens each row has seen, length (B,), its layers' states, and its
+    stem's where that keeps some of the input.
+    """
 
     length: Tensor
     layers: tuple
+    stem: Any = None

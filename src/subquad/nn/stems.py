@@ -13,6 +13,7 @@ from subquad.nn.arrays import ArrayStemConfig
 from subquad.nn.axial import Axial
 from subquad.nn.choices import NORMS, choose, fill
 from subquad.nn.context import Context
+from subquad.nn.frames import FrameStemConfig
 from subquad.nn.modalities import ModalityStem
 from subquad.nn.patches import PatchStemConfig
 from subquad.nn.position import Learned, Sinusoidal
@@ -151,4 +152,5 @@ STEMS = {
     "patches": PatchStemConfig,
     "fourier": ArrayStemConfig,
     "modalities": ModalityStemConfig,
+    "frames": FrameStemConfig,
 }

@@ -3,13 +3,15 @@
 Axes: B batch, M keys, H heads.
 """
 
+from math import lcm
+
 import torch
 from torch import Tensor
 
-from subquad.ops.grid import Blocks, Columns, Segments
+from subquad.ops.grid import Blocks, Chunks, Columns, Segments
 from subquad.ops.pattern import And, Coords, Minus, Or, Pattern, PerHead, least, most
 
-__all__ = ["behind", "forgets", "later"]
+__all__ = ["behind", "forgets", "later", "step", "together"]
 
 
 def behind(p: Pattern, first: Tensor) -> int | None:
@@ -60,3 +62,30 @@ def later(p: Pattern, k: Coords, first: Tensor) -> Tensor:
         return k.pos // p.size >= first // p.size
     behind = p.reach()[0]
     return k.pos >= (k.pos if behind is None else first - behind)
+
+
+def step(p: Pattern) -> int | None:
+    """How many tokens of a stream must come together, so that none looks at what comes later.
+
+    1 if no token looks ahead at all; None if there is no such number.
+    """
+    ahead = p.reach()[1]
+    if ahead is not None and ahead <= 0:
+        return 1
+    if isinstance(p, And):
+        return least(step(p.a), step(p.b))
+    if isinstance(p, Or):
+        return together(step(p.a), step(p.b))
+    if isinstance(p, PerHead):
+        return together(*(step(one) for _, one in p.groups))
+    if isinstance(p, Minus):
+        return step(p.a)
+    if isinstance(p, Blocks) or (isinstance(p, Chunks) and p.right == 0):
+        return p.size
+    return None
+
+
+def together(*steps: int | None) -> int | None:
+    """The step of parts that run one after the other; None if one of them has none."""
+    known = [s for s in steps if s is not None]
+    return lcm(*known) if len(known) == len(steps) else None

@@ -1,0 +1,168 @@
+"""Conformer: attention for what is far, convolution for what is near, in one block for speech.
+
+Gulati et al., 2020, https://arxiv.org/abs/2005.08100
+    x = x + 1/2 ffn(x);  x = x + mix(x);  x = x + conv(x);  y = norm(x + 1/2 ffn(x))
+Time O(N^2) for `mixer="full"`, O(N window) for "local", O(N left chunk) for "chunks", O(N) for
+"kernel" and "linear"; the convolution adds O(N kernel).  Streams by chunks, with mixer "chunks" and
+conv "chunk" or "behind": `step` is the chunk, and an output waits for at most `chunk` - 1 tokens.
+A block has 24 d^2 + (kernel + 32) d parameters for width d (linear maps 24 d^2, taps kernel d).
+Ours differs: the stem makes tokens of frames (`subquad.nn.frames`), so every other architecture
+reads speech too; padding enters neither a convolution nor the statistics of batch norm; dropout
+falls on attention weights as well.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from subquad.nn.attention import Attention, divide
+from subquad.nn.choices import choose, feed_forward, position
+from subquad.nn.conv import ConvModule, TokenBatchNorm, TokenNorm
+from subquad.nn.init import Init
+from subquad.nn.kinds import KINDS, Sizes, mixer_of
+from subquad.nn.macaron import Macaron
+from subquad.nn.mixer import Mixer
+from subquad.nn.stacks import ChunkEncoder, Encoder, Stack
+from subquad.ops.conv import Taps
+from subquad.ops.patterns import Chunks, SameLabel
+
+__all__ = ["CONVS", "NORMS", "PRESETS", "WIRINGS", "Config", "build"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Widths, what a token sees, and the parts that can be left out.
+
+    Args:
+        kernel: taps of the convolution; an even one has one more on the left than on the right.
+        mixer: of all layers: full, local, chunks, kernel or linear.
+        window: tokens on each side that "local" sees.
+        chunk, left: "chunks" sees the token's own chunk of so many tokens and `left` before it.
+        features: those of "kernel", drawn from `seed`.
+        position: inside attention; "xl" is the paper's, "none" leaves it to the stem.
+        conv: taps "around" the token as in the paper, "behind" it, around it inside its "chunk", or
+            "none" for no convolution module.
+        norm: inside the convolution module, "batch" as in the paper, or "layer".
+        wiring: "macaron", or "single" for one feed-forward part that counts whole.
+        mlp: kind of the feed-forward parts.
+    """
+
+    dim: int = 256
+    num_layers: int = 16
+    num_heads: int = 4
+    ffn_dim: int = 1024
+    kernel: int = 32
+    mixer: str = "full"
+    window: int = 64
+    chunk: int = 16
+    left: int = 4
+    features: int = 256
+    seed: int = 0
+    position: str = "xl"
+    conv: str = "around"
+    norm: str = "batch"
+    wiring: str = "macaron"
+    mlp: str = "swish"
+    dropout: float = 0.1
+
+
+_TINY = Config(
+    dim=32,
+    num_layers=2,
+    num_heads=4,
+    ffn_dim=64,
+    kernel=8,
+    window=6,
+    chunk=4,
+    left=2,
+    features=16,
+    dropout=0.0,
+)
+
+PRESETS = {
+    "base": Config(),
+    "small": Config(dim=144, ffn_dim=576),
+    "medium": Config(),
+    "large": Config(dim=512, num_layers=17, num_heads=8, ffn_dim=2048),
+    "tiny": _TINY,
+    "tiny-chunks": replace(_TINY, mixer="chunks", conv="chunk"),
+}
+
+
+def build(config: Config) -> Stack:
+    """The features-to-features stack of this configuration."""
+    c = config
+    blocks = [choose("wiring", c.wiring, WIRINGS)(c, layer) for layer in range(c.num_layers)]
+    streams = all(block.step is not None for block in blocks)
+    made = (ChunkEncoder if streams else Encoder)(blocks, c.dim)
+    # as wide as what a map reads asks for; every block ends in a norm
+    made.drawn = Init(3**-0.5, by_inputs=True)
+    return made
+
+
+def _mixer(c: Config, layer: int) -> Mixer:
+    return choose("mixer", c.mixer, MIXERS)(c, layer)
+
+
+def _named(c: Config, layer: int) -> Mixer:
+    sizes = Sizes(
+        c.dim,
+        c.num_heads,
+        window=c.window,
+        features=c.features,
+        seed=c.seed,
+        position=c.position,
+        dropout=c.dropout,
+    )
+    return mixer_of(c.mixer, sizes, layer)
+
+
+def _chunks(c: Config, layer: int) -> Mixer:
+    return Attention(
+        c.dim,
+        c.num_heads,
+        Chunks(c.chunk, c.left) & SameLabel(),
+        position=position(c.position, c.num_heads, divide(c.dim, c.num_heads)),
+        dropout=c.dropout,
+    )
+
+
+#: what mixes positions, by its name in a configuration
+MIXERS: Mapping[str, Callable[[Config, int], Mixer]] = {
+    **dict.fromkeys(KINDS, _named),
+    "chunks": _chunks,
+}
+
+#: which tokens the convolution reads
+CONVS: Mapping[str, Callable[[Config], Taps | None]] = {
+    "around": lambda c: Taps.around(c.kernel),
+    "behind": lambda c: Taps.behind(c.kernel),
+    "chunk": lambda c: Taps.around(c.kernel, c.chunk),
+    "none": lambda c: None,
+}
+
+#: the norm inside the convolution module
+NORMS: Mapping[str, Callable[[int], nn.Module]] = {"batch": TokenBatchNorm, "layer": TokenNorm}
+
+
+def _macaron(c: Config, layer: int) -> Macaron:
+    return _block(c, layer, _feed(c))
+
+
+def _single(c: Config, layer: int) -> Macaron:
+    return _block(c, layer, None)
+
+
+WIRINGS: Mapping[str, Callable[[Config, int], Macaron]] = {"macaron": _macaron, "single": _single}
+
+
+def _block(c: Config, layer: int, before: nn.Module | None) -> Macaron:
+    taps, norm = choose("conv", c.conv, CONVS)(c), choose("norm", c.norm, NORMS)
+    conv = None if taps is None else ConvModule(c.dim, taps, norm=norm)
+    mixers = [_mixer(c, layer)]
+    return Macaron(c.dim, mixers, _feed(c), before=before, conv=conv, dropout=c.dropout)
+
+
+def _feed(c: Config) -> nn.Module:
+    return feed_forward(c.mlp)(c.dim, c.ffn_dim, dropout=c.dropout)
