@@ -22,9 +22,10 @@ LETTERS = ["<pad>", "|", "a", "b", "c", "d"]
 
 def made(**fields):
     torch.manual_seed(5)
-    sizes = {"dim": 80, "num_heads": 4, "num_layers": 1, "ffn_dim": 32, "causal": False}
-    parts = {"arch": "transformer", "model": sizes, "vocab_size": len(LETTERS), "pad_token_id": 0}
-    return SubquadForCTC(SubquadConfig(**parts, **fields)).eval()
+    sizes = {"dim": 16, "num_heads": 4, "num_layers": 1, "ffn_dim": 32, "kernel": 4}
+    parts = {"arch": "conformer", "model": sizes, "stem": {"kind": "frames"}}
+    parts |= {"vocab_size": len(LETTERS), "pad_token_id": 0}
+    return SubquadForCTC(SubquadConfig(**parts | fields)).eval()
 
 
 def padded(rows, side):
@@ -40,21 +41,23 @@ def padded(rows, side):
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_batched_equals_alone(side):
     m = made().double()
-    rows = [torch.randn(n, 80, dtype=torch.float64) for n in (40, 23, 1)]
+    rows = [torch.randn(n, 80, dtype=torch.float64) for n in (40, 23, 8)]
     labels = torch.tensor([[2, 3, 3], [4, -100, -100], [5, -100, -100]])
     x, mask = padded(rows, side)
     out = m(x, attention_mask=mask, labels=labels)
     alone = [m(row[None], labels=y[None, y >= 0]) for row, y in zip(rows, labels, strict=True)]
     for got, row, one in zip(out.logits, rows, alone, strict=True):
-        torch.testing.assert_close(got[: len(row)], one.logits[0], rtol=1e-10, atol=1e-10)
-        assert bool((got[len(row) :].argmax(-1) == m.blank).all())
+        count = one.logits.shape[1]
+        assert count == int(m.lengths(torch.tensor([len(row)])))
+        torch.testing.assert_close(got[:count], one.logits[0], rtol=1e-10, atol=1e-10)
+        assert bool((got[count:].argmax(-1) == m.blank).all())
     nats = sum(one.loss.item() * int((y >= 0).sum()) for one, y in zip(alone, labels, strict=True))
     assert out.loss.item() == pytest.approx(nats / 5, abs=1e-10)
 
 
 def test_loss_of_a_batch_in_pieces():
     m = made()
-    x, labels = torch.randn(2, 12, 80), torch.tensor([[2, 3], [4, -100]])
+    x, labels = torch.randn(2, 20, 80), torch.tensor([[2, 3], [4, -100]])
     whole = m(x, labels=labels).loss
     pieces = [m(x[i : i + 1], labels=labels[i : i + 1], num_items_in_batch=3).loss for i in (0, 1)]
     torch.testing.assert_close(sum(pieces), whole)
@@ -66,7 +69,9 @@ def test_what_comes_in_is_checked():
     with pytest.raises(ValueError, match=r"pass input_features \(batch, frames, bands\), not None"):
         made()()
     with pytest.raises(ValueError, match="take no input_values"):
-        made()(torch.randn(1, 4, 80), input_values=torch.randn(1, 4))
+        made()(torch.randn(1, 9, 80), input_values=torch.randn(1, 4))
+    with pytest.raises(ValueError, match="a stem of kind 'tokens' reads no frames"):
+        made(stem={"kind": "tokens"})
 
 
 def test_the_blank_is_the_padding_token():
@@ -106,7 +111,7 @@ def test_waves_that_do_not_do(wave, how, says):
 
 
 def test_pipeline_reads_a_folder(tmp_path):
-    made(inputs_to_logits_ratio=160).save_pretrained(tmp_path)
+    made(inputs_to_logits_ratio=640).save_pretrained(tmp_path)
     SubquadFeatureExtractor().save_pretrained(tmp_path)
     (tmp_path / "vocab.json").write_text(json.dumps({c: i for i, c in enumerate(LETTERS)}))
     Wav2Vec2CTCTokenizer(

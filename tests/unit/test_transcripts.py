@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from subquad.tasks.transcripts import counted, intervals, rates, report
+from subquad.tasks.transcripts import counted, intervals, rates, table
 
 SAID = ["one two three", "one", "", "a b"]
 TRUE = ["one to three", "one", "two", "b"]
@@ -41,9 +41,9 @@ def test_intervals_hold_the_rate_and_shrink():
     assert intervals(counts) == many
 
 
-def test_report_has_the_worst_first():
+def test_table_has_the_worst_first():
     rows = [{"text": t, "name": f"u{i}", "seconds": 1.5} for i, t in enumerate(TRUE)]
-    lines = report(rows, SAID, counted(SAID, TRUE)).splitlines()
+    lines = table(rows, SAID, counted(SAID, TRUE)).splitlines()
     assert lines[0].split("\t")[:3] == ["word errors", "words", "wer"]
     assert [line.split("\t")[4] for line in lines[1:]] == ["u2", "u3", "u0", "u1"]
     assert lines[1] == "1\t1\t1.000\t1.000\tu2\t1.50\t\ttwo"

@@ -34,7 +34,7 @@ def run(argv: list[str]) -> int:
     given = _parser().read(argv)
     changed = overrides.read(words, read_facts(Path(given.run)))  # before anything slow
     run = load(given.run, **changed)
-    run.task.answer(**_how(given))
+    run.task.settle(**_how(given))
     if given.stream:
         return _stream(run, given)
     rows = _Rows(run.task, given)

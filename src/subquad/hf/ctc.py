@@ -23,7 +23,7 @@ __all__ = ["SubquadForCTC"]
 class SubquadForCTC(SubquadPreTrainedModel):
     """Log-probabilities of the vocabulary and a blank, `config.pad_token_id`, at each output.
 
-    The stem reads features (B, T, F), those of `subquad.nn.FrameStem` among them.
+    The stem is of kind "frames", and makes N outputs of T frames (`subquad.nn.FrameStem`).
     """
 
     main_input_name = "input_features"
@@ -35,6 +35,11 @@ class SubquadForCTC(SubquadPreTrainedModel):
             head = {"kind": "ctc", "blank": config.pad_token_id or 0}
             config.head = complete(config.arch, config.model, config.stem, head)["head"]
         self.model = build(**config.parts())
+        if not getattr(self.model.stem, "frames", False):
+            raise ValueError(
+                f"a stem of kind {config.stem['kind']!r} reads no frames; give stem="
+                "{'kind': 'frames'}"
+            )
         self.post_init()
 
     @property
@@ -46,8 +51,7 @@ class SubquadForCTC(SubquadPreTrainedModel):
 
     def lengths(self, frames: Tensor) -> Tensor:
         """How many outputs so many frames (B,) have."""
-        count = getattr(self.model.stem, "count", None)
-        return frames if count is None else count(frames)
+        return self.model.stem.count(frames)
 
     def forward(
         self,
@@ -76,7 +80,7 @@ class SubquadForCTC(SubquadPreTrainedModel):
                 take(attention_mask, order),
             )
             frames = attention_mask.sum(1)
-        given = {"inputs_embeds": input_features, "attention_mask": attention_mask, **inputs}
+        given = {"input_features": input_features, "attention_mask": attention_mask, **inputs}
         log_probs = self.model.head(self.features(given)[0])
         lengths = self.lengths(frames)
         loss = None

@@ -69,7 +69,7 @@ class Hearing:
     @property
     def unit(self) -> int:
         """Samples from output to output."""
-        return LogMel.hop * getattr(self.model.model.stem, "factor", 1)
+        return LogMel.hop * self.model.model.stem.factor
 
     @property
     def step(self) -> float:
@@ -107,6 +107,8 @@ class Hearing:
 
     def transcripts(self, waves: Sequence[Tensor]) -> list[Said]:
         """What is said in each wave (S,)."""
+        if not waves:
+            return []
         return [self._told(self.said(p)) for p in self.log_probs(waves)]
 
     def _told(self, placed: Iterable[Placed]) -> Said:

@@ -169,8 +169,8 @@ class Task(ABC):
         """What `predict` takes, with a question. ValueError for tasks that have none."""
         raise ValueError(f"a run of the task {self.name} takes no question")
 
-    def answer(self, **how: Any) -> None:
-        """Answer so from now on; `how` are fields of `Answering`. ValueError for what is none."""
+    def settle(self, **how: Any) -> None:
+        """Answer in this way from now on; `how` are fields of `Answering`. ValueError for what is none."""
         for name in how:
             flag = name.replace("_", "-")
             raise ValueError(f"a run of the task {self.name} takes no --{flag}")

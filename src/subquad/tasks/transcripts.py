@@ -17,7 +17,7 @@ from torch import Tensor
 
 from subquad.tasks.labels import measuring
 
-__all__ = ["counted", "intervals", "rates", "report"]
+__all__ = ["counted", "intervals", "rates", "table"]
 
 #: what `counted` counts of each utterance
 COUNTS = ("word errors", "words", "character errors", "characters", "exact", "utterances")
@@ -71,7 +71,7 @@ def intervals(counts: Tensor, seed: int = 0) -> dict[str, float]:
     return found
 
 
-def report(rows: Sequence[dict[str, Any]], said: Sequence[str], counts: Tensor) -> str:
+def table(rows: Sequence[dict[str, Any]], said: Sequence[str], counts: Tensor) -> str:
     """A table, one utterance a line, the most wrong words first: tab-separated, with a header."""
     lines = ["word errors\twords\twer\tcer\tname\tseconds\tsaid\ttrue"]
     order = sorted(range(len(rows)), key=lambda u: (-counts[u, 0], -counts[u, 2]))
