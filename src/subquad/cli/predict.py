@@ -45,7 +45,8 @@ def run(argv: list[str]) -> int:
                 print(json.dumps(answer, ensure_ascii=False) if rows.plain else told)
                 sys.stdout.flush()  # whoever reads us may wait for this line
     except ValueError as error:
-        raise ValueError(f"{rows.where}{error}") from None
+        known = rows.where.removesuffix(": ") in str(error)
+        raise ValueError(str(error) if known else f"{rows.where}{error}") from None
     return 0
 
 

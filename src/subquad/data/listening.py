@@ -32,7 +32,7 @@ def seconds_of(path: Path) -> float:
     try:
         told = library.info(str(path))
     except (library.SoundFileError, RuntimeError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = str(error).strip().split("\n")[0].rpartition(": ")[2]
         raise ValueError(f"{path} is no recording that can be read: {reason}") from None
     if not told.frames:
         raise ValueError(f"{path} holds no samples")

@@ -241,4 +241,3 @@ class Asr(SpokenTask):
         told = f"text comes at most {hearing.delay} ms after its sound: a chunk of {chunk} ms, "
         more = f"{hearing.delay - chunk} ms that features and their subsampling look ahead"
         return told + more, self.stream(model, piped(read))
-

@@ -63,5 +63,7 @@ def open_words(folder: Path) -> Transcripts:
 
         return Pieces(Tokenizer.from_file(str(folder / "tokenizer.json")))
     if not (folder / "vocab.json").is_file():
-        raise ValueError(f"{folder} has neither vocab.json nor tokenizer.json, so no words of its own")
+        raise ValueError(
+            f"{folder} has neither vocab.json nor tokenizer.json, so no words of its own"
+        )
     return Letters(json.loads((folder / "vocab.json").read_text(encoding="utf-8")))

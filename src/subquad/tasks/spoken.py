@@ -21,7 +21,6 @@ from subquad.data.augment import Augmented
 from subquad.data.examples import Examples
 from subquad.data.forms import Form
 from subquad.data.morse import morse
-from subquad.data.rows import alike
 from subquad.data.spec_augment import SPEEDS, SpecAugment, faster, mean_and_std
 from subquad.data.speech import open_speech
 from subquad.data.transcripts import Letters, Transcripts, usable
@@ -182,7 +181,10 @@ class SpokenTask(RowTask):
         if self._ngrams is not None:
             self._ngrams.write(folder / _NGRAMS)
         kind = "letters" if isinstance(self.words, Letters) else "pieces"
-        return {"config": asdict(self.config), "vocabulary": {"kind": kind, "size": self.words.size}}
+        return {
+            "config": asdict(self.config),
+            "vocabulary": {"kind": kind, "size": self.words.size},
+        }
 
     @classmethod
     def load(cls, folder: Path, facts: dict[str, Any]) -> "SpokenTask":

@@ -170,7 +170,7 @@ class Task(ABC):
         raise ValueError(f"a run of the task {self.name} takes no question")
 
     def settle(self, **how: Any) -> None:
-        """Answer in this way from now on; `how` are fields of `Answering`. ValueError for what is none."""
+        """How to answer from now on: fields of `Answering`. ValueError for what is none."""
         for name in how:
             flag = name.replace("_", "-")
             raise ValueError(f"a run of the task {self.name} takes no --{flag}")
