@@ -49,7 +49,7 @@ def run(tmp_path_factory):
     (folder / "tones" / "transcripts.tsv").write_text("".join(lines))
     words = ["train", "asr", "--arch", "conformer", "--preset", "tiny-chunks", "--data"]
     words += [str(folder / "tones"), "--out", str(folder / "run"), "--task.speed", "false"]
-    words += ["--task.mask", "false", "--train.steps", "45", "--train.batch", "8"]
+    words += ["--task.mask", "false", "--train.steps", "70", "--train.batch", "8"]
     assert main([*words, "--train.reports", "1", "--train.lr", "0.01"]) == 0
     return folder
 
