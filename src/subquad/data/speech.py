@@ -125,12 +125,12 @@ def _parted(given: Mapping[str, list[tuple[Row, str]]]) -> dict[str, list[Row]]:
         apart = "" not in who and len(who) >= _FEW
         part = hashed([speaker if apart else row["name"] for row, speaker in rows])
         return {p: _chosen(rows, part == i) for i, p in enumerate(PARTS)}
-    rows = {part: [row for row, _ in given.get(part, [])] for part in PARTS}
+    parted = {part: [row for row, _ in given.get(part, [])] for part in PARTS}
     if "train" in given and "valid" not in given:
         pairs = given["train"]
         held = _held(pairs, {speaker for _, speaker in given.get("test", [])})
-        rows["train"], rows["valid"] = _chosen(pairs, ~held), _chosen(pairs, held)
-    return rows
+        parted["train"], parted["valid"] = _chosen(pairs, ~held), _chosen(pairs, held)
+    return parted
 
 
 def _held(pairs: Sequence[tuple[Row, str]], tested: set[str]) -> np.ndarray:

@@ -97,17 +97,12 @@ def _read(place: Place, table: str, columns: Mapping[str, str]) -> Iterator[Spok
     names = _matched(there, columns, says) if rows else {}
     said = [{field: row.get(column) for field, column in names.items()} for _, row in rows]
     known = speakers([str(found["audio"]) for found in said])
-    for (number, _), found in zip(rows, said, strict=True):
-        if not isinstance(name := found["audio"], str) or not name:
-            raise ValueError(
-                f"{says} line {number} has {json.dumps(name)[:40]} in column {names['audio']!r}, "
-                "which names no recording"
-            )
-        part = str(found.get("part") or "")
-        sound = place.sound(table, part, name)
+    for found in said:
+        called, part = str(found["audio"] or ""), str(found.get("part") or "")
+        sound = place.sound(table, part, called) if called else None
         part = (part_in(part) or OUTSIDE) if part else part_in(table)
-        speaker = str(found.get("speaker") or known.get(name, ""))
-        yield Spoken(name, found["text"], sound, part, speaker, found.get("offset"))
+        speaker = str(found.get("speaker") or known.get(called, ""))
+        yield Spoken(called, found["text"], sound, part, speaker, found.get("offset"))
 
 
 def speakers(names: Sequence[str]) -> dict[str, str]:

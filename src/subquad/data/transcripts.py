@@ -173,7 +173,8 @@ def usable(
     rows: closed ones, with text and seconds.  frames: of a recording of so many seconds, those that
     the model writes in.
     """
-    places, left_out = [], Counter()
+    places: list[int] = []
+    left_out: Counter[str] = Counter()
     for place, row in enumerate(rows):
         if words.strange(row["text"]):
             left_out["a transcript with characters outside the vocabulary"] += 1

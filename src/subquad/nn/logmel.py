@@ -35,7 +35,7 @@ __all__ = ["LogMel", "WaveTail", "mel_bank"]
 
 _RATE, _HOP, _BANDS, _FFT, _TAPS = 16_000, 160, 80, 512, 399
 _KEPT = _TAPS - 1  # the first sample that a frame to come may need is at most so far back
-_PIECE = 1 << 13  # frames whose spectra are held at a time
+_PIECE = 1 << 11  # frames whose spectra are held at a time
 _FLOOR = 1e-10
 
 
@@ -184,7 +184,8 @@ def _whole(samples: Tensor) -> Tensor:
 def _log_mel(cut: Tensor) -> Tensor:
     """(B, T, E) float64 of frames (B, T, 399)."""
     window, bank = _constants(cut.device)
-    power = torch.fft.rfft(cut.double() * window, n=_FFT).abs() ** 2
+    found = torch.fft.rfft(cut.double() * window, n=_FFT)
+    power = found.real.square() + found.imag.square()
     return (power @ bank).clamp(min=_FLOOR).log10()
 
 
