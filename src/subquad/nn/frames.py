@@ -174,7 +174,7 @@ class FrameStemConfig:
     bands: int = 80
     halvings: int = 2
     position: str = "none"
-    dropout: float = 0.1
+    dropout: float = 0.0
 
     def build(self, dim: int, vocab_size: int) -> FrameStem:
         """The stem of a model of this width; there is no vocabulary."""
