@@ -94,6 +94,6 @@ class SubquadForCTC(SubquadPreTrainedModel):
 
     def _silenced(self, log_probs: Tensor, lengths: Tensor) -> Tensor:
         slots = torch.arange(log_probs.shape[1], device=log_probs.device)
-        never = torch.full_like(log_probs[0, 0], torch.finfo(log_probs.dtype).min)
+        never = log_probs.new_full(log_probs.shape[-1:], torch.finfo(log_probs.dtype).min)
         never[self.blank] = 0.0
         return torch.where((slots < lengths[:, None]).unsqueeze(-1), log_probs, never)

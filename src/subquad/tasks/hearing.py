@@ -142,8 +142,9 @@ class Hearing:
         for wave in waves:
             for piece in wave.float().split(_PIECE):
                 features, _, tail = self.log_mel.stream(piece[None], tail)
-                p, state = inner(features.to(at), state=state)
-                yield p[0].cpu()
+                if features.shape[1]:
+                    p, state = inner(features.to(at), state=state)
+                    yield p[0].cpu()
         features, _ = self.log_mel.flush(tail)
         p, state = inner(features.to(at), state=state)
         yield p[0].cpu()

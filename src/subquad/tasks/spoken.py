@@ -11,7 +11,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -23,6 +22,7 @@ from subquad.data.forms import Form
 from subquad.data.morse import morse
 from subquad.data.spec_augment import SPEEDS, SpecAugment, faster, mean_and_std
 from subquad.data.speech import open_speech
+from subquad.data.spoken import speech, synthesiser
 from subquad.data.transcripts import Letters, Transcripts, usable
 from subquad.hf import SubquadFeatureExtractor
 from subquad.nn.logmel import LogMel
@@ -40,6 +40,16 @@ _NGRAMS = "transcripts.arpa"
 def closed(rows: Sequence[Row]) -> Sequence[Row]:
     """Rows without decoding a recording."""
     return rows.closed if isinstance(rows, Heard) else rows
+
+
+def embedded() -> Examples:
+    """Sentences where the machine can speak, else Morse code, which says what to install."""
+    try:
+        synthesiser()
+    except ValueError:
+        found = morse()
+        return replace(found, source=f"{found.source}; espeak-ng, if installed, speaks sentences")
+    return speech()
 
 
 def tell(text: str) -> None:
@@ -89,7 +99,7 @@ class SpokenTask(RowTask):
     def open(self, data: str | None) -> Examples:
         told = {field: getattr(self.config, field) for field in self.columns}
         columns = {field: column for field, column in told.items() if column is not None}
-        found = open_speech(data, columns=columns, default=morse)
+        found = open_speech(data, columns=columns, default=embedded)
         return found if self._words is None else self.fitting(found)
 
     def fitting(self, found: Examples) -> Examples:
@@ -160,7 +170,7 @@ class SpokenTask(RowTask):
         every = self.known.rows["train"]
         rows, hide = Careful(every, tell), SpecAugment()
 
-        def item(place: int, draw: np.random.Generator) -> dict[str, Tensor]:
+        def item(place: int, draw: Any) -> dict[str, Tensor]:
             row = rows.near(place)
             if self.config.speed:
                 row = {**row, "audio": faster(row["audio"], draw)}
@@ -202,4 +212,4 @@ def _features_in(folder: Path) -> LogMel:
 
 
 def _wave(row: Row) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(row["audio"], np.float32))
+    return torch.as_tensor(row["audio"]).float()
