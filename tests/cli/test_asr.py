@@ -213,7 +213,17 @@ def test_recordings_that_do_not_do_are_left_out_with_the_reason(tmp_path, capsys
     (folder / "transcripts.tsv").write_text("".join(lines))
     words = ["train", "asr", "--arch", "conformer", "--preset", "tiny", "--data", folder]
     words += ["--train.steps", "8", "--train.batch", "2", "--train.reports", "1", "--out"]
-    out = said(capsys, *words, tmp_path / "run", "--task.window", "2", "--task.ngram", "0")
+    out = said(
+        capsys,
+        *words,
+        tmp_path / "run",
+        "--task.window",
+        "2",
+        "--task.ngram",
+        "0",
+        "--task.decoder",
+        "1",
+    )
     assert "left out: " in out
     left = json.loads((tmp_path / "run" / "run.json").read_text())["data"]["left_out"]
     assert left == {
@@ -224,6 +234,8 @@ def test_recordings_that_do_not_do_are_left_out_with_the_reason(tmp_path, capsys
         "a training recording longer than the window": 1,
     }
     assert not Path(tmp_path / "run" / "transcripts.arpa").exists()
+    out = said(capsys, "eval", tmp_path / "run", "--part", "valid", "--beams", "2")
+    assert "2 beams, bonus 0.0, ranked by the decoder too; left out: " in out
     assert "was trained with ngram 0" in said(
         capsys, "eval", tmp_path / "run", "--part", "valid", "--lm", "ngram", code=2
     )

@@ -16,12 +16,13 @@ CHUNKS = {"mixer": "chunks", "conv": "chunk", "chunk": 4, "left": 2, "kernel": 5
 NEAR = {"mixer": "local", "window": 2, "kernel": 5}
 
 
-def hearing(fields, **how):
+def hearing(fields, head="ctc", **how):
     torch.manual_seed(3)
     config = SubquadConfig(
         arch="conformer",
         model=SIZES | fields,
         stem={"kind": "frames", "dropout": 0.0},
+        head={"kind": head},
         vocab_size=len(LETTERS),
         pad_token_id=0,
     )
@@ -30,6 +31,10 @@ def hearing(fields, **how):
         model.model.head.project.weight.normal_(std=1.5)
     mean = torch.full((80,), -3.0)
     return Hearing(model, LogMel(mean, torch.ones(80)), LETTERS.__getitem__, **how)
+
+
+def heard(h, *waves):
+    return [h.log_probs(y) for y in h.outputs(waves)]
 
 
 def wave(samples, seed=1):
@@ -41,9 +46,9 @@ def wave(samples, seed=1):
 def test_side_by_side_equals_alone():
     h = hearing(NEAR)
     waves = [wave(n) for n in (9000, 3111, 500)]
-    for found, one in zip(h.log_probs(waves), waves, strict=True):
-        torch.testing.assert_close(found, h.log_probs([one])[0], rtol=0, atol=1e-5)
-    assert h.log_probs([wave(500)])[0].shape == (0, len(LETTERS))
+    for found, one in zip(heard(h, *waves), waves, strict=True):
+        torch.testing.assert_close(found, heard(h, one)[0], rtol=0, atol=1e-5)
+    assert heard(h, wave(500))[0].shape == (0, len(LETTERS))
     assert h.transcripts([]) == []
     assert [h.transcripts([one])[0].text for one in waves] == [
         said.text for said in h.transcripts(waves)
@@ -56,8 +61,8 @@ def test_windows_are_the_whole_where_their_margins_cover_what_is_seen(piece):
     window would hear the wave mirrored at its end."""
     h = hearing(NEAR, window=2.4)
     long = wave(80_000)
-    whole = h.log_probs([long])[0]
-    found = torch.cat(list(h._by_windows(long.split(piece))))
+    whole = heard(h, long)[0]
+    found = h.log_probs(torch.cat(list(h._by_windows(long.split(piece)))))
     torch.testing.assert_close(found, whole, rtol=0, atol=1e-5)
     said = h.transcript(long.split(piece))
     assert said == h.transcripts([long])[0]
@@ -68,8 +73,8 @@ def test_windows_are_the_whole_where_their_margins_cover_what_is_seen(piece):
 def test_stream_is_the_whole(piece):
     h = hearing(CHUNKS)
     long = wave(30_011 if piece > 61 else 8000)
-    whole = h.log_probs([long])[0]
-    found = torch.cat(list(h._by_pieces(long.split(piece))))
+    whole = heard(h, long)[0]
+    found = h.log_probs(torch.cat(list(h._by_pieces(long.split(piece)))))
     torch.testing.assert_close(found, whole, rtol=0, atol=1e-5)
     pieces = list(h.stream(long.split(piece)))
     assert "".join(one["text"] for one in pieces) == h.transcripts([long])[0].text
@@ -86,11 +91,11 @@ def test_later_samples_change_nothing_that_was_said():
     # a chunk of 4 outputs, and 2 frames and half a window that they look ahead
     assert delay == -(-(4 * 640 + 2 * 160 + 200) // 16) * 16
     long = wave(20_000)
-    whole = h.log_probs([long])[0]
+    whole = heard(h, long)[0]
     nearest = 0
     for s in range(6000, 8600, 97):
         other = torch.cat((long[:s], wave(len(long) - s, 5)))
-        again = h.log_probs([other])[0]
+        again = heard(h, other)[0]
         # outputs whose sound begins `delay` or more before s
         safe = max(0, (s - delay) // 640 + 1)
         assert torch.equal(again[:safe], whole[:safe])
@@ -129,13 +134,32 @@ def test_a_model_that_looks_ahead_does_not_stream():
 def test_beams_say_what_is_likelier_than_the_best_path():
     long = wave(20_000)
     greedy, wide = hearing(NEAR), hearing(NEAR, beams=Beams(30, least=0.0))
-    p = greedy.log_probs([long])[0]
+    (outputs,) = greedy.outputs([long])
+    p = greedy.log_probs(outputs)
     found = wide.beams.search(p, 0)
     texts = {one.tokens: one.nats for one in found}
-    tokens = tuple(one.token for one in greedy.said(p))
+    tokens = tuple(one.token for one in greedy.said(outputs))
     assert found[0].nats >= texts.get(tokens, float("-inf"))
-    assert tuple(one.token for one in wide.said(p)) == found[0].tokens
+    assert tuple(one.token for one in wide.said(outputs)) == found[0].tokens
     assert wide.transcript([long]).plain()["words"]
+
+
+def test_a_decoder_ranks_what_beams_have_found():
+    (outputs,) = hearing(NEAR).outputs([wave(9000)])
+    h = hearing(NEAR, "joint", beams=Beams(8, least=0.0))
+    head = h.model.model.head
+    found = h.beams.search(h.log_probs(outputs), 0)
+    lengths = torch.tensor([len(outputs)])
+
+    def score(one):
+        labels = torch.tensor([one.tokens], dtype=torch.int64)
+        with torch.no_grad():
+            written = head.written(outputs[None], lengths, labels).item()
+        return 0.3 * one.nats + 0.7 * written
+
+    best = max(found, key=score)
+    assert best != found[0]
+    assert tuple(one.token for one in h.said(outputs)) == best.tokens
 
 
 def test_spelling():

@@ -23,6 +23,8 @@ __all__ = ["SubquadForCTC"]
 class SubquadForCTC(SubquadPreTrainedModel):
     """Log-probabilities of the vocabulary and a blank, `config.pad_token_id`, at each output.
 
+    The head is of kind "ctc", or "joint", which has a decoder besides (`subquad.nn.joint`).
+
     The stem is of kind "frames", and makes N outputs of T frames (`subquad.nn.FrameStem`).
     """
 
@@ -31,7 +33,7 @@ class SubquadForCTC(SubquadPreTrainedModel):
 
     def __init__(self, config: SubquadConfig) -> None:
         super().__init__(config)
-        if config.head["kind"] != "ctc":
+        if config.head["kind"] not in ("ctc", "joint"):
             head = {"kind": "ctc", "blank": config.pad_token_id or 0}
             config.head = complete(config.arch, config.model, config.stem, head)["head"]
         self.model = build(**config.parts())
@@ -53,6 +55,28 @@ class SubquadForCTC(SubquadPreTrainedModel):
         """How many outputs so many frames (B,) have."""
         return self.model.stem.count(frames)
 
+    def heard(
+        self,
+        input_features: Tensor | None,
+        attention_mask: Tensor | None = None,
+        **inputs: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Features (B, N, C) that the head takes, and how many of each row are real (B,)."""
+        if input_features is None or input_features.dim() != 3:
+            what = None if input_features is None else tuple(input_features.shape)
+            raise ValueError(f"pass input_features (batch, frames, bands), not {what}")
+        frames = torch.full((len(input_features),), input_features.shape[1])
+        frames = frames.to(input_features.device)
+        if attention_mask is not None:
+            order = (attention_mask == 0).to(torch.int8).argsort(dim=1, stable=True)
+            input_features, attention_mask = (
+                take(input_features, order),
+                take(attention_mask, order),
+            )
+            frames = attention_mask.sum(1)
+        given = {"input_features": input_features, "attention_mask": attention_mask, **inputs}
+        return self.features(given)[0], self.lengths(frames)
+
     def forward(
         self,
         input_features: Tensor | None = None,
@@ -68,24 +92,11 @@ class SubquadForCTC(SubquadPreTrainedModel):
         labels (B, S): the transcript, -100 behind it; the loss is nats for each label.
         """
         options = loss_options(inputs)
-        if input_features is None or input_features.dim() != 3:
-            what = None if input_features is None else tuple(input_features.shape)
-            raise ValueError(f"pass input_features (batch, frames, bands), not {what}")
-        frames = torch.full((len(input_features),), input_features.shape[1])
-        frames = frames.to(input_features.device)
-        if attention_mask is not None:
-            order = (attention_mask == 0).to(torch.int8).argsort(dim=1, stable=True)
-            input_features, attention_mask = (
-                take(input_features, order),
-                take(attention_mask, order),
-            )
-            frames = attention_mask.sum(1)
-        given = {"input_features": input_features, "attention_mask": attention_mask, **inputs}
-        log_probs = self.model.head(self.features(given)[0])
-        lengths = self.lengths(frames)
+        y, lengths = self.heard(input_features, attention_mask, **inputs)
+        log_probs = self.model.head(y)
         loss = None
         if labels is not None:
-            loss = self.model.head.loss(log_probs, lengths, labels)
+            loss = self.model.head.loss(y, log_probs, lengths, labels)
             if (items := options.get("num_items_in_batch")) is not None:
                 # of this batch and of those that are summed with it
                 loss = loss * (labels >= 0).sum() / items

@@ -40,8 +40,9 @@ class CTCHead(nn.Module):
         y = self.project(self.dropout(x))
         return y.to(wide(y.dtype)).log_softmax(-1)
 
-    def loss(self, log_probs: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
-        """The mean nats of a label: `ctc_loss` with this blank."""
+    def loss(self, x: Tensor, log_probs: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+        """The mean nats of a label, of features x (B, N, C) and what `forward` makes of them:
+        `ctc_loss` with this blank."""
         return ctc_loss(log_probs, lengths, labels, blank=self.blank)
 
 

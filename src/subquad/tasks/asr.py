@@ -74,13 +74,23 @@ class Asr(SpokenTask):
                 arch=arch,
                 model=fields,
                 stem=stem,
-                head={"kind": "ctc", "blank": self.words.blank},
+                head=self._head(backbone),
                 vocab_size=self.words.size,
                 pad_token_id=self.words.blank,
                 # by this name transformers' pipelines count samples to an output
                 inputs_to_logits_ratio=LogMel.hop * 2**_HALVINGS,
             )
         )
+
+    def _head(self, backbone: Any) -> dict[str, Any]:
+        """Fields of the head: CTC, with a decoder of the encoder's sizes if there is to be one."""
+        blank, layers = {"blank": self.words.blank}, self.config.decoder
+        if not layers:
+            return {"kind": "ctc", **blank}
+        sizes = {"num_heads": backbone.num_heads, "num_layers": layers}
+        ffn = getattr(backbone, "ffn_dim", 4 * backbone.dim)
+        more = {"ffn_dim": ffn, "dropout": getattr(backbone, "dropout", 0.0)}
+        return {"kind": "joint", "weight": self.config.ctc_weight, **blank, **sizes, **more}
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
         if label_smoothing:
@@ -111,7 +121,8 @@ class Asr(SpokenTask):
         weight, more = 0.5 if lm_weight is None else lm_weight, bonus or 0.0
         self.beams = Beams(beams, scorer, weight, more)
         says = "" if lm is None else f", {lm} with weight {weight} as language model"
-        self._decoding = f"{beams} beams{says}, bonus {more}"
+        ranks = ", ranked by the decoder too" if self.config.decoder else ""
+        self._decoding = f"{beams} beams{says}, bonus {more}{ranks}"
 
     def hearing(self, model: Any) -> Hearing:
         """The model with what stands before and behind it."""

@@ -18,6 +18,9 @@ class AsrConfig:
             models that look both ways hear them in windows that overlap by a third.
         speed: training recordings are also played at 0.9 and 1.1 of their speed.
         mask: parts of the features of training recordings are hidden (SpecAugment).
+        decoder: layers of a decoder that writes the transcript by attention besides, and ranks what
+            beams find; 0 for none.
+        ctc_weight: that of CTC beside the decoder, in training and in ranks.
         ngram: tokens of the longest n-gram that is counted in training transcripts, for --lm ngram.
         valid_rows: recordings of the validation part that are scored at each report.
         audio: the column that names the recording's file; default: the usual names.
@@ -28,15 +31,19 @@ class AsrConfig:
     window: float = 30.0
     speed: bool = True
     mask: bool = True
+    decoder: int = 0
+    ctc_weight: float = 0.3
     ngram: int = 5
     valid_rows: int = 500
     audio: str | None = None
     text: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("window", 1), ("ngram", 0), ("valid_rows", 1)):
+        for name, least in (("window", 1), ("decoder", 0), ("ngram", 0), ("valid_rows", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        if not 0 <= self.ctc_weight <= 1:
+            raise ValueError(f"ctc_weight is {self.ctc_weight}; it lies from 0 to 1")
         kind, _, size = self.tokenizer.partition(":")
         if kind not in ("characters", "unigram", "bpe") or (kind == "characters") == bool(size):
             raise ValueError(

@@ -1,12 +1,12 @@
 """Hearing: from waves to words, whole, in windows, or as they come.
 
-    samples -> features (100 a second) -> log-probabilities (25 a second) -> tokens -> words
+    samples -> features (100 a second) -> outputs (25 a second) -> log-probabilities -> words
 
 A model that streams hears a long recording piece by piece, and what it says is what it says of the
 whole; one that looks both ways hears windows that overlap (`subquad.tasks.ctc.windows`). Either way
 memory does not grow with the length, but for the text.
 
-Axes: B batch, S samples, T frames, N outputs, V vocabulary.
+Axes: B batch, S samples, N outputs, C model width, V vocabulary.
 """
 
 from codecs import getincrementaldecoder
@@ -18,8 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from subquad.model import run
+from subquad.nn.joint import JointHead
 from subquad.nn.logmel import LogMel
-from subquad.tasks.ctc.beams import Beams
+from subquad.nn.losses import IGNORED
+from subquad.nn.streams import ended
+from subquad.tasks.ctc.beams import Beams, Found
 from subquad.tasks.ctc.paths import Placed, align, best_path
 from subquad.tasks.ctc.windows import parts, windows
 from subquad.tasks.ctc.words import Word, words
@@ -87,29 +91,51 @@ class Hearing:
     # --- whole --------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def log_probs(self, waves: Sequence[Tensor]) -> list[Tensor]:
-        """Log-probabilities (N, V) of each wave (S,), heard side by side."""
+    def outputs(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """What the head takes, (N, C), of each wave (S,), heard side by side."""
         at = next(self.model.parameters()).device
         lengths = torch.tensor([len(wave) for wave in waves])
         batch = pad_sequence([wave.float() for wave in waves], batch_first=True)
         features, valid = self.log_mel(batch, torch.arange(batch.shape[1]) < lengths[:, None])
-        found = self.model(features.to(at), attention_mask=valid.long().to(at)).logits
-        counts = self.model.lengths(valid.sum(1)).tolist()
-        return [p[:count] for p, count in zip(found.cpu(), counts, strict=True)]
+        found, counts = self.model.heard(features.to(at), valid.long().to(at))
+        return [y[:count] for y, count in zip(found, counts.tolist(), strict=True)]
 
-    def said(self, log_probs: Tensor) -> list[Placed]:
-        """The tokens that log_probs (N, V) say, and when."""
-        if self.beams is None:
-            return best_path(log_probs, self.blank)
-        if not len(log_probs):
-            return []
-        return align(log_probs, self.beams.search(log_probs, self.blank)[0].tokens, self.blank)
+    @torch.no_grad()
+    def log_probs(self, outputs: Tensor) -> Tensor:
+        """Log-probabilities (N, V) of outputs (N, C)."""
+        return self.model.model.head(outputs).cpu()
+
+    @torch.no_grad()
+    def said(self, outputs: Tensor) -> list[Placed]:
+        """The tokens that outputs (N, C) say, and when."""
+        p = self.log_probs(outputs)
+        if self.beams is None or not len(p):
+            return best_path(p, self.blank)
+        found = self.beams.search(p, self.blank)
+        head = self.model.model.head
+        if isinstance(head, JointHead):
+            found = self._ranked(head, outputs, found)
+        return align(p, found[0].tokens, self.blank)
+
+    def _ranked(self, head: JointHead, outputs: Tensor, found: list[Found]) -> list[Found]:
+        """Texts in the order of what CTC, the decoder, the language model and bonus say."""
+        longest = max(len(one.tokens) for one in found)
+        labels = torch.full((len(found), longest), IGNORED, device=outputs.device)
+        for row, one in zip(labels, found, strict=True):
+            row[: len(one.tokens)] = torch.tensor(one.tokens, dtype=torch.int64)
+        lengths = torch.full((len(found),), len(outputs), device=outputs.device)
+        written = head.written(outputs.expand(len(found), -1, -1), lengths, labels).tolist()
+        both = [
+            one.score + (1 - head.weight) * (nats - one.nats)
+            for one, nats in zip(found, written, strict=True)
+        ]
+        return [found[i] for i in sorted(range(len(found)), key=lambda i: -both[i])]
 
     def transcripts(self, waves: Sequence[Tensor]) -> list[Said]:
         """What is said in each wave (S,)."""
         if not waves:
             return []
-        return [self._told(self.said(p)) for p in self.log_probs(waves)]
+        return [self._told(self.said(y)) for y in self.outputs(waves)]
 
     def _told(self, placed: Iterable[Placed]) -> Said:
         return Said(tuple(words(placed, self.raw, self.step)))
@@ -120,35 +146,40 @@ class Hearing:
         """What is said in a recording of any length, given as waves (S,) that follow each other."""
         pieces = self._by_pieces(waves) if self.model.model.streams else self._by_windows(waves)
         placed: list[Placed] = []
-        for first, part in parts(pieces, self.blank, _PART):
+        for first, part in parts(pieces, self._silent, _PART):
             placed += [
                 Placed(one.token, one.first + first, one.last + first) for one in self.said(part)
             ]
         return self._told(placed)
 
+    def _silent(self, outputs: Tensor) -> Tensor:
+        return self.log_probs(outputs).argmax(-1) == self.blank
+
     def _by_windows(self, waves: Iterable[Tensor]) -> Iterator[Tensor]:
         margin = max(1, round(self.window / 6 / self.step)) * self.unit
         length = max(3 * margin, round(self.window / self.step) * self.unit)
         for window, begin, end in windows(waves, length, margin):
-            p = self.log_probs([window])[0]
-            yield p[begin // self.unit : None if end is None else end // self.unit]
+            y = self.outputs([window])[0]
+            yield y[begin // self.unit : None if end is None else end // self.unit]
 
     @torch.no_grad()
     def _by_pieces(self, waves: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Log-probabilities (N, V) as soon as they are known."""
+        """Outputs (N, C) as soon as they are known."""
         inner = self.model.model
+        stem, stack = inner.stem, inner.backbone
         at = next(self.model.parameters()).device
         state, tail = inner.init_state(1), self.log_mel.init_state(1)
         for wave in waves:
             for piece in wave.float().split(_PIECE):
                 features, _, tail = self.log_mel.stream(piece[None], tail)
                 if features.shape[1]:
-                    p, state = inner(features.to(at), state=state)
-                    yield p[0].cpu()
+                    y, state = run(stem, stack, None, features.to(at), state=state)
+                    yield y[0]
         features, _ = self.log_mel.flush(tail)
-        p, state = inner(features.to(at), state=state)
-        yield p[0].cpu()
-        yield inner.flush(state)[0][0].cpu()
+        y, state = run(stem, stack, None, features.to(at), state=state)
+        yield y[0]
+        inputs, state = ended(state)
+        yield run(stem, stack, None, inputs, state=state)[0][0]
 
     # --- as it comes --------------------------------------------------------------------------
 
@@ -161,13 +192,13 @@ class Hearing:
         if not self.model.model.streams:
             _ = self.model.model.delay  # says why
         before, count, spelling = self.blank, 0, Spelling()
-        for p in self._by_pieces(waves):
+        for outputs in self._by_pieces(waves):
             said = []
-            for n, token in enumerate(p.argmax(-1).tolist(), count):
+            for n, token in enumerate(self.log_probs(outputs).argmax(-1).tolist(), count):
                 if token not in (self.blank, before):
                     said.append(Placed(token, n, n))
                 before = token
-            count += len(p)
+            count += len(outputs)
             if text := spelling.more(b"".join(self.raw(one.token) for one in said)):
                 start, end = said[0].first * self.step, (said[-1].last + 1) * self.step
                 yield {"text": text, "start": round(start, 3), "end": round(end, 3)}

@@ -5,10 +5,10 @@ samples on each side, which would want to know what comes before or behind, are 
 middles joined. What is joined is decoded in parts, cut in the middle of the longest run of blanks.
 Greedy decoding does not notice these cuts; a language model begins anew after each.
 
-Axes: S samples, N frames, V vocabulary.
+Axes: S samples, N outputs.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -34,29 +34,30 @@ def windows(
         yield held, begin, None
 
 
-def parts(pieces: Iterable[Tensor], blank: int, longest: int) -> Iterator[tuple[int, Tensor]]:
-    """(its first frame, log-probabilities (N, V)) of parts that are decoded by themselves.
+def parts(
+    pieces: Iterable[Tensor], silent: Callable[[Tensor], Tensor], longest: int
+) -> Iterator[tuple[int, Tensor]]:
+    """(its first output, outputs (N, ...)) of parts that are decoded by themselves.
 
-    pieces (N, V): they follow each other.  longest: frames of a part at most; it is cut in the
-    second half of so many.
+    pieces (N, ...): they follow each other.  silent: tells which of them (N,) are blanks.  longest:
+    outputs of a part at most; it is cut in the second half of so many.
     """
     held, first = None, 0
     for piece in pieces:
         held = piece if held is None else torch.cat((held, piece))
         while len(held) > longest:
-            cut = _quiet(held[:longest], blank)
+            half = longest // 2
+            cut = half + _quiet(silent(held[half:longest]).tolist())
             yield first, held[:cut]
             held, first = held[cut:], first + cut
     if held is not None and len(held):
         yield first, held
 
 
-def _quiet(log_probs: Tensor, blank: int) -> int:
-    """The middle of the longest run of blanks in the second half, or the end."""
-    half = len(log_probs) // 2
-    silent = (log_probs[half:].argmax(-1) == blank).tolist()
-    best, run, cut = 0, 0, len(log_probs)
-    for n, yes in enumerate(silent, half):
+def _quiet(silent: list[bool]) -> int:
+    """The middle of the longest run of blanks, or the end where there is none."""
+    best, run, cut = 0, 0, len(silent)
+    for n, yes in enumerate(silent):
         run = run + 1 if yes else 0
         if run > best:
             best, cut = run, n + 1 - run // 2
