@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import struct
 import sys
 from pathlib import Path
@@ -52,6 +51,11 @@ def run(tmp_path_factory):
     words += ["--task.mask", "false", "--train.steps", "60", "--train.batch", "8"]
     assert main([*words, "--train.reports", "1", "--train.lr", "0.01"]) == 0
     return folder
+
+
+def write(path, data):
+    path.write_bytes(data)
+    return path
 
 
 def said(capsys, *words, code=0):
@@ -124,17 +128,6 @@ def test_files_that_are_no_recordings(run, capsys, name, data, says):
     assert out.count("\n") == 1
 
 
-def piped(monkeypatch, data):
-    """Standard input that holds these bytes."""
-    reader, writer = os.pipe()
-    os.write(writer, data)
-    os.close(writer)
-    kept = os.dup(0)
-    os.dup2(reader, 0)
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(open(reader, "rb", closefd=False)))  # noqa: SIM115
-    return lambda: (os.dup2(kept, 0), os.close(kept), os.close(reader))
-
-
 @pytest.mark.parametrize("header", [False, True])
 def test_stream_reads_what_comes(run, capsys, monkeypatch, header):
     wave = spoken("ab cd", np.random.default_rng(9))
@@ -143,16 +136,14 @@ def test_stream_reads_what_comes(run, capsys, monkeypatch, header):
         form = struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16)
         head = b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", len(data))
         data = b"RIFF" + struct.pack("<I", 36 + len(data)) + head + data
-    back = piped(monkeypatch, data)
-    try:
-        capsys.readouterr()
-        assert main(["predict", str(run / "run"), "--stream", "-"]) == 0
-    finally:
-        back()
+    raw = io.FileIO(write(run / "pipe", data))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(raw)))
+    capsys.readouterr()
+    assert main(["predict", str(run / "run"), "--stream", "-"]) == 0
     out = capsys.readouterr()
     assert out.out == "ab cd\n"
     # a chunk of 4 outputs, 40 ms each; 7 frames of which 4 are of the output; half a window
-    assert "text comes at most 193 ms after its sound: a chunk of 160 ms, 33 ms" in out.err
+    assert "text comes at most 193 ms after its sound: a chunk of 160 ms, and 33 ms" in out.err
 
 
 def test_stream_from_python_and_its_errors(run, capsys):
@@ -164,9 +155,13 @@ def test_stream_from_python_and_its_errors(run, capsys):
     assert "takes one recording" in said(
         capsys, "predict", run / "run", "a.wav", "b.wav", "--stream", code=2
     )
-    (run / "empty.pcm").write_bytes(b"")
-    out = said(capsys, "predict", run / "run", run / "empty.pcm", "--stream", code=2)
-    assert "the pipe holds no sample" in out
+    none = write(run / "nothing.flac", b"")
+    out = said(capsys, "predict", run / "run", none, "--stream", code=2)
+    assert "nothing.flac is empty" in out
+    soundfile.write(run / "one.flac", wave, RATE)
+    out = said(capsys, "predict", run / "run", run / "one.flac", "--stream", "--json")
+    told = [json.loads(line) for line in out.splitlines()]
+    assert "".join(piece["text"] for piece in told) == "ab cd"
 
 
 def test_pipeline_of_transformers_reads_the_run(run):
@@ -236,6 +231,9 @@ def test_recordings_that_do_not_do_are_left_out_with_the_reason(tmp_path, capsys
     assert not Path(tmp_path / "run" / "transcripts.arpa").exists()
     out = said(capsys, "eval", tmp_path / "run", "--part", "valid", "--beams", "2")
     assert "2 beams, bonus 0.0, ranked by the decoder too; left out: " in out
+    one = folder / "u0.wav"
+    out = said(capsys, "predict", tmp_path / "run", one, "--stream", code=2)
+    assert "this run looks ahead without a limit" in out
     assert "was trained with ngram 0" in said(
         capsys, "eval", tmp_path / "run", "--part", "valid", "--lm", "ngram", code=2
     )

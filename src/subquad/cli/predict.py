@@ -62,16 +62,13 @@ def _stream(run: Run, given: Any) -> int:
     if len(given.input) != 1 or given.question is not None:
         raise ValueError(f"--stream takes one recording, and - is stdin, not {given.input}")
     (word,) = given.input
-    if word != "-" and not Path(word).is_file():
-        raise ValueError(f"there is no file {word}")
     # as much as is there, as soon as there is anything
-    with open(0 if word == "-" else word, "rb", closefd=word != "-") as pipe:
-        told, pieces = run.hear(pipe.read1)
-        print(told, file=sys.stderr)
-        for piece in pieces:
-            line = json.dumps(piece, ensure_ascii=False) + "\n" if given.json else piece["text"]
-            sys.stdout.write(line)
-            sys.stdout.flush()
+    told, pieces = run.hear(sys.stdin.buffer.raw.read if word == "-" else Path(word))
+    print(told, file=sys.stderr)
+    for piece in pieces:
+        line = json.dumps(piece, ensure_ascii=False) + "\n" if given.json else piece["text"]
+        sys.stdout.write(line)
+        sys.stdout.flush()
     if not given.json:
         print()
     return 0

@@ -22,8 +22,7 @@ from subquad.hf import SubquadConfig, SubquadForCTC
 from subquad.nn.logmel import LogMel
 from subquad.tasks.asr_config import Answering, AsrConfig, AsrScoring
 from subquad.tasks.ctc.beams import Beams
-from subquad.tasks.ctc.lms import find_scorer
-from subquad.tasks.ctc.scorers import Silent
+from subquad.tasks.ctc.lms import find_beams
 from subquad.tasks.hearing import Hearing, Said
 from subquad.tasks.rows import Row, spread
 from subquad.tasks.spelling import writes
@@ -34,7 +33,6 @@ from subquad.tasks.transcripts import COUNTS, counted, intervals, rates, table
 __all__ = ["Asr"]
 
 _SIDE_BY_SIDE = 16_384  # frames in one call of an evaluation
-_BEAMS = 16  # with a language model
 _HALVINGS = 2  # of the frame rate: 10 ms to 40 ms
 
 
@@ -87,10 +85,18 @@ class Asr(SpokenTask):
         blank, layers = {"blank": self.words.blank}, self.config.decoder
         if not layers:
             return {"kind": "ctc", **blank}
-        sizes = {"num_heads": backbone.num_heads, "num_layers": layers}
-        ffn = getattr(backbone, "ffn_dim", 4 * backbone.dim)
-        more = {"ffn_dim": ffn, "dropout": getattr(backbone, "dropout", 0.0)}
-        return {"kind": "joint", "weight": self.config.ctc_weight, **blank, **sizes, **more}
+        ffn, drop = (
+            getattr(backbone, "ffn_dim", 4 * backbone.dim),
+            getattr(backbone, "dropout", 0.0),
+        )
+        sizes = {"num_heads": backbone.num_heads, "num_layers": layers, "ffn_dim": ffn}
+        return {
+            "kind": "joint",
+            "weight": self.config.ctc_weight,
+            "dropout": drop,
+            **blank,
+            **sizes,
+        }
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
         if label_smoothing:
@@ -102,27 +108,12 @@ class Asr(SpokenTask):
 
     # --- evaluation ---------------------------------------------------------------------------
 
-    def settle(
-        self,
-        *,
-        times: bool = False,
-        beams: int | None = None,
-        lm: str | None = None,
-        lm_weight: float | None = None,
-        bonus: float | None = None,
-    ) -> None:
+    def settle(self, *, times: bool = False, **how: Any) -> None:
         self.times = times
-        beams = beams or (None if lm is None else _BEAMS)
-        if beams is None:
-            if lm_weight is not None or bonus is not None:
-                raise ValueError("lm_weight and bonus are for beams: give --beams or --lm")
-            return
-        scorer = Silent() if lm is None else find_scorer(lm, self.words, self._ngrams)
-        weight, more = 0.5 if lm_weight is None else lm_weight, bonus or 0.0
-        self.beams = Beams(beams, scorer, weight, more)
-        says = "" if lm is None else f", {lm} with weight {weight} as language model"
-        ranks = ", ranked by the decoder too" if self.config.decoder else ""
-        self._decoding = f"{beams} beams{says}, bonus {more}{ranks}"
+        found = find_beams(self.words, self._ngrams, **how)
+        if found is not None:
+            ranks = ", ranked by the decoder too" if self.config.decoder else ""
+            self.beams, self._decoding = found[0], found[1] + ranks
 
     def hearing(self, model: Any) -> Hearing:
         """The model with what stands before and behind it."""
@@ -183,7 +174,7 @@ class Asr(SpokenTask):
         counts = counted([*said.values()], [row["text"] for row in mine])
         total = torch.tensor(add(share, *counts.sum(0).tolist()), dtype=torch.float64)
         numbers = rates(total)
-        left = dict(found.left_out) | {why: many for why, many in damaged.items() if many}
+        left = {**found.left_out, **damaged}
         out = "".join(f"; left out: {many:,} with {why}" for why, many in left.items())
         told = f"{int(total[-1]):,} rows, the {part} part of {found.source}; {self._decoding}{out}"
         files = {}
@@ -234,21 +225,16 @@ class Asr(SpokenTask):
             self.report(len(wave) / RATE, seconds)
 
     def told(self, answer: dict[str, Any]) -> str:
-        if not self.times:
-            return answer["text"]
         lines = (f"{w['start']:9.2f} {w['end']:9.2f}  {w['word']}" for w in answer["words"])
-        return "\n".join(lines)
+        return "\n".join(lines) if self.times else answer["text"]
 
     def stream(self, model: Any, items: Iterable[Any]) -> Iterator[dict[str, Any]]:
         """What waves (S,) at 16 kHz add to the text, as they come."""
         return self.hearing(model).stream(torch.as_tensor(wave) for wave in items)
 
     def hear(
-        self, model: Any, read: Callable[[int], bytes]
+        self, model: Any, source: Path | Callable[[int], bytes]
     ) -> tuple[str, Iterator[dict[str, Any]]]:
-        """How late text may come, in words, and the text of a pipe, as it comes."""
-        hearing = self.hearing(model)
-        chunk = round(1000 * hearing.step * model.model.backbone.step)
-        told = f"text comes at most {hearing.delay} ms after its sound: a chunk of {chunk} ms, "
-        more = f"{hearing.delay - chunk} ms that features and their subsampling look ahead"
-        return told + more, self.stream(model, piped(read))
+        """How late text may come, in words, and the text of a file or pipe, as it comes."""
+        waves = self._waves(source) if isinstance(source, Path) else piped(source)
+        return self.hearing(model).lateness, self.stream(model, waves)

@@ -85,8 +85,24 @@ class Hearing:
         """Milliseconds, rounded up, that may pass between a sound and the text of it. ValueError
         for a model that looks ahead without a limit.
         """
+        if not self.model.model.streams:
+            raise ValueError(
+                "this run looks ahead without a limit, so it hears whole recordings only: train "
+                "one that looks ahead by chunks (a conformer with --arch.mixer chunks --arch.conv "
+                "chunk), or not at all (--arch.causal true)"
+            )
         frames = self.model.model.delay
         return -(-1000 * (frames * LogMel.hop + LogMel.ahead + 1) // LogMel.rate)
+
+    @property
+    def lateness(self) -> str:
+        """The delay in words."""
+        delay = self.delay
+        chunk = round(1000 * self.step * self.model.model.backbone.step)
+        return (
+            f"text comes at most {delay} ms after its sound: a chunk of {chunk} ms, and "
+            f"{delay - chunk} ms that features and their subsampling look ahead"
+        )
 
     # --- whole --------------------------------------------------------------------------------
 
@@ -189,8 +205,7 @@ class Hearing:
         Nothing that came is taken back, and all of it joined is the text of the whole recording,
         token by token the likeliest. ValueError for a model that looks ahead without a limit.
         """
-        if not self.model.model.streams:
-            _ = self.model.model.delay  # says why
+        _ = self.delay  # says why if there is none
         before, count, spelling = self.blank, 0, Spelling()
         for outputs in self._by_pieces(waves):
             said = []

@@ -56,9 +56,10 @@ class Run:
         log-probabilities (V,) behind each; for `asr` the text that waves (S,) at 16 kHz add."""
         return self._use("stream")(self.model, items)
 
-    def hear(self, read: Callable[[int], bytes]) -> tuple[str, Iterator[dict[str, Any]]]:
-        """How late text may come, in words, and the text of a pipe of samples, as it comes."""
-        return self._use("hear")(self.model, read)
+    def hear(self, source: Path | Callable[[int], bytes]) -> tuple[str, Iterator[dict[str, Any]]]:
+        """How late text may come, in words, and the text of a recording, or of what `source(most)`
+        reads from a pipe of samples, as it comes."""
+        return self._use("hear")(self.model, source)
 
 
 def load(folder: str | Path, **changed: Any) -> Run:

@@ -1,15 +1,44 @@
-"""Which language model a name means: n-grams of the run's own, of a file, or a run."""
+"""How the likeliest text is sought, and which language model a name means."""
 
 from pathlib import Path
 from typing import Any
 
 from subquad.data.transcripts import Transcripts
 from subquad.data.vocabulary import Bytes
+from subquad.tasks.ctc.beams import Beams
 from subquad.tasks.ctc.ngrams import Ngrams
-from subquad.tasks.ctc.scorers import ByTokens, ByWords, Reader, Scorer
+from subquad.tasks.ctc.scorers import ByTokens, ByWords, Reader, Scorer, Silent
 from subquad.tasks.spelling import names, writes
 
-__all__ = ["find_scorer"]
+__all__ = ["find_beams", "find_scorer"]
+
+_BEAMS = 16  # with a language model
+_WEIGHT = 0.5
+
+
+def find_beams(
+    words: Transcripts,
+    own: Ngrams | None,
+    *,
+    beams: int | None = None,
+    lm: str | None = None,
+    lm_weight: float | None = None,
+    bonus: float | None = None,
+) -> tuple[Beams, str] | None:
+    """The search that is asked for, and what it is in words; None: there is to be none.
+
+    ValueError as `find_scorer`, or for what belongs to a search where there is none.
+    """
+    beams = _BEAMS if beams is None and lm is not None else beams
+    if beams is None:
+        if lm_weight is not None or bonus is not None:
+            raise ValueError("lm_weight and bonus are for beams: give --beams or --lm")
+        return None
+    scorer = Silent() if lm is None else find_scorer(lm, words, own)
+    weight = _WEIGHT if lm_weight is None else lm_weight
+    says = "" if lm is None else f", {lm} with weight {weight} as language model"
+    found = Beams(beams, scorer, weight, bonus or 0.0)
+    return found, f"{beams} beams{says}, bonus {found.bonus}"
 
 
 def find_scorer(lm: str, words: Transcripts, own: Ngrams | None) -> Scorer:
