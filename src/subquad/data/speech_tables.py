@@ -25,7 +25,7 @@ from subquad.data.speech_files import Place, archive, folder, part_in, tar_of
 
 __all__ = ["COLUMNS", "OUTSIDE", "Spoken", "find", "speakers"]
 
-Cells = tuple[int, list[str]]
+Cells = tuple[int, list[str]]  # the number of a line, and what stands there
 
 #: field -> names of columns taken for it, the first that is there
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -92,10 +92,10 @@ def _read(place: Place, table: str, columns: Mapping[str, str]) -> Iterator[Spok
                 yield Spoken(name, text, sound, part_in(table), name.split("-")[0])
         return
     rows = list(_rows(place, table))
-    there = list(dict.fromkeys(column for _, row in rows for column in row))
+    there = list(dict.fromkeys(column for row in rows for column in row))
     says = table if table in place.says else f"{table} in {place.says}"
     names = _matched(there, columns, says) if rows else {}
-    said = [{field: row.get(column) for field, column in names.items()} for _, row in rows]
+    said = [{field: row.get(column) for field, column in names.items()} for row in rows]
     known = speakers([str(found["audio"]) for found in said])
     for found in said:
         called, part = str(found["audio"] or ""), str(found.get("part") or "")
@@ -133,8 +133,8 @@ def _matched(there: Sequence[str], given: Mapping[str, str], says: str) -> dict[
     return found
 
 
-def _rows(place: Place, table: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a table, with the lines that they stand on."""
+def _rows(place: Place, table: str) -> Iterator[dict[str, Any]]:
+    """The rows of a table."""
     lines = place.lines(table)
     if table.lower().endswith((".jsonl", ".ndjson")):
         yield from _json(lines, table)
@@ -148,7 +148,7 @@ def _rows(place: Place, table: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield from _named([(n, line.split("\t")) for n, line in lines if line], table)
 
 
-def _json(lines: Iterator[tuple[int, str]], table: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json(lines: Iterator[tuple[int, str]], table: str) -> Iterator[dict[str, Any]]:
     for number, line in lines:
         if line.strip():
             try:
@@ -160,10 +160,10 @@ def _json(lines: Iterator[tuple[int, str]], table: str) -> Iterator[tuple[int, d
                     f"{table} line {number} is a {type(row).__name__}; a row is an object with "
                     "named columns"
                 )
-            yield number, row
+            yield row
 
 
-def _named(cells: list[Cells], table: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _named(cells: list[Cells], table: str) -> Iterator[dict[str, Any]]:
     """Rows from cells; without a first line that names columns they are (part,) name and text."""
     if not cells:
         return
@@ -177,4 +177,4 @@ def _named(cells: list[Cells], table: str) -> Iterator[tuple[int, dict[str, Any]
                 f"{table} line {number} has {len(row)} cells, and there are {len(names)} columns: "
                 f"{', '.join(names)[:200]}"
             )
-        yield number, dict(zip(names, row, strict=True))
+        yield dict(zip(names, row, strict=True))
