@@ -83,6 +83,10 @@ MIXERS: dict[str, Callable[[], Mixer]] = {
     "kernel-relu": lambda: nn.KernelAttention(DIM, HEADS, nn.ReLUFeatures(WIDTH, 32), causal=True),
     "kernel-elu": lambda: nn.KernelAttention(DIM, HEADS, nn.EluFeatures(), causal=True),
     "chunks": _attention(sq.Chunks(4, 2)),
+    "full-xl": lambda: nn.Attention(DIM, HEADS, sq.Full(), position=nn.XLRelative(HEADS, WIDTH)),
+    "chunks-xl": lambda: nn.Attention(
+        DIM, HEADS, sq.Chunks(3, 2), position=nn.XLRelative(HEADS, WIDTH)
+    ),
     "segments": _attention(sq.Segments(6, 5)),
     "segments-xl": lambda: nn.Attention(
         DIM, HEADS, sq.Segments(6, 5), position=nn.XLRelative(HEADS, WIDTH, clamp_len=7), bias=False
@@ -128,7 +132,10 @@ MIXERS: dict[str, Callable[[], Mixer]] = {
     ),
 }
 
-STREAMING = [name for name, make in MIXERS.items() if make().streams]
+#: how many tokens of a stream must come together, for every mixer that can stream
+STEPS = {name: step for name, make in MIXERS.items() if (step := make().step) is not None}
+
+STREAMING = [name for name, step in STEPS.items() if step == 1]
 
 
 def mixer(name: str, dtype: torch.dtype = torch.float64) -> Mixer:

@@ -65,7 +65,8 @@ class Model(nn.Module):
 
         valid (B, N): which tokens are real, wherever padding stands.  label (B, N) keeps packed
         documents apart.  mark (B, N): the tokens that Marked patterns ask about.  last: give only
-        the outputs of the last so many slots. A head that asks gets answers (B, O, C) instead.
+        the outputs of the last so many slots. A head that asks gets answers (B, O, C) instead. A
+        stem that makes fewer tokens of its inputs (frames) has those of a row at its left.
         """
         parts = self.stem, self.backbone, self.head
         return run(*parts, inputs, valid=valid, label=label, mark=mark, state=state, last=last)

@@ -1,11 +1,14 @@
 """Conformer: counts of parameters, what can be left out, padding, chunks, memory."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import subquad as sq
 from catalog import DIM, MIXERS, tiny
 from catalog import mixer as listed
+from catalog import model as listed_model
 from peak import peak
 from subquad.model import build
 from subquad.nn.context import Context
@@ -63,12 +66,11 @@ def test_as_many_parameters_as_the_papers_encoders(preset, millions):
     config = ARCH.PRESETS[preset]
     d, k = config.dim, config.kernel
     with torch.device("meta"):
-        stem, backbone = FrameStemConfig().build(d, 0), ARCH.build(config)
-    for block in backbone.blocks:
-        assert count(block) == 24 * d**2 + (k + 32) * d
+        stem, one = FrameStemConfig().build(d, 0), ARCH.build(replace(config, num_layers=1))
+    assert count(one) == 24 * d**2 + (k + 32) * d
     # 3 x 3 taps to d channels, d to d, and a map of 19 bands of d channels; biases
     assert count(stem) == (9 * d + d) + (9 * d**2 + d) + (19 * d**2 + d)
-    assert round((count(stem) + count(backbone)) / 1e6, 2) == millions
+    assert round((count(stem) + config.num_layers * count(one)) / 1e6, 2) == millions
 
 
 def test_what_is_left_out_leaves_no_parameters():
@@ -246,6 +248,19 @@ def test_streams_of_any_lengths_side_by_side(fields):
     for rows, given, real in zip(found, x, valid, strict=True):
         alone = m(given[real][None])[0][0]
         torch.testing.assert_close(torch.cat(rows), alone, rtol=1e-10, atol=1e-10)
+
+
+def test_a_flush_without_anything_withheld():
+    for m, given in (
+        (model(mixer="chunks", conv="chunk"), frames(2, 0)),
+        (listed_model("local"), torch.zeros(2, 0, dtype=torch.int64)),
+    ):
+        y, state = m.flush(m.init_state(2))
+        assert y.shape == (2, 0, 5 if given.dim() == 3 else 50)
+        again, state = m.flush(m(given, state=state)[1])
+        assert again.shape == y.shape
+        assert state.length.tolist() == [0, 0]
+    assert listed_model("local").delay == 0
 
 
 def test_an_output_comes_after_its_delay_and_not_before():

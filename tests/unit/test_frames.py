@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from catalog import BOTH_WAYS, CAUSAL, tiny
-from subquad.hf import SubquadConfig, SubquadModel
+from subquad.hf import SubquadConfig, SubquadForSequenceClassification, SubquadModel
 from subquad.model import build
 from subquad.nn.frames import FrameStemConfig
 from subquad.ops.positions import sinusoids
@@ -132,6 +132,18 @@ def test_the_shell_reads_input_features(tmp_path):
     words = SubquadModel(SubquadConfig(arch="conformer", model=tiny("conformer")))
     with pytest.raises(ValueError, match="reads no frames; one with the stem"):
         words(input_features=given)
+
+
+def test_the_shell_labels_rows_of_frames():
+    torch.manual_seed(2)
+    head = {"kind": "labels", "pool": "mean"}
+    config = SubquadConfig(arch="conformer", model=tiny("conformer"), stem=STEM, head=head)
+    m, given = SubquadForSequenceClassification(config).double().eval(), frames(2, 40)
+    for mask in (torch.arange(40) < 18, torch.arange(40) >= 22):
+        both = torch.stack((torch.ones(40, dtype=torch.bool), mask))
+        found = m(input_features=given, attention_mask=both.long()).logits
+        alone = m(input_features=given[1:, mask]).logits
+        torch.testing.assert_close(found[1:], alone, rtol=1e-10, atol=1e-10)
 
 
 def test_what_does_not_fit_is_said():

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import (
 )
 
 from subquad.hf.config import SubquadConfig
-from subquad.hf.inputs import loss_options
+from subquad.hf.inputs import loss_options, real_outputs
 from subquad.hf.modeling import SubquadPreTrainedModel
 from subquad.model import build
 
@@ -60,7 +60,7 @@ class SubquadForSequenceClassification(_Labelled):
             real = torch.ones_like(tokens) if attention_mask is None else attention_mask.bool()
             marks = real.bool() & (real.cumsum(1) == 1)
         y, _ = self.features({**given, "global_attention_mask": marks})
-        logits = self.model.head(y, None if attention_mask is None else attention_mask.bool())
+        logits = self.model.head(y, real_outputs(self.model.stem, attention_mask))
         loss = None
         if labels is not None:
             loss = self.loss_function(labels, logits, self.config, **options)

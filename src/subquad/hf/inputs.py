@@ -8,7 +8,14 @@ from torch import Tensor, nn
 from subquad.nn.context import take
 from subquad.nn.losses import IGNORED
 
-__all__ = ["check_whole", "follow", "last_targets", "loss_options", "token_inputs"]
+__all__ = [
+    "check_whole",
+    "follow",
+    "last_targets",
+    "loss_options",
+    "real_outputs",
+    "token_inputs",
+]
 
 #: arguments of transformers' loss functions
 LOSS = ("num_items_in_batch", "ignore_index", "shift_labels")
@@ -76,6 +83,14 @@ def check_whole(stem: nn.Module, given: dict[str, Any]) -> None:
         )
     if whole and not pictures:
         raise ValueError("this model reads pictures, so pass pixel_values")
+
+
+def real_outputs(stem: nn.Module, attention_mask: Tensor | None) -> Tensor | None:
+    """Which outputs of a batch are real; a stem that makes other tokens of its inputs tells."""
+    if attention_mask is None:
+        return None
+    valid, tell = attention_mask.bool(), getattr(stem, "real", None)
+    return valid if tell is None else tell(valid)
 
 
 def last_targets(

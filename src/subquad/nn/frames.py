@@ -93,6 +93,11 @@ class FrameStem(nn.Module):
             frames = _halved(frames)
         return frames
 
+    def real(self, valid: Tensor) -> Tensor:
+        """Which tokens (B, N) are real, from which frames (B, T) are, wherever padding stood."""
+        tokens = torch.arange(self.count(valid.shape[1]), device=valid.device)
+        return tokens < self.count(valid.sum(1))[:, None]
+
     def forward(
         self, frames: Tensor, valid: Tensor | None = None, start: Tensor | None = None
     ) -> tuple[Tensor, Context]:

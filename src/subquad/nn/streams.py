@@ -68,7 +68,9 @@ def delay(stem: nn.Module, backbone: nn.Module) -> int:
     return factor * (step - 1) + field - 1
 
 
-_LOOKS_AHEAD = "this model looks ahead, so it cannot stream; build it with causal=True"
+_LOOKS_AHEAD = (
+    "this model looks ahead, so it cannot stream; build it with causal=True, or to look by chunks"
+)
 
 
 def _start(backbone: nn.Module, method: str, batch: int) -> ModelState:

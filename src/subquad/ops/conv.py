@@ -69,14 +69,26 @@ def depthwise(
     batch, tokens, width = x.shape
     if tokens == 0:
         return x
-    before = x.new_zeros(batch, taps.left, width) if past is None else past.to(x.dtype)
-    row = torch.cat((before, x), 1).mT  # (B, C, left + N)
-    size = tokens if taps.chunk is None or not taps.right else taps.chunk
-    count = -(-tokens // size)
-    row = F.pad(row, (0, count * size - tokens))
-    # (B, C, chunks, left + size): a chunk with what stands before it, then nothing after it
-    row = row.unfold(2, taps.left + size, size).transpose(1, 2).flatten(0, 1)
-    kernel = weight.unsqueeze(1).to(x.dtype)
+    weight = weight.to(x.dtype)
     bias = None if bias is None else bias.to(x.dtype)
-    y = F.conv1d(F.pad(row, (0, taps.right)), kernel, bias, groups=width)
-    return y.unflatten(0, (batch, count)).transpose(2, 3).flatten(1, 2)[:, :tokens]
+    before = x.new_zeros(batch, taps.left, width) if past is None else past.to(x.dtype)
+    row = torch.cat((before, x), 1)
+    if taps.chunk is None or taps.right == 0:
+        return _slide(F.pad(row, (0, 0, 0, taps.right)), weight, bias)
+    size = taps.chunk
+    count = -(-tokens // size)
+    # what stands after a token in its chunk, and then nothing
+    own = F.pad(x, (0, 0, 0, count * size - tokens)).unflatten(1, (count, size)).flatten(0, 1)
+    after = _slide(F.pad(own[:, 1:], (0, 0, 0, taps.right)), weight[:, taps.left + 1 :], None)
+    after = after.unflatten(0, (batch, count)).flatten(1, 2)[:, :tokens]
+    return _slide(row, weight[:, : taps.left + 1], bias) + after
+
+
+def _slide(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (B, N + K - 1, C) under weight (C, K), plus bias: (B, N, C).
+
+    As a picture one row high whose channels lie side by side in memory, as they do in x: torch has
+    kernels for that, and a convolution of rows would first copy x.
+    """
+    row = x.mT.unsqueeze(2)
+    return F.conv2d(row, weight[:, None, None], bias, groups=x.shape[2]).squeeze(2).mT
