@@ -2,17 +2,14 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress, TextColumn
-
 from subquad.cli import episodes, overrides
 from subquad.cli.parser import Parser, add_flags, flag_of
+from subquad.cli.progress import bar
 from subquad.tasks import TASKS, find_task
 from subquad.tasks.task import Result
 from subquad.train.config import MetaConfig
@@ -33,13 +30,16 @@ def run(argv: list[str]) -> int:
     meta = episodes.read(meant, facts)
     run = load(given.run, **changed)
     begun = time.monotonic()
-    with _bar(run.task.unit if meta is None else "episodes") as report:
+    with bar("scoring", run.task.unit if meta is None else "episodes") as report:
         result = _result(run, given.data, meta, report, how)
     for name, value in result.numbers.items():
         shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
         print(f"{name.replace('_', ' ').replace('gzip', 'gzip -9'):<25}{shown}")
     said = "".join(f"; {name} {value}" for name, value in changed.items())
     print(f"measured on {result.protocol}{said}")
+    for name, text in result.files.items():
+        (Path(given.run) / name).write_text(text, encoding="utf-8")
+        print(f"written: {Path(given.run) / name}")
     row = {
         **result.numbers,
         "protocol": result.protocol + said,
@@ -62,23 +62,6 @@ def _result(
     if how:
         raise ValueError(f"--{next(iter(how))} does not go with episodes; leave it out")
     return by_episodes(run, data, meta, report)
-
-
-@contextmanager
-def _bar(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows on a terminal how many of how many tokens, or rows, are scored."""
-    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[rate]}"))
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        row = bar.add_task("scoring", total=None, rate="")
-
-        def report(scored: int, of: int) -> None:
-            speed = bar.tasks[0].speed or 0.0
-            bar.update(row, advance=scored, total=of, rate=f"{speed:,.0f} {unit}/s")
-
-        yield report
 
 
 def _how(task: str, given: Any) -> dict[str, Any]:

@@ -1,22 +1,29 @@
-"""subquad predict RUN INPUT... [--question TEXT] [--json] [--arch.FIELD V]
+"""subquad predict RUN INPUT... [--question TEXT] [--json] [--stream] [--arch.FIELD V], and flags of
+the task, such as --times
 
 An input is a file, a text, or - for the lines of stdin, each answered as it comes. A .jsonl file
 holds a row on each line, with the fields of the task; so does a line that begins with {. Rows are
 answered in JSON, on a line each.
 
 Each input is answered by itself; but in a run of the task match, pictures are ranked for each text.
+
+--stream reads the samples of one recording from stdin or a file, and prints what is said as it
+comes; how long it may take is said first, on stderr.
 """
 
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from subquad.cli import overrides
-from subquad.cli.parser import Parser
+from subquad.cli.parser import Parser, add_flags
+from subquad.cli.progress import bar
+from subquad.tasks import TASKS, find_task
 from subquad.train.folder import read_facts
-from subquad.train.run import load
+from subquad.train.run import Run, load
 
 __all__ = ["run"]
 
@@ -27,13 +34,43 @@ def run(argv: list[str]) -> int:
     given = _parser().read(argv)
     changed = overrides.read(words, read_facts(Path(given.run)))  # before anything slow
     run = load(given.run, **changed)
+    run.task.settle(**_how(given))
+    if given.stream:
+        return _stream(run, given)
     rows = _Rows(run.task, given)
     try:
-        for answer in run.predict_all(rows):
-            print(json.dumps(answer, ensure_ascii=False) if rows.plain else run.task.told(answer))
-            sys.stdout.flush()  # whoever reads us may wait for this line
+        with bar("hearing", "s") as run.task.report:
+            for answer in run.predict_all(rows):
+                told = run.task.told(answer)
+                print(json.dumps(answer, ensure_ascii=False) if rows.plain else told)
+                sys.stdout.flush()  # whoever reads us may wait for this line
     except ValueError as error:
-        raise ValueError(f"{rows.where}{error}") from None
+        known = rows.where.removesuffix(": ") in str(error)
+        raise ValueError(str(error) if known else f"{rows.where}{error}") from None
+    return 0
+
+
+def _how(given: Any) -> dict[str, Any]:
+    """The flags of tasks that were given."""
+    every = {field.name for name in TASKS for field in fields(find_task(name).Answering)}
+    found = {name: given[name] for name in sorted(every) if given[name] is not None}
+    return {name: value for name, value in found.items() if value is not False}
+
+
+def _stream(run: Run, given: Any) -> int:
+    """Print what one recording says while it comes. ValueError for anything but one input."""
+    if len(given.input) != 1 or given.question is not None:
+        raise ValueError(f"--stream takes one recording, and - is stdin, not {given.input}")
+    (word,) = given.input
+    # as much as is there, as soon as there is anything
+    told, pieces = run.hear(sys.stdin.buffer.raw.read if word == "-" else Path(word))
+    print(told, file=sys.stderr)
+    for piece in pieces:
+        line = json.dumps(piece, ensure_ascii=False) + "\n" if given.json else piece["text"]
+        sys.stdout.write(line)
+        sys.stdout.flush()
+    if not given.json:
+        print()
     return 0
 
 
@@ -103,4 +140,9 @@ def _parser() -> Parser:
         "--question", type=str | None, default=None, help="asked of each input (task answer)"
     )
     parser.add_argument("--json", action="store_true", help="answers in JSON, all that is known")
+    parser.add_argument(
+        "--stream", action="store_true", help="one recording, heard as it comes (task asr)"
+    )
+    for name in TASKS:
+        add_flags(parser, find_task(name).Answering)
     return parser

@@ -6,8 +6,10 @@ model = AutoModelForCausalLM.from_pretrained("runs/x")
 
 from transformers import (
     AutoConfig,
+    AutoFeatureExtractor,
     AutoModel,
     AutoModelForCausalLM,
+    AutoModelForCTC,
     AutoModelForImageClassification,
     AutoModelForMaskedLM,
     AutoModelForQuestionAnswering,
@@ -17,6 +19,7 @@ from transformers import (
     AutoModelForZeroShotImageClassification,
 )
 
+from subquad.hf.audio import SubquadFeatureExtractor
 from subquad.hf.cache import StateCache
 from subquad.hf.classification import (
     SubquadForQuestionAnswering,
@@ -24,6 +27,7 @@ from subquad.hf.classification import (
     SubquadForTokenClassification,
 )
 from subquad.hf.config import SubquadConfig
+from subquad.hf.ctc import SubquadForCTC
 from subquad.hf.images import SubquadForImageClassification
 from subquad.hf.match import SubquadForImageTextMatching
 from subquad.hf.modeling import SubquadForCausalLM, SubquadForMaskedLM, SubquadModel
@@ -32,6 +36,8 @@ from subquad.hf.seq2seq import SubquadForSeq2SeqLM
 __all__ = [
     "StateCache",
     "SubquadConfig",
+    "SubquadFeatureExtractor",
+    "SubquadForCTC",
     "SubquadForCausalLM",
     "SubquadForImageClassification",
     "SubquadForImageTextMatching",
@@ -61,3 +67,5 @@ AutoModelForSeq2SeqLM.register(SubquadConfig, SubquadForSeq2SeqLM, exist_ok=True
 AutoModelForZeroShotImageClassification.register(
     SubquadConfig, SubquadForImageTextMatching, exist_ok=True
 )
+AutoModelForCTC.register(SubquadConfig, SubquadForCTC, exist_ok=True)
+AutoFeatureExtractor.register(SubquadConfig, SubquadFeatureExtractor, exist_ok=True)

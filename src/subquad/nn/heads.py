@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from subquad.nn.adaptive import AdaptiveHead, Tables, share
 from subquad.nn.choices import choose
+from subquad.nn.ctc import CTCHeadConfig
+from subquad.nn.joint import JointHeadConfig
 from subquad.nn.losses import token_loss
 from subquad.nn.pooling import POOLS, Pool, first, mean
 from subquad.nn.queries import FieldHeadConfig, QueryHeadConfig
@@ -179,4 +181,6 @@ HEADS = {
     "none": NoHeadConfig,
     "query": QueryHeadConfig,
     "field": FieldHeadConfig,
+    "ctc": CTCHeadConfig,
+    "joint": JointHeadConfig,
 }

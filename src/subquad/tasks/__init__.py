@@ -59,6 +59,11 @@ TASKS = MappingProxyType(
             "Match",
             "pictures found by texts and texts by pictures, by recall",
         ),
+        "asr": (
+            "subquad.tasks.asr",
+            "Asr",
+            "the text of recorded speech, by word error rate",
+        ),
         "synthetic": (
             "subquad.tasks.synthetic",
             "Synthetic",

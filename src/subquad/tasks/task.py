@@ -11,7 +11,7 @@ Life of a task:  task = Task(config)            typed fields, the flags --task.F
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,10 +40,19 @@ class Share:
 
 @dataclass(frozen=True)
 class Result:
-    """Numbers by name, and the protocol in words that stands beside them everywhere."""
+    """Numbers by name, and the protocol in words that stands beside them everywhere.
+
+    files: by name, texts that `eval` keeps in the run folder, such as a list of errors.
+    """
 
     numbers: dict[str, float]
     protocol: str
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plainly:
+    """`predict` has no options."""
 
 
 class Task(ABC):
@@ -54,6 +63,8 @@ class Task(ABC):
     Config: ClassVar[type]
     #: the arguments of `evaluate_on` that a user may give, a frozen dataclass: flags of `eval`
     Scoring: ClassVar[type]
+    #: how `predict` may be asked to answer, a frozen dataclass: flags of `predict`
+    Answering: ClassVar[type] = Plainly
     #: which number of an evaluation makes a checkpoint the best, and in which direction; the data
     #: may decide it
     metric: str
@@ -67,6 +78,8 @@ class Task(ABC):
     #: those that can look ahead do so unless told otherwise
     looks_ahead: ClassVar[bool] = False
     config: Any
+    #: told as n more of so many seconds of a long input are done while `predict` answers
+    report: Callable[[float, float], None] = staticmethod(lambda done, of: None)
 
     def begin(self, folder: Path) -> None:
         """Take vocabulary and stem of a run or checkpoint whose weights training begins with.
@@ -155,6 +168,12 @@ class Task(ABC):
     def asked(self, row: Any, question: str) -> Any:
         """What `predict` takes, with a question. ValueError for tasks that have none."""
         raise ValueError(f"a run of the task {self.name} takes no question")
+
+    def settle(self, **how: Any) -> None:
+        """How to answer from now on: fields of `Answering`. ValueError for what is none."""
+        for name in how:
+            flag = name.replace("_", "-")
+            raise ValueError(f"a run of the task {self.name} takes no --{flag}")
 
     def predict_all(self, model: nn.Module, rows: Iterable[Any]) -> Iterator[Any]:
         """What `predict` says to inputs that come one after another: by default to each by itself,

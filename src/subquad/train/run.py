@@ -1,12 +1,11 @@
 """Run: what `subquad.load` gives back for a run folder."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers.utils import logging
 
 from subquad.model import build
@@ -52,9 +51,15 @@ class Run:
         self._use("predict")
         return self.task.predict_all(self.model, inputs)
 
-    def stream(self, items: Iterable[Any]) -> Iterator[Tensor]:
-        """One in, one out, at once, in bounded memory; for `lm` log-probabilities (V,)."""
+    def stream(self, items: Iterable[Any]) -> Iterator[Any]:
+        """What comes of items as they come, at once, in bounded memory: for `lm` the
+        log-probabilities (V,) behind each; for `asr` the text that waves (S,) at 16 kHz add."""
         return self._use("stream")(self.model, items)
+
+    def hear(self, source: Path | Callable[[int], bytes]) -> tuple[str, Iterator[dict[str, Any]]]:
+        """How late text may come, in words, and the text of a recording, or of what `source(most)`
+        reads from a pipe of samples, as it comes."""
+        return self._use("hear")(self.model, source)
 
 
 def load(folder: str | Path, **changed: Any) -> Run:

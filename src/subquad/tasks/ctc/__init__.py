@@ -1,0 +1,1 @@
+"""What stands between a CTC model and text: paths, beams, language models, times."""

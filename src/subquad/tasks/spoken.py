@@ -1,0 +1,215 @@
+"""What a task over recordings with transcripts shares: data, features, vocabulary, run folder.
+
+Recordings whose transcripts cannot be learnt are left out and counted; one that turns out damaged
+when it is decoded is told of, by name, and another takes its place.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from subquad.data.audio import RATE, Careful, Heard
+from subquad.data.augment import Augmented
+from subquad.data.examples import Examples
+from subquad.data.forms import Form
+from subquad.data.morse import morse
+from subquad.data.spec_augment import SPEEDS, SpecAugment, faster, mean_and_std
+from subquad.data.speech import open_speech
+from subquad.data.spoken import speech, synthesiser
+from subquad.data.transcripts import Letters, Transcripts, usable
+from subquad.hf import SubquadFeatureExtractor
+from subquad.nn.logmel import LogMel
+from subquad.tasks import spelling
+from subquad.tasks.ctc.ngrams import Ngrams, counted
+from subquad.tasks.rows import Row, RowTask, spread
+
+__all__ = ["SpokenTask", "closed", "tell"]
+
+_SAMPLE = 200  # recordings that mean and deviation are taken from
+_LEARNT = 20_000  # transcripts that n-grams are counted in
+_NGRAMS = "transcripts.arpa"
+
+
+def closed(rows: Sequence[Row]) -> Sequence[Row]:
+    """Rows without decoding a recording."""
+    return rows.closed if isinstance(rows, Heard) else rows
+
+
+def embedded() -> Examples:
+    """Sentences where the machine can speak, else Morse code, which says what to install."""
+    try:
+        synthesiser()
+    except ValueError:
+        found = morse()
+        return replace(found, source=f"{found.source}; espeak-ng, if installed, speaks sentences")
+    return speech()
+
+
+def tell(text: str) -> None:
+    """Say what is left out."""
+    print(text, file=sys.stderr)
+
+
+class SpokenTask(RowTask):
+    """A task over recordings. Its `config` has the fields of `AsrConfig`."""
+
+    form = Form("asr", {"audio": (), "text": ()}, lambda found: found, "text")
+    columns = ("audio", "text")
+    reads = ("audio",)
+    fill = {"input_features": 0, "attention_mask": 0, "labels": -100}  # noqa: RUF012
+
+    def __init__(
+        self,
+        config: Any,
+        words: Transcripts | None = None,
+        log_mel: LogMel | None = None,
+        ngrams: Ngrams | None = None,
+    ) -> None:
+        self.config, self._words, self._log_mel, self._ngrams = config, words, log_mel, ngrams
+
+    def begin(self, folder: Path) -> None:
+        self._words = spelling.open_words(folder)
+        self._log_mel = _features_in(folder)
+
+    @property
+    def words(self) -> Transcripts:
+        """The vocabulary, known once data is open."""
+        assert self._words is not None
+        return self._words
+
+    @property
+    def log_mel(self) -> LogMel:
+        """The features, normalised by the training part, known once data is open."""
+        assert self._log_mel is not None
+        return self._log_mel
+
+    # --- data ---------------------------------------------------------------------------------
+
+    def outputs(self, frames: int) -> int:
+        """How many outputs the model has for so many frames."""
+        raise NotImplementedError
+
+    def open(self, data: str | None) -> Examples:
+        told = {field: getattr(self.config, field) for field in self.columns}
+        columns = {field: column for field, column in told.items() if column is not None}
+        found = open_speech(data, columns=columns, default=embedded)
+        return found if self._words is None else self.fitting(found)
+
+    def fitting(self, found: Examples) -> Examples:
+        """The recordings whose transcripts can be written, the others counted."""
+        left_out, rows = Counter(found.left_out), {}
+        for part, every in found.rows.items():
+            # played faster, a training recording has fewer frames
+            pace = max(SPEEDS) if part == "train" and self.config.speed else 1.0
+
+            def allowed(seconds: float, pace: float = pace) -> int:
+                return self.outputs(LogMel.frames(int(seconds * RATE / pace)))
+
+            places, why = usable(closed(every), self.words, allowed)
+            left_out += why
+            some = [closed(every)[place] for place in places]
+            if part == "train":
+                heard = [row for row in some if row["seconds"] <= self.config.window]
+                left_out["a training recording longer than the window"] += len(some) - len(heard)
+                some = heard
+            rows[part] = Heard(some)
+        return replace(found, rows=rows, left_out={k: v for k, v in left_out.items() if v})
+
+    def learn(self, rows: Sequence[Row]) -> None:
+        texts = [row["text"] for row in closed(rows)]
+        if self._words is None:
+            self._words = spelling.learn(self.config.tokenizer, texts)
+            self.examples = self.fitting(self.known)
+        for part in ("train", "valid"):
+            if not len(self.known.rows[part]):
+                reasons = ", ".join(f"{n:,} with {why}" for why, n in self.known.left_out.items())
+                raise ValueError(
+                    f"{self.known.source}: no recording of its {part} part can be used; left out "
+                    f"are {reasons}"
+                )
+        if self._log_mel is None:
+            rows = Careful(self.known.rows["train"], tell)
+            some = rows.those(spread(len(self.known.rows["train"]), _SAMPLE))
+            with torch.no_grad():
+                self._log_mel = LogMel(*mean_and_std(LogMel()(_wave(r)[None])[0][0] for r in some))
+        if self._ngrams is None and self.config.ngram:
+            self._ngrams = self._counted(texts)
+
+    def _counted(self, texts: Sequence[str]) -> Ngrams:
+        known = spelling.names(self.words)
+        some = (self.words.encode(texts[i]) for i in spread(len(texts), _LEARNT))
+        said = [[known[token] for token in ids] for ids in some]
+        return counted(said, self.config.ngram, set(known[2:]))
+
+    # --- items --------------------------------------------------------------------------------
+
+    def inputs(self, row: Row) -> dict[str, Tensor]:
+        with torch.no_grad():
+            features = self.log_mel(_wave(row)[None])[0][0]
+        return {"input_features": features, "attention_mask": torch.ones(len(features)).long()}
+
+    def targets(self, row: Row) -> dict[str, Tensor]:
+        return {"labels": torch.tensor(self.words.encode(row["text"]), dtype=torch.int64)}
+
+    def sizes(self, rows: Sequence[Row]) -> list[int]:
+        return [LogMel.frames(int(row["seconds"] * RATE)) for row in closed(rows)]
+
+    @property
+    def tokens_per_item(self) -> int:
+        sizes = self.sizes(self.known.rows["train"])
+        return max(1, sum(sizes) // len(sizes))
+
+    def train_set(self, count: int, seed: int) -> Dataset:
+        every = self.known.rows["train"]
+        rows, hide = Careful(every, tell), SpecAugment()
+
+        def item(place: int, draw: Any) -> dict[str, Tensor]:
+            row = rows.near(place)
+            if self.config.speed:
+                row = {**row, "audio": faster(row["audio"], draw)}
+            given = self.inputs(row)
+            if self.config.mask:
+                features = hide(given["input_features"][None], None, [draw])
+                given["input_features"] = features[0]
+            return given | self.targets(row)
+
+        return Augmented(item, self.sizes(every), count, seed)
+
+    # --- the run folder -----------------------------------------------------------------------
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        spelling.keep(self.words, folder)
+        told = (t.tolist() for t in (self.log_mel.mean, self.log_mel.std))
+        SubquadFeatureExtractor(*told).save_pretrained(folder)
+        if self._ngrams is not None:
+            self._ngrams.write(folder / _NGRAMS)
+        kind = "letters" if isinstance(self.words, Letters) else "pieces"
+        return {
+            "config": asdict(self.config),
+            "vocabulary": {"kind": kind, "size": self.words.size},
+        }
+
+    @classmethod
+    def load(cls, folder: Path, facts: dict[str, Any]) -> "SpokenTask":
+        words, log_mel = spelling.open_words(folder), _features_in(folder)
+        path = folder / _NGRAMS
+        ngrams = Ngrams.read(path) if path.is_file() else None
+        return cls(cls.Config(**facts["config"]), words, log_mel, ngrams)
+
+
+def _features_in(folder: Path) -> LogMel:
+    """The features of a run or checkpoint. ValueError if it heard none."""
+    if not (folder / "preprocessor_config.json").is_file():
+        raise ValueError(f"{folder} has no preprocessor_config.json, so what it heard is not known")
+    return SubquadFeatureExtractor.from_pretrained(folder, local_files_only=True).log_mel()
+
+
+def _wave(row: Row) -> Tensor:
+    return torch.as_tensor(row["audio"]).float()

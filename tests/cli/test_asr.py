@@ -1,0 +1,239 @@
+"""Speech recognition as a user meets it: train, eval, predict, hear as it comes."""
+
+import io
+import json
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import subquad as sq
+from subquad.cli import main
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+RATE = 16_000
+
+
+def spoken(text, draw):
+    """A tone for each letter, silence for a space."""
+    parts = [np.zeros(800)]
+    for letter in text:
+        turns = 2 * np.pi / RATE * np.arange(1920)
+        pitch = 400 + 500 * "abcd".find(letter)
+        parts.append(0.3 * np.sin(pitch * turns) * np.hanning(1920) * (letter != " "))
+    wave = np.concatenate([*parts, np.zeros(800)])
+    return (wave + 0.003 * draw.standard_normal(len(wave))).astype(np.float32)
+
+
+def texts(count, draw):
+    for _ in range(count):
+        words = [draw.choice([*"abcd"], draw.integers(1, 3)) for _ in range(draw.integers(1, 3))]
+        yield " ".join("".join(word) for word in words)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder of recordings, and a run that has learnt them."""
+    folder, draw = tmp_path_factory.mktemp("asr"), np.random.default_rng(0)
+    (folder / "tones").mkdir()
+    lines = []
+    for i, text in enumerate(texts(60, draw)):
+        soundfile.write(folder / "tones" / f"u{i}.wav", spoken(text, draw), RATE)
+        part = "train" if i < 44 else "valid" if i < 50 else "test"
+        lines.append(f"{part}\tu{i}\t{text}\n")
+    (folder / "tones" / "transcripts.tsv").write_text("".join(lines))
+    words = ["train", "asr", "--arch", "conformer", "--preset", "tiny-chunks", "--data"]
+    words += [str(folder / "tones"), "--out", str(folder / "run"), "--task.speed", "false"]
+    words += ["--task.mask", "false", "--train.steps", "60", "--train.batch", "8"]
+    assert main([*words, "--train.reports", "1", "--train.lr", "0.01"]) == 0
+    return folder
+
+
+def write(path, data):
+    path.write_bytes(data)
+    return path
+
+
+def said(capsys, *words, code=0):
+    capsys.readouterr()
+    assert main(list(map(str, words))) == code
+    out = capsys.readouterr()
+    return out.out if code == 0 else out.err
+
+
+def test_eval_tells_rates_with_intervals_and_errors(run, capsys):
+    out = said(capsys, "eval", run / "run")
+    assert "wer                      0.0000" in out
+    assert "cer high " in out
+    assert "10 rows, the test part of the folder tones" in out
+    assert "the likeliest token of each output" in out
+    lines = (run / "run" / "errors.tsv").read_text().splitlines()
+    assert len(lines) == 11
+    assert lines[0].startswith("word errors\twords\twer")
+    out = said(capsys, "eval", run / "run", "--rows", "3", "--lm", "ngram", "--bonus", "0.5")
+    assert "3 rows" in out
+    assert "16 beams, ngram with weight 0.5 as language model, bonus 0.5" in out
+    assert "bonus are for beams" in said(capsys, "eval", run / "run", "--bonus", "1", code=2)
+
+
+def test_predict_tells_text_words_and_times(run, capsys):
+    wave = spoken("ab cd", np.random.default_rng(9))
+    path = run / "one.wav"
+    soundfile.write(path, wave, RATE)
+    assert said(capsys, "predict", run / "run", path) == "ab cd\n"
+    assert said(capsys, "predict", run / "run", path, "--beams", "4") == "ab cd\n"
+    lines = said(capsys, "predict", run / "run", path, "--times").splitlines()
+    assert [line.split()[2] for line in lines] == ["ab", "cd"]
+    told = json.loads(said(capsys, "predict", run / "run", path, "--json"))
+    assert told["text"] == "ab cd"
+    first, second = told["words"]
+    # letters of 120 ms after 50 ms; an output stands for 40 ms, and reads 70
+    assert 0.0 <= first["start"] < 0.17
+    assert 0.17 < first["end"] <= second["start"] <= 0.53
+    row = json.dumps({"audio": str(path)})
+    (run / "rows.jsonl").write_text(row + "\n")
+    assert json.loads(said(capsys, "predict", run / "run", run / "rows.jsonl")) == told
+
+
+def test_other_rates_and_channels_are_heard(run, capsys):
+    wave = spoken("ad b", np.random.default_rng(9))
+    fine = np.interp(np.arange(3 * len(wave)) / 3, np.arange(len(wave)), wave)
+    for name, data, rate in (
+        ("both.wav", np.stack((wave, wave), 1), RATE),
+        ("fine.flac", fine, 3 * RATE),
+    ):
+        soundfile.write(run / name, data, rate)
+        assert said(capsys, "predict", run / "run", run / name) == "ad b\n"
+    soundfile.write(run / "coarse.wav", wave[::2], RATE // 2)
+    assert said(capsys, "predict", run / "run", run / "coarse.wav").endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("text.wav", b"hello", "text.wav is no recording that can be read: Format not recognised"),
+        ("none.wav", b"", "none.wav is empty; a recording holds samples"),
+        ("absent.wav", None, "there is no file"),
+    ],
+)
+def test_files_that_are_no_recordings(run, capsys, name, data, says):
+    if data is not None:
+        (run / name).write_bytes(data)
+    out = said(capsys, "predict", run / "run", run / name, code=2)
+    assert says in out
+    assert out.count("\n") == 1
+
+
+@pytest.mark.parametrize("header", [False, True])
+def test_stream_reads_what_comes(run, capsys, monkeypatch, header):
+    wave = spoken("ab cd", np.random.default_rng(9))
+    data = (wave * 32767).astype("<i2").tobytes()
+    if header:
+        form = struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16)
+        head = b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", len(data))
+        data = b"RIFF" + struct.pack("<I", 36 + len(data)) + head + data
+    raw = io.FileIO(write(run / "pipe", data))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(raw)))
+    capsys.readouterr()
+    assert main(["predict", str(run / "run"), "--stream", "-"]) == 0
+    out = capsys.readouterr()
+    assert out.out == "ab cd\n"
+    # a chunk of 4 outputs, 40 ms each; 7 frames of which 4 are of the output; half a window
+    assert "text comes at most 193 ms after its sound: a chunk of 160 ms, and 33 ms" in out.err
+
+
+def test_stream_from_python_and_its_errors(run, capsys):
+    loaded = sq.load(run / "run")
+    wave = spoken("ab cd", np.random.default_rng(9))
+    pieces = list(loaded.stream(np.array_split(wave, 7)))
+    assert "".join(piece["text"] for piece in pieces) == loaded.predict(wave)["text"] == "ab cd"
+    assert len(pieces) > 1
+    assert "takes one recording" in said(
+        capsys, "predict", run / "run", "a.wav", "b.wav", "--stream", code=2
+    )
+    none = write(run / "nothing.flac", b"")
+    out = said(capsys, "predict", run / "run", none, "--stream", code=2)
+    assert "nothing.flac is empty" in out
+    soundfile.write(run / "one.flac", wave, RATE)
+    out = said(capsys, "predict", run / "run", run / "one.flac", "--stream", "--json")
+    told = [json.loads(line) for line in out.splitlines()]
+    assert "".join(piece["text"] for piece in told) == "ab cd"
+
+
+def test_pipeline_of_transformers_reads_the_run(run):
+    from transformers import pipeline
+
+    import subquad.hf
+
+    assert subquad.hf.SubquadForCTC
+    listen = pipeline("automatic-speech-recognition", model=str(run / "run"))
+    wave = spoken("ab cd", np.random.default_rng(9))
+    assert listen(wave) == {"text": "ab cd"}
+    words = listen(wave, return_timestamps="word")["chunks"]
+    assert [word["text"] for word in words] == ["ab", "cd"]
+    assert sq.load(run / "run").predict(wave)["words"][0]["end"] == pytest.approx(
+        float(words[0]["timestamp"][1])
+    )
+
+
+def test_recordings_that_do_not_do_are_left_out_with_the_reason(tmp_path, capsys):
+    folder, draw = tmp_path / "mixed", np.random.default_rng(1)
+    folder.mkdir()
+    lines = []
+
+    def add(part, name, text, wave=None, rate=RATE):
+        if wave is not None:
+            soundfile.write(folder / name, wave, rate)
+        lines.append(f"{part}\t{name}\t{text}\n")
+
+    for i, text in enumerate(texts(12, draw)):
+        add("train" if i < 8 else "valid", f"u{i}.wav", text, spoken(text, draw))
+    wave = spoken("ab", draw)
+    add("train", "both.wav", "ab", np.stack((wave, wave), 1))
+    add("train", "coarse.wav", "ab", wave[::2], 8000)
+    add("train", "fine.wav", "ab", np.repeat(wave, 3), 48_000)
+    add("train", "long.wav", "abcd" * 20, wave)
+    add("valid", "strange.wav", "a é", wave)
+    add("train", "hours.wav", "a", np.tile(wave, 9))
+    add("train", "cut.flac", "ab", np.tile(wave, 3))
+    cut = (folder / "cut.flac").read_bytes()
+    (folder / "cut.flac").write_bytes(cut[: len(cut) // 2])
+    for name, data in (("text.wav", b"hello"), ("none.wav", b"")):
+        (folder / name).write_bytes(data)
+        add("train", name, "ab")
+    (folder / "transcripts.tsv").write_text("".join(lines))
+    words = ["train", "asr", "--arch", "conformer", "--preset", "tiny", "--data", folder]
+    words += ["--train.steps", "8", "--train.batch", "2", "--train.reports", "1", "--out"]
+    out = said(
+        capsys,
+        *words,
+        tmp_path / "run",
+        "--task.window",
+        "2",
+        "--task.ngram",
+        "0",
+        "--task.decoder",
+        "1",
+    )
+    assert "left out: " in out
+    left = json.loads((tmp_path / "run" / "run.json").read_text())["data"]["left_out"]
+    assert left == {
+        "a file that is no audio": 1,
+        "an empty audio file": 1,
+        "a transcript longer than its frames allow": 1,
+        "a transcript with characters outside the vocabulary": 1,
+        "a training recording longer than the window": 1,
+    }
+    assert not Path(tmp_path / "run" / "transcripts.arpa").exists()
+    out = said(capsys, "eval", tmp_path / "run", "--part", "valid", "--beams", "2")
+    assert "2 beams, bonus 0.0, ranked by the decoder too; left out: " in out
+    one = folder / "u0.wav"
+    out = said(capsys, "predict", tmp_path / "run", one, "--stream", code=2)
+    assert "this run looks ahead without a limit" in out
+    assert "was trained with ngram 0" in said(
+        capsys, "eval", tmp_path / "run", "--part", "valid", "--lm", "ngram", code=2
+    )
