@@ -1,6 +1,6 @@
 """Captions of scenes: is a colour named right on a shape that never had it in training?
 
-    python benchmarks/reproduce/captions.py --steps 3000 --seeds 2
+    python benchmarks/reproduce/captions.py --seeds 2
 
 Made-up scenes of one to three things (`subquad.data.scenes`): a tenth of all pairs of a colour and
 a name never stands in the 20,000 pictures of the training part. A patch encoder and a decoder, dim
@@ -84,7 +84,7 @@ def table(folder: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arms", nargs="+", default=["full"], choices=ARMS)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs") / "captions")
     parser.add_argument("--out", type=Path, default=RESULTS)
