@@ -10,6 +10,7 @@ import argparse
 import datetime
 import json
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -67,11 +68,15 @@ def machine() -> dict:
 
 
 def write(path: Path, found: dict) -> None:
-    """Keep what was found, with date, command and machine."""
+    """Keep what was found, with date, command and machine; commands name files, not where they lie.
+
+    The command is this process's, unless `found` has its own.
+    """
     stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     root = f"{Path(__file__).resolve().parent.parent}/"
-    command = " ".join(["python", *(word.replace(root, "") for word in sys.argv)])
-    full = {"date": stamp, "command": command, "machine": machine(), **found}
+    own = " ".join(["python", *(word.replace(root, "") for word in sys.argv)])
+    command = re.sub(r"(?<![\w.])/(?:[^\s/,']+/)+", "", found.get("command", own))
+    full = {"date": stamp, **found, "command": command, "machine": machine()}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(full, indent=2) + "\n")
 
