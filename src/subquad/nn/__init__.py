@@ -7,6 +7,7 @@ from subquad.nn.axial import Axial
 from subquad.nn.blocks import PostNorm, PreNorm
 from subquad.nn.context import Context
 from subquad.nn.conv import ConvModule
+from subquad.nn.conv_attention import ConvAttention
 from subquad.nn.cross import CrossAttention
 from subquad.nn.features import EluFeatures, PositiveRandomFeatures, ReLUFeatures
 from subquad.nn.forecast import ForecastHead
@@ -58,6 +59,7 @@ __all__ = [
     "Chunked",
     "Chunking",
     "Context",
+    "ConvAttention",
     "ConvModule",
     "CrossAttention",
     "CrossBlock",
