@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTimeSeriesPrediction,
     AutoModelForTokenClassification,
     AutoModelForZeroShotImageClassification,
 )
@@ -32,6 +33,7 @@ from subquad.hf.images import SubquadForImageClassification
 from subquad.hf.match import SubquadForImageTextMatching
 from subquad.hf.modeling import SubquadForCausalLM, SubquadForMaskedLM, SubquadModel
 from subquad.hf.seq2seq import SubquadForSeq2SeqLM
+from subquad.hf.series import SubquadForTimeSeries
 
 __all__ = [
     "StateCache",
@@ -45,6 +47,7 @@ __all__ = [
     "SubquadForQuestionAnswering",
     "SubquadForSeq2SeqLM",
     "SubquadForSequenceClassification",
+    "SubquadForTimeSeries",
     "SubquadForTokenClassification",
     "SubquadModel",
 ]
@@ -69,3 +72,4 @@ AutoModelForZeroShotImageClassification.register(
 )
 AutoModelForCTC.register(SubquadConfig, SubquadForCTC, exist_ok=True)
 AutoFeatureExtractor.register(SubquadConfig, SubquadFeatureExtractor, exist_ok=True)
+AutoModelForTimeSeriesPrediction.register(SubquadConfig, SubquadForTimeSeries, exist_ok=True)

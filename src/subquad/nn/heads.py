@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from subquad.nn.adaptive import AdaptiveHead, Tables, share
 from subquad.nn.choices import choose
 from subquad.nn.ctc import CTCHeadConfig
+from subquad.nn.forecast import ForecastHeadConfig
 from subquad.nn.joint import JointHeadConfig
 from subquad.nn.losses import token_loss
 from subquad.nn.pooling import POOLS, Pool, first, mean
@@ -183,4 +184,5 @@ HEADS = {
     "field": FieldHeadConfig,
     "ctc": CTCHeadConfig,
     "joint": JointHeadConfig,
+    "forecast": ForecastHeadConfig,
 }

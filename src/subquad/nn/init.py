@@ -2,11 +2,12 @@
 
 | module                           | distribution                                          |
 |----------------------------------|-------------------------------------------------------|
-| Linear weight, Embedding         | normal, standard deviation `std`                      |
+| Linear weight, Embedding, weight | normal, standard deviation `std`                      |
+| of a causal convolution          |                                                       |
 | the maps that end a residual branch (`out`, `down`) | the same / sqrt(number of branches), |
 |                                  | where no norm follows the sum                         |
 | Linear bias, bias of words       | 0                                                     |
-| convolutions                     | normal, 1 / sqrt(inputs of an output); bias 0         |
+| other convolutions               | normal, 1 / sqrt(inputs of an output); bias 0         |
 | norms                            | 1 and 0                                               |
 | u, v of Transformer-XL           | normal, `std`                                         |
 | tables of relative positions     | normal, `std`                                         |
@@ -25,7 +26,7 @@ from torch import nn
 from subquad.nn.adaptive import AdaptiveHead
 from subquad.nn.blocks import Block, PostNorm
 from subquad.nn.contrast import Temperature
-from subquad.nn.conv import DepthwiseConv
+from subquad.nn.conv import CausalConv, DepthwiseConv
 from subquad.nn.heads import TokenHead
 from subquad.nn.lowrank import Projection
 from subquad.nn.macaron import Macaron
@@ -86,7 +87,7 @@ def initialise(model: nn.Module, std: float = 0.02) -> None:
 def initialise_one(module: nn.Module) -> None:
     """Draw the parameters that `module` itself owns."""
     std = getattr(module, "init_std", 0.02)
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear | CausalConv):
         nn.init.normal_(module.weight, std=std)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
