@@ -136,9 +136,11 @@ def _columns(sheet: Sheet, rows: Iterator[Row], frequency: Frequency | None) -> 
 def _named(rows: Iterator[Row]) -> tuple[list[str], Iterator[Row]]:
     """The names in the first row, if it holds names, and the rows of values."""
     first = next(rows)
-    if any(not _is_number(cell) and _word(cell) not in MISSING for cell in first[1][1:]) or (
-        len(first[1]) == 1 and not _is_number(first[1][0])
-    ):
+    word = [_word(cell) for cell in first[1]]
+    said = word[0] in _USUAL["item"] + _USUAL["time"] or (
+        len(word) == 1 and not _is_number(word[0])
+    )
+    if said or any(not _is_number(one) and one not in MISSING for one in word[1:]):
         return [str(cell) for cell in first[1]], rows
     return [], chain([first], rows)
 
