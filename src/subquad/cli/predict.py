@@ -1,10 +1,13 @@
-"""subquad predict RUN INPUT... [--question TEXT] [--json] [--arch.FIELD V]
+"""subquad predict RUN INPUT... [--question TEXT] [--json] [--out FILE.csv] [--arch.FIELD V]
 
 An input is a file, a text, or - for the lines of stdin, each answered as it comes. A .jsonl file
 holds a row on each line, with the fields of the task; so does a line that begins with {. Rows are
 answered in JSON, on a line each.
 
-Each input is answered by itself; but in a run of the task match, pictures are ranked for each text.
+Each input is answered by itself; but in a run of the task match, pictures are ranked for each
+text.
+In a run of the task forecast an input is a file of series; --out writes quantiles as a table,
+--plot draws fans, and --attention how far back each head looks.
 """
 
 import json
@@ -28,7 +31,13 @@ def run(argv: list[str]) -> int:
     changed = overrides.read(words, read_facts(Path(given.run)))  # before anything slow
     run = load(given.run, **changed)
     rows = _Rows(run.task, given)
+    shown = [name for name in ("out", "plot", "attention") if given[name] is not None]
     try:
+        if shown:
+            from subquad.cli import forecasts
+
+            print(forecasts.write(run, rows, **{name: Path(given[name]) for name in shown}))
+            return 0
         for answer in run.predict_all(rows):
             print(json.dumps(answer, ensure_ascii=False) if rows.plain else run.task.told(answer))
             sys.stdout.flush()  # whoever reads us may wait for this line
@@ -101,6 +110,11 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--question", type=str | None, default=None, help="asked of each input (task answer)"
+    )
+    parser.add_argument("--out", type=str | None, default=None, help="a .csv of forecasts to write")
+    parser.add_argument("--plot", type=str | None, default=None, help="a .png of forecasts")
+    parser.add_argument(
+        "--attention", type=str | None, default=None, help="a .png of attention over lags"
     )
     parser.add_argument("--json", action="store_true", help="answers in JSON, all that is known")
     return parser

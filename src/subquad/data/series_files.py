@@ -15,7 +15,7 @@ first value's.
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from subquad.data.series_sheet import Columns, Row, Sheet
 from subquad.data.series_tables import collect
 from subquad.data.tables import lines
 
-__all__ = ["open_series"]
+__all__ = ["from_row", "open_series"]
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -55,6 +55,19 @@ def open_series(
     if not told.is_file():
         raise ValueError(f"the folder {path} has no metadata.json; folders are read as GluonTS's")
     return _gluonts(where, told, frequency, least)
+
+
+def from_row(row: Mapping[str, Any], frequency: Frequency | None, least: float | None) -> Series:
+    """A series of one row {"target": [...], "start": ..., "item_id": ...}; the target suffices."""
+    target, start = row.get("target"), row.get("start")
+    if not isinstance(target, list):
+        raise ValueError(f"a row wants a list target; this one has {', '.join(row) or 'nothing'}")
+    sheet, made = Sheet("this row", (), Columns()), Collected()
+    begin = None if start is None else np.datetime64(sheet.date(start, 1, "start"), "s")
+    values = [sheet.number(x, 1, f"target[{i}]", least) for i, x in enumerate(target)]
+    name = str(row.get("item_id", "series"))
+    made.add(name, np.asarray(values, np.float32), begin, frequency)
+    return made.done("a row", "row", frequency, dated=start is not None)
 
 
 def _table(

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from subquad.data.frequency import Frequency
 from subquad.data.series import Series
 
-__all__ = ["Steps", "Told", "Windows", "together"]
+__all__ = ["Steps", "Told", "Windows", "together", "units"]
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,22 @@ class Told:
             "targets": torch.from_numpy(z[1:]),
             "scale": torch.tensor(scale),
         }
+
+
+def units(series: Series, ends: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:
+    """centre and unit (S,) of `Told`, from the values before `ends` (S,).
+
+    scaling: "mean" leaves values as they are, for the scale of each window; "standard" takes mean
+    and deviation, which is 1 for a series that is constant.
+    """
+    centre, unit = np.zeros(len(series)), np.ones(len(series))
+    if scaling == "standard":
+        for number, end in enumerate(ends):
+            past = series.of(number)[: int(end)].astype(np.float64)
+            past = past[~np.isnan(past)]
+            if len(past):
+                centre[number], unit[number] = past.mean(), past.std() or 1.0
+    return centre, unit
 
 
 class Windows(Dataset):

@@ -59,6 +59,11 @@ TASKS = MappingProxyType(
             "Match",
             "pictures found by texts and texts by pictures, by recall",
         ),
+        "forecast": (
+            "subquad.tasks.forecast",
+            "Forecast",
+            "quantiles of what comes next in series of numbers, by R0.5, R0.9, CRPS and MASE",
+        ),
         "synthetic": (
             "subquad.tasks.synthetic",
             "Synthetic",

@@ -11,7 +11,7 @@ Life of a task:  task = Task(config)            typed fields, the flags --task.F
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,10 +40,15 @@ class Share:
 
 @dataclass(frozen=True)
 class Result:
-    """Numbers by name, and the protocol in words that stands beside them everywhere."""
+    """Numbers by name, and the protocol in words that stands beside them everywhere.
+
+    beside: other methods, with their numbers on the same data.  parts: what a picture shows.
+    """
 
     numbers: dict[str, float]
     protocol: str
+    beside: Mapping[str, dict[str, float]] = field(default_factory=dict)
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Task(ABC):
@@ -64,6 +69,8 @@ class Task(ABC):
     collate: Any = None
     #: the architectures that it goes with
     archs: ClassVar[Mapping[str, Any]] = ARCHS
+    #: fields whose flags of `train` may leave --task. out
+    short: ClassVar[tuple[str, ...]] = ()
     #: those that can look ahead do so unless told otherwise
     looks_ahead: ClassVar[bool] = False
     config: Any
@@ -164,6 +171,10 @@ class Task(ABC):
     def told(self, answer: Any) -> str:
         """What `predict` gave, for a person."""
         return json.dumps(answer, ensure_ascii=False)
+
+    def table(self, answer: Any) -> list[dict[str, Any]]:
+        """What `predict` gave, as rows of a table. ValueError for tasks that have none."""
+        raise ValueError(f"a run of the task {self.name} writes no table; leave --out out")
 
     @abstractmethod
     def save(self, folder: Path) -> dict[str, Any]:
