@@ -17,6 +17,7 @@ from subquad.model import Model, build
 from subquad.nn.context import Context
 from subquad.nn.mixer import Mixer
 from subquad.ops.band import band
+from subquad.ops.shifts import shifts
 
 DIM, HEADS = 24, 4
 WIDTH = DIM // HEADS
@@ -99,6 +100,10 @@ MIXERS: dict[str, Callable[[], Mixer]] = {
     ),
     "narrow-keys": _attention(sq.Causal() & sq.Columns(3, 1), head_dim=5, value_dim=9),
     "logsteps": _attention(sq.LogSteps(2)),
+    "conv": lambda: nn.ConvAttention(DIM, HEADS, sq.Causal(), kernel=3),
+    "conv-logsteps": lambda: nn.ConvAttention(
+        DIM, HEADS, sq.LogSteps(2, 16), kernel=4, position=nn.Rotary(WIDTH), engine=shifts
+    ),
     "hashed": lambda: nn.HashedAttention(DIM, HEADS, rounds=3, buckets=(2, 2), window=3),
     "hashed-once": lambda: nn.HashedAttention(DIM, HEADS, rounds=1, buckets=(4,), window=9),
     "hashed-full": lambda: nn.HashedAttention(DIM, HEADS, rounds=None),
@@ -193,7 +198,7 @@ CAUSAL = [arch for arch, causal in BOTH_WAYS if causal]
 
 
 #: architectures whose state grows with what they have read, and says so
-GROWING = {"transformer", "perceiver_ar", "sparse_transformer"}
+GROWING = {"transformer", "perceiver_ar", "sparse_transformer", "logsparse"}
 
 
 def cuts(length: int) -> Iterator[list[int]]:

@@ -18,6 +18,7 @@ from subquad.archs import (
     linear_transformer,
     linformer,
     local,
+    logsparse,
     longformer,
     perceiver,
     perceiver_ar,
@@ -52,6 +53,7 @@ ARCHS: MappingProxyType[str, ModuleType] = MappingProxyType(
         "perceiver": perceiver,
         "perceiver_io": perceiver_io,
         "conformer": conformer,
+        "logsparse": logsparse,
     }
 )
 

@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTimeSeriesPrediction,
     AutoModelForTokenClassification,
     AutoModelForZeroShotImageClassification,
 )
@@ -28,6 +29,7 @@ from subquad.hf.images import SubquadForImageClassification
 from subquad.hf.match import SubquadForImageTextMatching
 from subquad.hf.modeling import SubquadForCausalLM, SubquadForMaskedLM, SubquadModel
 from subquad.hf.seq2seq import SubquadForSeq2SeqLM
+from subquad.hf.series import SubquadForTimeSeries
 
 __all__ = [
     "StateCache",
@@ -39,6 +41,7 @@ __all__ = [
     "SubquadForQuestionAnswering",
     "SubquadForSeq2SeqLM",
     "SubquadForSequenceClassification",
+    "SubquadForTimeSeries",
     "SubquadForTokenClassification",
     "SubquadModel",
 ]
@@ -61,3 +64,4 @@ AutoModelForSeq2SeqLM.register(SubquadConfig, SubquadForSeq2SeqLM, exist_ok=True
 AutoModelForZeroShotImageClassification.register(
     SubquadConfig, SubquadForImageTextMatching, exist_ok=True
 )
+AutoModelForTimeSeriesPrediction.register(SubquadConfig, SubquadForTimeSeries, exist_ok=True)

@@ -77,6 +77,17 @@ class SubquadConfig(PreTrainedConfig):
         """Does the backbone never look ahead?"""
         return bool(getattr(self.backbone, "causal", False))
 
+    def check_causal(self) -> None:
+        """ValueError if the backbone looks ahead."""
+        if self.is_causal:
+            return
+        if not hasattr(self.backbone, "causal"):
+            raise ValueError(
+                f"{self.arch} always looks ahead, so it cannot predict what comes next; "
+                "take an architecture that streams (subquad list)"
+            )
+        raise ValueError(f"to predict what comes next, it needs {self.arch} with causal=True")
+
     def set_labels(self, kind: str) -> None:
         """Give the head the kind `kind` and `num_labels` labels, if it has not both already."""
         head = self.head if self.head and self.head["kind"] == kind else {"kind": kind}

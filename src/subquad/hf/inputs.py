@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from subquad.nn.context import take
 from subquad.nn.losses import IGNORED
 
-__all__ = ["check_whole", "follow", "last_targets", "loss_options", "token_inputs"]
+__all__ = ["check_whole", "follow", "last_outputs", "last_targets", "loss_options", "token_inputs"]
 
 #: arguments of transformers' loss functions
 LOSS = ("num_items_in_batch", "ignore_index", "shift_labels")
@@ -106,6 +106,22 @@ def last_targets(
         some, every = ((t[:, 1:] != IGNORED).sum() for t in (kept, labels))
         options["num_items_in_batch"] = options["num_items_in_batch"] * some / every.clamp(min=1)
     return kept, last(targets)
+
+
+def last_outputs(
+    targets: Tensor, known: Tensor, attention_mask: Tensor | None, outputs: int
+) -> tuple[Tensor, Tensor]:
+    """Targets (B, N), and which of them are known, of each row's last `outputs` tokens, as
+    `last_targets`; none of padding is known.
+    """
+    valid = _valid(attention_mask, targets.shape[1])
+    if valid is not None:
+        known = known & valid
+        if outputs < targets.shape[1]:
+            order = valid.to(torch.int8).argsort(dim=1, stable=True)
+            targets, known = take(targets, order), take(known, order)
+    first = targets.shape[1] - outputs
+    return targets[:, first:], known[:, first:]
 
 
 def follow(given: dict[str, Any], length: int) -> None:

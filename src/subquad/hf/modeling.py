@@ -162,13 +162,7 @@ class SubquadForCausalLM(SubquadPreTrainedModel, StateGenerationMixin):
 
     def __init__(self, config: SubquadConfig) -> None:
         super().__init__(config)
-        if not config.is_causal:
-            if not hasattr(config.backbone, "causal"):
-                raise ValueError(
-                    f"{config.arch} always looks ahead, so it cannot predict what comes next; "
-                    "take an architecture that streams (subquad list)"
-                )
-            raise ValueError(f"a causal language model needs {config.arch} with causal=True")
+        config.check_causal()
         self.model = build(**config.parts())
         self.post_init()
 

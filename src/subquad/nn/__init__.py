@@ -7,13 +7,16 @@ from subquad.nn.axial import Axial
 from subquad.nn.blocks import PostNorm, PreNorm
 from subquad.nn.context import Context
 from subquad.nn.conv import ConvModule
+from subquad.nn.conv_attention import ConvAttention
 from subquad.nn.cross import CrossAttention
 from subquad.nn.features import EluFeatures, PositiveRandomFeatures, ReLUFeatures
+from subquad.nn.forecast import ForecastHead
 from subquad.nn.frames import FrameStem
 from subquad.nn.hashed import HashedAttention
 from subquad.nn.heads import TokenHead
 from subquad.nn.kernel import KernelAttention, KernelCrossAttention
 from subquad.nn.latent import LatentStack
+from subquad.nn.likelihoods import mean_scale
 from subquad.nn.logmel import LogMel
 from subquad.nn.losses import chunked_cross_entropy
 from subquad.nn.lowrank import LowRankAttention, Projection
@@ -37,6 +40,7 @@ from subquad.nn.position import (
 from subquad.nn.queries import FieldHead, QueryHead
 from subquad.nn.read import Read
 from subquad.nn.reversible import Reversible, ReversibleDecoder, ReversibleEncoder
+from subquad.nn.series import SeriesStem
 from subquad.nn.sorted_chunks import Chunking, SortedChunkAttention
 from subquad.nn.span import Borrowed, DynamicSpan, RelativeTable, SpanRamp
 from subquad.nn.stacks import ChunkEncoder, Decoder, Encoder
@@ -55,6 +59,7 @@ __all__ = [
     "Chunked",
     "Chunking",
     "Context",
+    "ConvAttention",
     "ConvModule",
     "CrossAttention",
     "CrossBlock",
@@ -63,6 +68,7 @@ __all__ = [
     "EluFeatures",
     "Encoder",
     "FieldHead",
+    "ForecastHead",
     "FrameStem",
     "GatedMLP",
     "GridPositions",
@@ -93,6 +99,7 @@ __all__ = [
     "ReversibleDecoder",
     "ReversibleEncoder",
     "Rotary",
+    "SeriesStem",
     "Sinusoidal",
     "SortedChunkAttention",
     "SpanRamp",
@@ -104,6 +111,7 @@ __all__ = [
     "attending",
     "chunked_cross_entropy",
     "detach",
+    "mean_scale",
     "nbytes",
     "select",
 ]

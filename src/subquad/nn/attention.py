@@ -57,8 +57,8 @@ class Attention(Mixer):
         self.pattern, self.dropout, self.engine = pattern, dropout, engine
         self.position = position or Position()
         self.scale = self.head_dim**-0.5
-        self.query = nn.Linear(dim, num_heads * self.head_dim, bias=bias)
-        self.key = nn.Linear(dim, self.num_kv_heads * self.head_dim, bias=bias)
+        self.query: nn.Module = nn.Linear(dim, num_heads * self.head_dim, bias=bias)
+        self.key: nn.Module = nn.Linear(dim, self.num_kv_heads * self.head_dim, bias=bias)
         self.value = nn.Linear(dim, self.num_kv_heads * self.value_dim, bias=bias)
         self.out = nn.Linear(num_heads * self.value_dim, dim, bias=bias)
 
@@ -147,11 +147,11 @@ class Attention(Mixer):
     def init_state(self, batch: int) -> KV:
         self._check_streams()
         widths = (self.head_dim, self.value_dim)
-        return KV.empty(batch, self.num_kv_heads, widths, self.key.weight)
+        return KV.empty(batch, self.num_kv_heads, widths, self.value.weight)
 
-    def init_memory(self, batch: int) -> Memory:
+    def init_memory(self, batch: int) -> Past:
         self._check_streams()
-        return Memory.empty(batch, self.key.in_features, self.key.weight)
+        return Memory.empty(batch, self.value.in_features, self.value.weight)
 
     def _check_streams(self) -> None:
         if self.step is None:

@@ -22,7 +22,15 @@ from subquad.nn.mixer import check_state
 from subquad.nn.state import register
 from subquad.ops.conv import Taps, depthwise
 
-__all__ = ["ConvModule", "DepthwiseConv", "FrameNorm", "Tail", "TokenBatchNorm", "TokenNorm"]
+__all__ = [
+    "CausalConv",
+    "ConvModule",
+    "DepthwiseConv",
+    "FrameNorm",
+    "Tail",
+    "TokenBatchNorm",
+    "TokenNorm",
+]
 
 
 @register
@@ -55,6 +63,27 @@ class DepthwiseConv(nn.Module):
         """(B, N, C), zero where there is no token, to (B, N, C); past (B, left, C) stands before
         x."""
         return depthwise(x, self.weight, self.bias, self.taps, past)
+
+
+class CausalConv(nn.Module):
+    """A convolution of all channels, over the token itself and the `kernel` - 1 before it."""
+
+    def __init__(self, dim: int, width: int, kernel: int, *, bias: bool = True) -> None:
+        super().__init__()
+        if kernel < 1:
+            raise ValueError(f"kernel is {kernel}; a convolution has at least 1 tap, the token")
+        self.kernel = kernel
+        self.weight = nn.Parameter(torch.empty(width, dim, kernel))
+        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
+        nn.init.normal_(self.weight, std=(dim * kernel) ** -0.5)
+
+    def forward(self, x: Tensor, past: Tensor | None = None) -> Tensor:
+        """(B, N, C), zero where there is no token, to (B, N, W); past (B, kernel - 1, C) stands
+        before x, by default zeros."""
+        if x.shape[1] == 0:
+            return F.linear(x, self.weight[..., -1], self.bias)
+        row = F.pad(x, (0, 0, self.kernel - 1, 0)) if past is None else torch.cat((past, x), 1)
+        return F.conv1d(row.mT, self.weight, self.bias).mT
 
 
 class TokenBatchNorm(nn.BatchNorm1d):

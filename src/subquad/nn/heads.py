@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from subquad.nn.adaptive import AdaptiveHead, Tables, share
 from subquad.nn.choices import choose
+from subquad.nn.forecast import ForecastHeadConfig
 from subquad.nn.losses import token_loss
 from subquad.nn.pooling import POOLS, Pool, first, mean
 from subquad.nn.queries import FieldHeadConfig, QueryHeadConfig
@@ -179,4 +180,5 @@ HEADS = {
     "none": NoHeadConfig,
     "query": QueryHeadConfig,
     "field": FieldHeadConfig,
+    "forecast": ForecastHeadConfig,
 }

@@ -25,7 +25,7 @@ from torch import nn
 from subquad.nn.adaptive import AdaptiveHead
 from subquad.nn.blocks import Block, PostNorm
 from subquad.nn.contrast import Temperature
-from subquad.nn.conv import DepthwiseConv
+from subquad.nn.conv import CausalConv, DepthwiseConv
 from subquad.nn.heads import TokenHead
 from subquad.nn.lowrank import Projection
 from subquad.nn.macaron import Macaron
@@ -92,7 +92,7 @@ def initialise_one(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, std=std)
-    elif isinstance(module, nn.Conv2d | DepthwiseConv):
+    elif isinstance(module, nn.Conv2d | DepthwiseConv | CausalConv):
         nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -17,6 +17,7 @@ from subquad.nn.frames import FrameStemConfig
 from subquad.nn.modalities import ModalityStem
 from subquad.nn.patches import PatchStemConfig
 from subquad.nn.position import Learned, Sinusoidal
+from subquad.nn.series import SeriesStemConfig
 
 __all__ = [
     "STEMS",
@@ -153,4 +154,5 @@ STEMS = {
     "fourier": ArrayStemConfig,
     "modalities": ModalityStemConfig,
     "frames": FrameStemConfig,
+    "series": SeriesStemConfig,
 }
