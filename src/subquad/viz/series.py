@@ -15,6 +15,7 @@ from subquad.viz.curves import COLOURS, pyplot
 __all__ = ["Fan", "errors", "fans", "lags"]
 
 _BLUE, _ORANGE, _GREY = COLOURS[0], COLOURS[1], "#444444"
+_FAINT = 1e-5  # weights below are not drawn
 _STYLE = {
     "font.family": "sans-serif",
     "font.size": 9,
@@ -143,7 +144,7 @@ def errors(ours: Sequence[float], others: Mapping[str, Sequence[float]], names: 
                     )
             better = int((y[shown] < x[shown]).sum())
             left = "" if shown.all() else f"; {int((~shown).sum())} without"
-            panel.set_aspect("equal")
+            panel.set_box_aspect(1)
             panel.set(xlabel=f"{measure} of {name}", ylabel=f"{measure} of the run")
             panel.set_title(f"better in {better} of {int(shown.sum())} series{left}")
         figure.savefig(path, dpi=110, metadata={"Software": None})
@@ -153,9 +154,10 @@ def errors(ours: Sequence[float], others: Mapping[str, Sequence[float]], names: 
 def lags(layers: Sequence[tuple[str, np.ndarray, np.ndarray]], season: int, path: Path) -> None:
     """How much attention goes how far back: for each layer its name, lags (M,), weights (H, M).
 
-    A dotted line stands at each season.
+    A dotted line stands at each season; lags beyond the last that is looked at are left out.
     """
     plot = pyplot()
+    most = max(int(lag[(weight > _FAINT).any(0)].max(initial=season)) for _, lag, weight in layers)
     with plot.rc_context(_STYLE):
         figure, axes = plot.subplots(
             len(layers), 1, figsize=(8, 0.6 + 1.9 * len(layers)), squeeze=False, sharex=True,
@@ -171,10 +173,10 @@ def lags(layers: Sequence[tuple[str, np.ndarray, np.ndarray]], season: int, path
                     linewidth=1.1,
                     label=f"head {head + 1}",
                 )
-            for at in range(season, int(lag.max()) + 1, season) if season > 1 else ():
+            for at in range(season, most + 1, season) if season > 1 else ():
                 panel.axvline(at, color="#999999", linestyle=":", linewidth=0.9, zorder=0)
-            panel.set(title=name, ylabel="weight", yscale="log", ylim=(1e-5, 1.5))
-            panel.margins(x=0.01)
+            panel.set(title=name, ylabel="weight", yscale="log", ylim=(_FAINT, 1.5))
+            panel.set_xlim(0, most)
         axes.flat[-1].set_xlabel(f"steps back (dotted: every {season})")
         handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper")
