@@ -59,11 +59,16 @@ class Backtest:
         told += f" (not fitted on {self.unfitted:,}: naive there)" if self.unfitted else ""
         return told + (f"; {undefined:,} forecasts without MASE" if undefined else "")
 
-    def result(self, protocol: str) -> Result:
-        """As `evaluate_on` gives it."""
+    def result(self, protocol: str, loss: float) -> Result:
+        """As `evaluate_on` gives it; loss: of true values before each step."""
         numbers = self.numbers
         ours = numbers.pop("ours")
-        return Result({**ours, "forecasts": len(self.windows)}, protocol, numbers, self.by_series)
+        return Result(
+            {"loss": loss, **ours, "forecasts": len(self.windows)},
+            protocol,
+            numbers,
+            self.by_series,
+        )
 
 
 def origins_of(

@@ -81,6 +81,7 @@ class Forecast(SeriesTask):
 
     # --- evaluation ---------------------------------------------------------------------------
 
+    @torch.no_grad()
     def evaluate_on(
         self,
         model: nn.Module,
@@ -117,6 +118,10 @@ class Forecast(SeriesTask):
         told = self.scaled(series, parts.valid)
         deviation = units(series, parts.train, "standard")[1]
 
+        total, points = scored(model, told, some, self.config, Share())
+        if not points:
+            raise ValueError(f"{series.source}: all values that would be scored are missing")
+
         def draw(pairs: Sequence[tuple[int, int]], number: int) -> Tensor:
             return drawn(model, told, pairs, self.config, samples or 200, (seed or 0, number))
 
@@ -127,7 +132,7 @@ class Forecast(SeriesTask):
             f"steps of {series.says}; {samples or 200} paths, seed {seed or 0}; season "
             f"{self.season}{rows.says}"
         )
-        return rows.result(said)
+        return rows.result(said, total / points)
 
     def compared(self, multiple: int, limit: int) -> dict[str, Any] | None:
         # a forecast is as long as its horizon
