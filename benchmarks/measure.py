@@ -18,8 +18,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["growth_of", "interleaved", "machine", "main_of", "write"]
+__all__ = ["growth_of", "interleaved", "machine", "main_of", "peak", "write"]
 
 
 def interleaved(parties: dict[str, Callable], reps: dict[str, int]) -> dict[str, dict[str, float]]:
@@ -50,6 +51,18 @@ def growth_of(parties: dict[str, Callable], lengths: list[int], reps: int) -> di
             f"{a} -> {b}": seconds[str(b)] / seconds[str(a)] for a, b in pairwise(lengths)
         }
     return result
+
+
+def peak(run: Callable[[], object]) -> int:
+    """The most bytes that torch holds at once during `run`, beyond what there was before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        run()
+    held = most = 0
+    for event in seen.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
 
 
 def machine() -> dict:

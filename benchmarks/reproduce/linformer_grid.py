@@ -24,10 +24,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from measure import write
+from measure import peak, write
 
 from subquad.nn import Attention, Context, LowRankAttention, Mixer, Projection
 from subquad.ops.dense import dense
@@ -77,18 +76,6 @@ def seconds(parties: dict[str, Callable], reps: int) -> dict[str, float]:
             if turn:
                 found[name].append(time.process_time() - before)
     return {name: statistics.median(all_) for name, all_ in found.items()}
-
-
-def peak(run: Callable[[], object]) -> int:
-    """The most bytes that torch holds at once during `run`, beyond what there was before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        run()
-    held = most = 0
-    for event in seen.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return most
 
 
 @torch.no_grad()
