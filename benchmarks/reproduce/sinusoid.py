@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from subquad.hf import SubquadConfig, SubquadForTimeSeries
 from subquad.nn import ForecastHead
 from subquad.nn.likelihoods import Gaussian, mean_scale
-from subquad.tasks.forecast_scores import pinball
+from subquad.tasks.forecast_scores import pinball, quantile
 
 AHEAD = 24
 STARTS = (24, 48, 72, 96, 120, 144, 168, 192)
@@ -134,10 +134,10 @@ def learn(start: int, arm: str, seed: int, args: argparse.Namespace) -> dict:
         inputs, scale = clean(model, group)
         first = group.shape[1] - AHEAD + 1
         found.append(model.paths(inputs[:, :first], inputs[:, first:, 1:], scale, args.samples))
-    samples = torch.cat(found).transpose(0, 1)
+    samples = torch.cat(found).transpose(0, 1).sort(0).values
     size = target.abs().sum()
     numbers = {
-        f"r{round(100 * rho)}": float(pinball(target, samples.quantile(rho, 0), rho).sum() / size)
+        f"r{round(100 * rho)}": float(pinball(target, quantile(samples, rho), rho).sum() / size)
         for rho in (0.5, 0.9)
     }
     size_of = sum(p.numel() for p in model.parameters())

@@ -57,7 +57,7 @@ def test_long_table_from_training_to_prediction(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     write_long(tmp_path / "waves.csv", waves())
     given = ["--data", "waves.csv", "--horizon", "6", "--freq=H", "--task.season", "6"]
-    out = said(capsys, *TRAIN, *given, "--task.held", "12", *QUICK, "80")
+    out = said(capsys, *TRAIN, *given, "--task.held", "12", *QUICK, "60")
     assert "loss" in out
     assert "4 series, 800 values" in out
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -146,7 +146,7 @@ def test_columns_are_scored_in_units_of_their_deviation(tmp_path, capsys):
     (tmp_path / "both.csv").write_text("\n".join(["date,a,b", *rows]) + "\n")
     given = ["--data", "both.csv", "--horizon", "6", "--task.split", "[80,18,18]"]
     given += ["--task.scaling", "standard", "--task.likelihood", "quantiles"]
-    said(capsys, *TRAIN, *given, *QUICK, "20")
+    said(capsys, *TRAIN, *given, *QUICK, "8")
     out = said(capsys, "eval", "run", "--samples", "20", "--stride", "3", "--windows", "4")
     assert "mse" in out
     assert "4 of 10 forecasts of 6 steps, 3 apart" in out

@@ -1,6 +1,7 @@
 """Series from files: forms of tables, dates, gaps, and what is refused, with its place."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -189,6 +190,19 @@ def test_frequencies(name, shown, season):
     assert found.places(start, stamps).tolist() == list(range(40))
     assert np.isfinite(found.features(stamps)).all()
     assert found.features(stamps).shape == (40, len(found.calendar))
+
+
+def test_thousands_of_series_take_four_bytes_a_value(tmp_path):
+    line = ",".join("1234.5" for _ in range(100))
+    (tmp_path / "many.csv").write_text("".join(f"s{i},{line}\n" for i in range(2000)))
+    tracemalloc.start()
+    series, _ = open_series(str(tmp_path / "many.csv"), Columns(), None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(series) == 2000
+    assert series.values.nbytes == 4 * 200_000
+    # arrays grow by an eighth, in a copy; names, starts and one row come on top
+    assert peak < 3 * series.values.nbytes + 1_000_000
 
 
 def test_working_days_are_days_without_weekends():

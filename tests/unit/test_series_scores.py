@@ -9,6 +9,7 @@ from subquad.tasks.forecast_scores import (
     SUMS,
     crps,
     pinball,
+    quantile,
     seasonal_error,
     smape,
     sums,
@@ -35,7 +36,16 @@ def test_crps_by_hand_and_by_its_definition():
     assert crps(tensor(1.0), tensor([0.0], [2.0])).item() == pytest.approx(0.5)
     x, y = torch.randn(31, 3, 4).double(), torch.randn(3, 4).double()
     pairs = (x[:, None] - x[None]).abs().mean((0, 1)) / 2
-    torch.testing.assert_close(crps(y, x), (x - y).abs().mean(0) - pairs, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        crps(y, x.sort(0).values), (x - y).abs().mean(0) - pairs, rtol=0, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("rho", [0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("count", [1, 2, 11, 200])
+def test_quantiles_are_those_of_torch(rho, count):
+    x = torch.randn(count, 3).double()
+    torch.testing.assert_close(quantile(x.sort(0).values, rho), x.quantile(rho, 0))
 
 
 def test_smape_is_a_fraction():
@@ -60,9 +70,7 @@ def test_numbers_of_two_windows_by_hand():
     assert numbers["r90"] == pytest.approx((1.8 + 0.4) / 12)
     assert numbers["crps"] == pytest.approx(3 / 12)
     assert numbers["smape"] == pytest.approx((2 / 3 + 4 / 10) / 3)
-    assert numbers["mase"] == pytest.approx(
-        0.5 / 0.5
-    )  # the second has nothing to scale by
+    assert numbers["mase"] == pytest.approx(0.5 / 0.5)  # the second has nothing to scale by
     assert numbers["mse"] == pytest.approx((0.25 + 4) / 3)
     assert numbers["mae"] == pytest.approx((0.5 + 2) / 3)
     assert not {"mse", "mae"} & totals(found, standardised=False).keys()

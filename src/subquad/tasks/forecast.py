@@ -52,6 +52,8 @@ class Forecast(SeriesTask):
         return SubquadForTimeSeries(SubquadConfig(arch=arch, model=fields, stem=stem, head=head))
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
+        if label_smoothing:
+            raise ValueError("forecasts have no labels to smooth; leave train.label_smoothing out")
         return model(**batch).loss
 
     @torch.no_grad()
