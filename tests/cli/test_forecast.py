@@ -166,7 +166,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("flags", "says"), WRONG)
+@pytest.mark.parametrize(("flags", "says"), WRONG, ids=range(len(WRONG)))
 def test_what_is_refused(flags, says, capsys):
     assert says in said(capsys, *TRAIN, *flags, code=2)
 

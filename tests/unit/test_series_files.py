@@ -157,7 +157,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("text", "how", "says"), WRONG)
+@pytest.mark.parametrize(("text", "how", "says"), WRONG, ids=range(len(WRONG)))
 def test_bad_input_names_its_place(tmp_path, text, how, says):
     with pytest.raises(ValueError, match=says):
         read(tmp_path, text, **how)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
 
-__all__ = ["COLOURS", "Chart", "Line", "pyplot", "svg"]
+__all__ = ["COLOURS", "MARKS", "Chart", "Line", "pyplot", "svg"]
 
 #: Okabe and Ito's palette, told apart by colour-blind readers; lines also differ in their marks
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")

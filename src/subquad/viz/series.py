@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from subquad.viz.curves import COLOURS, pyplot
+from subquad.viz.curves import COLOURS, MARKS, pyplot
 
 __all__ = ["Fan", "errors", "fans", "lags"]
 
@@ -69,7 +69,7 @@ def fans(charts: Sequence[Fan], path: Path) -> None:
             for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
         }
         figure.legend(known.values(), known, loc="outside upper right", ncols=len(known))
-        figure.savefig(path, dpi=110, metadata={"Software": None})
+        figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
         plot.close(figure)
 
 
@@ -147,7 +147,7 @@ def errors(ours: Sequence[float], others: Mapping[str, Sequence[float]], names: 
             panel.set_box_aspect(1)
             panel.set(xlabel=f"{measure} of {name}", ylabel=f"{measure} of the run")
             panel.set_title(f"better in {better} of {int(shown.sum())} series{left}")
-        figure.savefig(path, dpi=110, metadata={"Software": None})
+        figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
         plot.close(figure)
 
 
@@ -165,9 +165,12 @@ def lags(layers: Sequence[tuple[str, np.ndarray, np.ndarray]], season: int, path
         )  # fmt: skip
         for panel, (name, lag, weight) in zip(axes.flat, layers, strict=True):
             for head, row in enumerate(weight):
+                # alone, a lag is a dot; what is not looked at leaves a gap
                 panel.plot(
                     lag,
-                    row,
+                    np.where(row > 0, row, np.nan),
+                    marker=MARKS[head % len(MARKS)],
+                    markersize=2.5,
                     color=COLOURS[head % len(COLOURS)],
                     linestyle=("-", "--", ":", "-.")[head // len(COLOURS) % 4],
                     linewidth=1.1,
@@ -180,5 +183,5 @@ def lags(layers: Sequence[tuple[str, np.ndarray, np.ndarray]], season: int, path
         axes.flat[-1].set_xlabel(f"steps back (dotted: every {season})")
         handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper")
-        figure.savefig(path, dpi=110, metadata={"Software": None})
+        figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
         plot.close(figure)
