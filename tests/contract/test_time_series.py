@@ -118,6 +118,23 @@ def test_a_gaussian_without_scale_has_the_loss_of_its_numbers():
     torch.testing.assert_close(plain, m(x, targets=targets, scale=torch.ones(2)).loss)
 
 
+def test_last_outputs_are_scored_by_the_last_targets():
+    m, (x, targets, scale) = made("perceiver_ar").train(), series(2, 40)
+    for mask in (None, torch.arange(40) >= 40 - torch.tensor([40, 33])[:, None]):
+        real = torch.ones(2, 40, dtype=torch.bool) if mask is None else mask
+        for side in ("left", "right"):
+            order = real if side == "left" else real.flip(1)
+            moved = [torch.zeros_like(t) for t in (x, targets)]
+            for new, old in zip(moved, (x, targets), strict=True):
+                new[order] = old[real]
+            given = {"inputs": moved[0], "targets": moved[1], "scale": scale}
+            out = m(**given, attention_mask=None if mask is None else order.long())
+            count = out.params.shape[1]
+            assert count < 33
+            wanted = m.likelihood.loss(out.params, targets[:, -count:], None, scale)
+            torch.testing.assert_close(out.loss, wanted)
+
+
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_saved_and_loaded_by_the_auto_class(likelihood, tmp_path):
     m, x = made(likelihood=likelihood, dtype=torch.float32), series(2, 20, torch.float32)[0]

@@ -2,11 +2,12 @@
 
 | module                           | distribution                                          |
 |----------------------------------|-------------------------------------------------------|
-| Linear weight, Embedding         | normal, standard deviation `std`                      |
+| Linear weight, Embedding, weight | normal, standard deviation `std`                      |
+| of a causal convolution          |                                                       |
 | the maps that end a residual branch (`out`, `down`) | the same / sqrt(number of branches), |
 |                                  | where no norm follows the sum                         |
 | Linear bias, bias of words       | 0                                                     |
-| convolutions                     | normal, 1 / sqrt(inputs of an output); bias 0         |
+| other convolutions               | normal, 1 / sqrt(inputs of an output); bias 0         |
 | norms                            | 1 and 0                                               |
 | u, v of Transformer-XL           | normal, `std`                                         |
 | tables of relative positions     | normal, `std`                                         |
@@ -86,13 +87,13 @@ def initialise(model: nn.Module, std: float = 0.02) -> None:
 def initialise_one(module: nn.Module) -> None:
     """Draw the parameters that `module` itself owns."""
     std = getattr(module, "init_std", 0.02)
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear | CausalConv):
         nn.init.normal_(module.weight, std=std)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, std=std)
-    elif isinstance(module, nn.Conv2d | DepthwiseConv | CausalConv):
+    elif isinstance(module, nn.Conv2d | DepthwiseConv):
         nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -42,7 +42,7 @@ def _fraction(a: Tensor, b: Tensor, x: Tensor) -> Tensor:
         change = upper * lower
         total = total * change
         # what is NaN never settles, and need not
-        if not bool(((change - 1).abs() >= 1e-15).any()):
+        if not bool(((change - 1).abs() >= 1e-14).any()):
             return total
     raise ValueError(
         f"I_x(a, b) has not settled after {TERMS} terms: a is up to {float(a.max()):g} and b up to "
