@@ -80,7 +80,9 @@ def table(folder: Path) -> str:
         lines.append(f"| {name} | 1 | " + " | ".join(cells) + " | | | |")
     others = {name: numbers for name, numbers in PAPER.items() if name not in ARMS}
     for name, (median, high) in others.items():
-        lines.append(f"| {name} (paper) |" + " |" * (len(NUMBERS) + 3) + f" {median}/{high} |")
+        lines.append(
+            f"| {name} (paper) |" + " |" * (len(NUMBERS) + 3) + f" {median:.3f}/{high:.3f} |"
+        )
     return "\n".join(lines)
 
 

@@ -149,7 +149,7 @@ def test_columns_are_scored_in_units_of_their_deviation(tmp_path, capsys):
     said(capsys, *TRAIN, *given, *QUICK, "8")
     out = said(capsys, "eval", "run", "--samples", "20", "--stride", "3", "--windows", "4")
     assert "mse" in out
-    assert "4 of 10 forecasts of 6 steps, 3 apart" in out
+    assert "4 of 10 forecasts of 6 steps, 3 apart, over the test part" in out
 
 
 WRONG = [

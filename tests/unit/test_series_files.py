@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from subquad.data.frequency import Frequency, infer
-from subquad.data.series import part
+from subquad.data.series import divided
 from subquad.data.series_files import open_series
 from subquad.data.series_sheet import Columns
 
@@ -165,14 +165,14 @@ def test_bad_input_names_its_place(tmp_path, text, how, says):
 
 def test_a_horizon_longer_than_the_data(tmp_path):
     series = read(tmp_path, "a,1,2,3,4,5,6\nb,1,2,3\n", freq="H")
-    kept, parts = part(series, 2, None)
+    kept, parts = divided(series, 2, None)
     assert kept.names == ["a"]
     assert (parts.train[0], parts.valid[0], parts.test[0]) == (2, 4, 6)
     assert kept.counts == {"series left out, too short for the horizon": 1}
     assert list(parts.origins(0, 2, 1, "test")) == [4]
     with pytest.raises(ValueError, match=r"horizon of 3: the longest, a, has 6 values, and train,"):
-        part(series, 3, None)
-    split, parts = part(series, 1, None, (2, 1, 2))
+        divided(series, 3, None)
+    split, parts = divided(series, 1, None, (2, 1, 2))
     assert split.names == ["a"]
     assert list(parts.origins(0, 1, 1, "test")) == [4, 3]
 

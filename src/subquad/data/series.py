@@ -19,7 +19,7 @@ import numpy as np
 
 from subquad.data.frequency import UNDATED, Frequency
 
-__all__ = ["Collected", "Parts", "Series", "part"]
+__all__ = ["Collected", "Parts", "Series", "divided"]
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Parts:
         yield from range(int(end[number]) - horizon, int(begin[number]) - 1, -stride)
 
 
-def part(
+def divided(
     series: Series, horizon: int, held: Sequence[int] | None, split: Sequence[int] = ()
 ) -> tuple[Series, Parts]:
     """The series that are long enough, and their parts.

@@ -72,17 +72,16 @@ class Backtest:
 
 
 def origins_of(
-    series: Series, parts: Parts, horizon: int, stride: int, most: int | None
+    series: Series, parts: Parts, horizon: int, stride: int, most: int | None, part: str
 ) -> list[Window]:
-    """The windows of the test part, `most` of each series. ValueError if it has not so many."""
+    """The windows of valid or test, `most` of each series. ValueError if it has not so many."""
     windows = []
     for number, name in enumerate(series.names):
-        own = list(parts.origins(number, horizon, stride, "test"))
+        own = list(parts.origins(number, horizon, stride, part))
         if most is not None and len(own) < most:
-            held = int(parts.test[number] - parts.valid[number])
             raise ValueError(
-                f"{most} origins {stride} apart do not fit into the {held} steps that are held "
-                f"out of series {name!r}, {len(own)} do; train with --task.held "
+                f"{most} origins {stride} apart do not fit into the {part} part of series "
+                f"{name!r}, {len(own)} do; train with --task.held "
                 f"{horizon + (most - 1) * stride}"
             )
         windows += [(number, origin) for origin in reversed(own[:most])]

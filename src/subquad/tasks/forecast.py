@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from subquad.data.series import Series, part
+from subquad.data.series import Series, divided
 from subquad.data.series_windows import units
 from subquad.hf import SubquadConfig, SubquadForTimeSeries
+from subquad.nn.choices import choose
 from subquad.tasks.backtest import backtest, origins_of
 from subquad.tasks.forecast_config import ForecastConfig, ForecastScoring
 from subquad.tasks.paths import drawn, scored
@@ -23,7 +24,6 @@ from subquad.tasks.task import Result, Share, add
 
 __all__ = ["Forecast", "ForecastConfig"]
 
-_FILE = "series.json"
 _TOGETHER = 32  # series between two answers
 _PATHS = 200  # of each forecast
 
@@ -90,6 +90,7 @@ class Forecast(SeriesTask):
         data: str | None,
         trained_on: dict[str, Any],
         *,
+        part: str | None = None,
         origins: int | None = None,
         stride: int | None = None,
         windows: int | None = None,
@@ -98,7 +99,8 @@ class Forecast(SeriesTask):
         report: Callable[[int, int], None] = lambda done, of: None,
     ) -> Result:
         """A back-test: forecasts from several origins, beside those of the baselines."""
-        horizon = self.config.horizon
+        horizon, which = self.config.horizon, part or "test"
+        choose("part", which, dict.fromkeys(("test", "valid")))
         how = {"origins": origins, "windows": windows, "samples": samples}
         how["stride"] = stride = horizon if stride is None else stride
         for name, value in how.items():
@@ -114,10 +116,10 @@ class Forecast(SeriesTask):
             series, parts = self.parted(found, held)
         else:
             last = [horizon + ((origins or 1) - 1) * stride] * len(found)
-            series, parts = part(found, horizon, last if held is None else held)
-        where = origins_of(series, parts, horizon, stride, origins)
+            series, parts = divided(found, horizon, last if held is None else held)
+        where = origins_of(series, parts, horizon, stride, origins, which)
         some = [where[i] for i in spread(len(where), windows or len(where))]
-        told = self.scaled(series, parts.valid)
+        told = self.scaled(series, parts.valid if which == "test" else parts.train)
         deviation = units(series, parts.train, "standard")[1]
 
         total, points = scored(model, told, some, self.config, Share())
@@ -130,8 +132,8 @@ class Forecast(SeriesTask):
         rows = backtest(draw, series, some, horizon, self.season, deviation, report)
         last = f"{stride} apart" if len(where) > len(series) else "one of each series"
         said = (
-            f"{len(some):,} of {len(where):,} forecasts of {horizon} steps, {last}, over the last "
-            f"steps of {series.says}; {samples or 200} paths, seed {seed or 0}; season "
+            f"{len(some):,} of {len(where):,} forecasts of {horizon} steps, {last}, over the "
+            f"{which} part of {series.says}; {samples or 200} paths, seed {seed or 0}; season "
             f"{self.season}{rows.says}"
         )
         return rows.result(said, total / points)

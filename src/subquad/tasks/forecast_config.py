@@ -93,6 +93,7 @@ class ForecastScoring:
     """How `subquad eval` scores a run of the task `forecast`.
 
     Args:
+        part: valid or test, which is the default.
         origins: forecasts of each series, the last so many that fit; default: all that fit.
         stride: steps between their beginnings; default: the horizon.
         windows: score only so many forecasts, spread over all; default: all.
@@ -100,6 +101,7 @@ class ForecastScoring:
         seed: of the paths; default: 0.
     """
 
+    part: str | None = None
     origins: int | None = None
     stride: int | None = None
     windows: int | None = None

@@ -5,11 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from subquad.data.frequency import Frequency
 from subquad.data.seasonal import seasonal
-from subquad.data.series import Parts, Series, part
+from subquad.data.series import Parts, Series, divided
 from subquad.data.series_files import from_row, open_series
 from subquad.data.series_windows import Steps, Told, Windows, together, units
 from subquad.tasks.forecast_config import ForecastConfig
@@ -49,11 +51,18 @@ class SeriesTask(Task):
             )
         return found, held
 
+    def data_key(self, data: str | None) -> str:
+        """What `data_facts` calls the key of this data, now."""
+        return self.open(data, self.config.freq)[0].key
+
+    def blank(self, model: nn.Module, tokens: int) -> Tensor:
+        return torch.zeros(1, tokens, 1 + self.steps.covariates + bool(self.steps.names))
+
     def parted(self, series: Series, held: Any) -> tuple[Series, Parts]:
         """Those that are long enough, with their parts."""
         own = self.config.held
         given = held if own is None else [own] * len(series)
-        return part(series, self.config.horizon, given, self.config.split)
+        return divided(series, self.config.horizon, given, self.config.split)
 
     def prepare(self, data: str | None) -> None:
         c = self.config

@@ -147,6 +147,10 @@ class Task(ABC):
         """
         return None
 
+    def blank(self, model: nn.Module, tokens: int) -> Tensor:
+        """One row of so many inputs, of any content: to see what a stream keeps of them."""
+        return torch.zeros(1, tokens, dtype=torch.int64)
+
     def published(self, archs: Sequence[str]) -> str:
         """What others have published of the same, to stand beside a comparison; "" for nothing."""
         return ""
