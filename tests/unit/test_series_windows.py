@@ -48,6 +48,15 @@ def test_each_step_has_the_value_before_it_and_its_own_calendar():
     assert told(named=False).window(0, 0, 3, 8)["inputs"].shape[1] == 1 + found.steps.covariates
 
 
+def test_years_and_ages_that_no_window_had_stand_at_the_last_ones():
+    found = told()
+    about = found.steps.about(found.series, 0, 0, 24 * 400)
+    for column, last in ((4, 2024), (5, 5)):  # six steps train
+        own = about[:, column] * found.steps.deviations[column - 4] + found.steps.means[column - 4]
+        assert own.max() == pytest.approx(last)
+        assert own[-1] == pytest.approx(last)
+
+
 def test_what_came_later_moves_nothing_before():
     one, two = told(), told()
     two.series.values.flags.writeable = True

@@ -4,9 +4,10 @@
 
 The calendar is what changes from step to step (`Frequency.calendar`); age counts steps from the
 first value. All but the value are standardised: hour and its like by their range, years, ages and
-covariates by the training part. A covariate that is known late stands `horizon` steps after it
-happened, so that it is known for every step of a forecast. What is missing of a covariate is 0, its
-mean; a missing value is NaN.
+covariates by the training part. Years and ages beyond those of the training part stand at its last
+(or first) ones, for no weight has seen them. A covariate that is known late stands `horizon` steps
+after it happened, so that it is known for every step of a forecast. What is missing of a covariate
+is 0, its mean; a missing value is NaN.
 
 A window's values are z = (value - centre) / unit of its series, and its scale is 1 + mean |z| of
 those before the forecast begins (Salinas et al., 2020, https://arxiv.org/abs/1704.04110).
@@ -31,13 +32,16 @@ __all__ = ["Steps", "Told", "Windows", "together", "units"]
 class Steps:
     """How the steps of a series are told to a model.
 
-    means, deviations: of year, age and covariates.  known: how many covariates are known ahead.
-    names: series -> its number; empty if numbers are not told.  late: steps.
+    means, deviations: of year, age and covariates.  low, high: of year and age.  known: how many
+    covariates are known ahead.  late: after how many steps the others are.
+    names: series -> its number; empty if numbers are not told.
     """
 
     frequency: str | None
     means: tuple[float, ...]
     deviations: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
     known: int
     late: int
     names: dict[str, int] = field(default_factory=dict)
@@ -59,9 +63,10 @@ class Steps:
             columns += [column[~np.isnan(column)] for column in seen.T]
         means = tuple(float(c.mean()) if len(c) else 0.0 for c in columns)
         deviations = tuple(float(c.std()) or 1.0 if len(c) else 1.0 for c in columns)
+        low, high = (tuple(float(end(c)) for c in columns[:2]) for end in (np.min, np.max))
         names = {name: i for i, name in enumerate(series.names)} if named else {}
         frequency = None if series.frequency is None else str(series.frequency)
-        return cls(frequency, means, deviations, known, late, names)
+        return cls(frequency, means, deviations, low, high, known, late, names)
 
     @property
     def covariates(self) -> int:
@@ -87,6 +92,7 @@ class Steps:
             columns, year = [told[:, :-1]], told[:, -1]
         own = np.zeros((count, len(self.means)), np.float32)
         own[:, 0], own[:, 1] = year, np.arange(first, first + count)
+        own[:, :2] = np.clip(own[:, :2], self.low, self.high)
         if series.covariates.size:
             there = series.known(number)
             for j in range(there.shape[1]):
