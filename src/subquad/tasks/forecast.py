@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from subquad.data.series import Series, divided
+from subquad.data.series import Parts, Series, divided
 from subquad.data.series_windows import units
 from subquad.hf import SubquadConfig, SubquadForTimeSeries
 from subquad.nn.choices import choose
@@ -106,17 +106,7 @@ class Forecast(SeriesTask):
         for name, value in how.items():
             if value is not None and value < 1:
                 raise ValueError(f"--{name} is {value}; it must be positive")
-        found, held = self.open(trained_on["path"] if data is None else data, self.steps.frequency)
-        if data is None and found.key != trained_on["key"]:
-            raise ValueError(
-                f"{found.source} is not what this run was trained on: it has moved, or its size or "
-                "time has changed; name what to score with --data"
-            )
-        if found.key == trained_on["key"]:
-            series, parts = self.parted(found, held)
-        else:
-            last = [horizon + ((origins or 1) - 1) * stride] * len(found)
-            series, parts = divided(found, horizon, last if held is None else held)
+        series, parts = self._opened(data, trained_on, horizon + ((origins or 1) - 1) * stride)
         where = origins_of(series, parts, horizon, stride, origins, which)
         some = [where[i] for i in spread(len(where), windows or len(where))]
         told = self.scaled(series, parts.valid if which == "test" else parts.train)
@@ -137,6 +127,21 @@ class Forecast(SeriesTask):
             f"{self.season}{rows.says}"
         )
         return rows.result(said, total / points)
+
+    def _opened(
+        self, data: str | None, trained_on: dict[str, Any], last: int
+    ) -> tuple[Series, Parts]:
+        """The run's own series and parts, or those of other data, of which the `last` steps are
+        test unless files say so."""
+        found, held = self.open(trained_on["path"] if data is None else data, self.steps.frequency)
+        if data is None and found.key != trained_on["key"]:
+            raise ValueError(
+                f"{found.source} is not what this run was trained on: it has moved, or its size or "
+                "time has changed; name what to score with --data"
+            )
+        if found.key == trained_on["key"]:
+            return self.parted(found, held)
+        return divided(found, self.config.horizon, [last] * len(found) if held is None else held)
 
     def compared(self, multiple: int, limit: int) -> dict[str, Any] | None:
         # a forecast is as long as its horizon
