@@ -192,7 +192,7 @@ def _kept(run: Run, tokens: int) -> ModelState:
 def _read_tokens(run: Run, tokens: int) -> ModelState:
     """The state of one stream that has read so many tokens."""
     model = run.model.model
-    ids, state = torch.zeros(1, tokens, dtype=torch.int64), model.init_state(1)
+    ids, state = run.task.blank(run.model, tokens), model.init_state(1)
     # in pieces of the trained length: training has shown that they fit
     for piece in ids.split(run.task.config.context, 1):
         state = model(piece, state=state, last=1)[1]

@@ -32,22 +32,44 @@ def run(argv: list[str]) -> int:
     begun = time.monotonic()
     with bar("scoring", run.task.unit if meta is None else "episodes") as report:
         result = _result(run, given.data, meta, report, how)
-    for name, value in result.numbers.items():
-        shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
-        print(f"{name.replace('_', ' ').replace('gzip', 'gzip -9'):<25}{shown}")
+    _show(result)
     said = "".join(f"; {name} {value}" for name, value in changed.items())
     print(f"measured on {result.protocol}{said}")
     for name, text in result.files.items():
         (Path(given.run) / name).write_text(text, encoding="utf-8")
         print(f"written: {Path(given.run) / name}")
+    if given.plot is not None:
+        from subquad.cli import forecasts
+
+        forecasts.errors(result, Path(given.plot))
+        print(f"picture: {given.plot}")
     row = {
         **result.numbers,
+        **({"beside": result.beside} if result.beside else {}),
         "protocol": result.protocol + said,
         "seconds": round(time.monotonic() - begun, 1),
     }
     with open(Path(given.run) / "evaluations.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     return 0
+
+
+def _show(result: Result) -> None:
+    """The numbers, one a line, those of other methods beside them."""
+    if result.beside:
+        print(" " * 25 + f"{'ours':<12}" + "".join(f"{name:<16}" for name in result.beside))
+    for name, value in result.numbers.items():
+        shown = _number(value)
+        beside = [_number(numbers.get(name)) for numbers in result.beside.values()]
+        if any(beside):
+            shown = f"{shown:<12}" + "".join(f"{one:<16}" for one in beside)
+        print(f"{name.replace('_', ' ').replace('gzip', 'gzip -9'):<25}{shown}".rstrip())
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
 def _result(
@@ -89,6 +111,9 @@ def _parser() -> Parser:
     parser.add_argument("run", type=str, help="the run folder")
     parser.add_argument(
         "--data", type=str | None, default=None, help="file or folder; default: the run's own"
+    )
+    parser.add_argument(
+        "--plot", type=str | None, default=None, help="a PNG of errors by series (task forecast)"
     )
     for name in TASKS:
         add_flags(parser, _scoring(name))

@@ -1,11 +1,13 @@
-"""subquad predict RUN INPUT... [--question TEXT] [--json] [--stream] [--arch.FIELD V], and flags of
-the task, such as --times
+"""subquad predict RUN INPUT... [--question TEXT] [--json] [--stream] [--out FILE.csv]
+[--arch.FIELD V], and flags of the task, such as --times
 
 An input is a file, a text, or - for the lines of stdin, each answered as it comes. A .jsonl file
 holds a row on each line, with the fields of the task; so does a line that begins with {. Rows are
 answered in JSON, on a line each.
 
-Each input is answered by itself; but in a run of the task match, pictures are ranked for each text.
+Each input is answered by itself; but in a run of the task match, pictures are ranked for each
+text. In a run of the task forecast an input is a file of series; --out writes quantiles as a table,
+--plot draws fans, and --attention how far back each head looks.
 
 --stream reads the samples of one recording from stdin or a file, and prints what is said as it
 comes; how long it may take is said first, on stderr.
@@ -38,7 +40,13 @@ def run(argv: list[str]) -> int:
     if given.stream:
         return _stream(run, given)
     rows = _Rows(run.task, given)
+    shown = [name for name in ("out", "plot", "attention") if given[name] is not None]
     try:
+        if shown:
+            from subquad.cli import forecasts
+
+            print(forecasts.write(run, rows, **{name: Path(given[name]) for name in shown}))
+            return 0
         with bar("hearing", "s") as run.task.report:
             for answer in run.predict_all(rows):
                 told = run.task.told(answer)
@@ -138,6 +146,11 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--question", type=str | None, default=None, help="asked of each input (task answer)"
+    )
+    parser.add_argument("--out", type=str | None, default=None, help="a .csv of forecasts to write")
+    parser.add_argument("--plot", type=str | None, default=None, help="a .png of forecasts")
+    parser.add_argument(
+        "--attention", type=str | None, default=None, help="a .png of attention over lags"
     )
     parser.add_argument("--json", action="store_true", help="answers in JSON, all that is known")
     parser.add_argument(

@@ -64,11 +64,12 @@ def check(task: str, argv: list[str]) -> Any:
 
 
 def _read(task: str, argv: list[str]) -> tuple[Parser, Any]:
-    argv = [_long(word) for word in episodes.expand(argv)]
+    kind = find_task(task)
+    short = {**_SHORT, **{f"--{name}": f"--task.{name}" for name in kind.short}}
+    argv = [_long(word, short) for word in episodes.expand(argv)]
     if "--resume" in argv:
         argv = _resumed(argv)
     peeked, begun = _peek(argv), _value(argv, "--init_from")
-    kind = find_task(task)
     if begun is not None and kind.archs is not ARCHS:
         raise ValueError(f"the task {task} begins afresh; leave --init-from {begun} out")
     source = None if begun is None else _source(Path(begun), peeked)
@@ -120,16 +121,17 @@ def _task(argv: list[str]) -> tuple[str, list[str]]:
     raise ValueError(f"subquad train wants a task first: {', '.join(TASKS)}")
 
 
-def _long(word: str) -> str:
+def _long(word: str, short: dict[str, str]) -> str:
     flag, equals, value = word.partition("=")
-    return _SHORT.get(flag, flag) + equals + value
+    return short.get(flag, flag) + equals + value
 
 
 def _parser(task: str, kind: Any, name: str, start: Any, arch: Any) -> Parser:
+    short = "".join(f", --{field} for --task.{field}" for field in kind.short)
     parser = Parser(
         f"subquad train {task}",
-        f"{TASKS[task][2]}. --arch NAME is short for --arch.name, --preset P for --arch.preset; "
-        "the fields below are those of the chosen architecture.",
+        f"{TASKS[task][2]}. --arch NAME is short for --arch.name, --preset P for --arch.preset"
+        f"{short}; the fields below are those of the chosen architecture.",
     )
     parser.add_argument("--config", action="config", help="a YAML file as --print_config writes")
     parser.add_argument("--data", type=str | None, default=None, help="file or folder")

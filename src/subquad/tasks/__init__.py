@@ -64,6 +64,11 @@ TASKS = MappingProxyType(
             "Asr",
             "the text of recorded speech, by word error rate",
         ),
+        "forecast": (
+            "subquad.tasks.forecast",
+            "Forecast",
+            "quantiles of what comes next in series of numbers, by R0.5, R0.9, CRPS and MASE",
+        ),
         "synthetic": (
             "subquad.tasks.synthetic",
             "Synthetic",

@@ -43,11 +43,14 @@ class Result:
     """Numbers by name, and the protocol in words that stands beside them everywhere.
 
     files: by name, texts that `eval` keeps in the run folder, such as a list of errors.
+    beside: other methods, with their numbers on the same data.  parts: what a picture shows.
     """
 
     numbers: dict[str, float]
     protocol: str
     files: Mapping[str, str] = field(default_factory=dict)
+    beside: Mapping[str, dict[str, float]] = field(default_factory=dict)
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class Task(ABC):
     collate: Any = None
     #: the architectures that it goes with
     archs: ClassVar[Mapping[str, Any]] = ARCHS
+    #: fields whose flags of `train` may leave --task. out
+    short: ClassVar[tuple[str, ...]] = ()
     #: those that can look ahead do so unless told otherwise
     looks_ahead: ClassVar[bool] = False
     config: Any
@@ -153,6 +158,10 @@ class Task(ABC):
         """
         return None
 
+    def blank(self, model: nn.Module, tokens: int) -> Tensor:
+        """One row of so many inputs, of any content: to see what a stream keeps of them."""
+        return torch.zeros(1, tokens, dtype=torch.int64)
+
     def published(self, archs: Sequence[str]) -> str:
         """What others have published of the same, to stand beside a comparison; "" for nothing."""
         return ""
@@ -183,6 +192,10 @@ class Task(ABC):
     def told(self, answer: Any) -> str:
         """What `predict` gave, for a person."""
         return json.dumps(answer, ensure_ascii=False)
+
+    def table(self, answer: Any) -> list[dict[str, Any]]:
+        """What `predict` gave, as rows of a table. ValueError for tasks that have none."""
+        raise ValueError(f"a run of the task {self.name} writes no table; leave --out out")
 
     @abstractmethod
     def save(self, folder: Path) -> dict[str, Any]:

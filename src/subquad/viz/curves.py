@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
 
-__all__ = ["Chart", "Line", "svg"]
+__all__ = ["COLOURS", "MARKS", "Chart", "Line", "pyplot", "svg"]
 
 #: Okabe and Ito's palette, told apart by colour-blind readers; lines also differ in their marks
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
@@ -35,7 +35,7 @@ class Chart:
 
 def svg(chart: Chart) -> str:
     """The chart as an <svg> element. Needs matplotlib (`pip install "subquad[viz]"`)."""
-    plot = _pyplot()
+    plot = pyplot()
     style = {
         "svg.fonttype": "none",
         "svg.hashsalt": "subquad",
@@ -76,7 +76,8 @@ def svg(chart: Chart) -> str:
     return text[text.index("<svg") :].replace(_INK, "currentColor")
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib without a window. ValueError with the way to install it."""
     try:
         import matplotlib
     except ImportError as error:

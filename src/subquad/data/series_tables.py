@@ -1,0 +1,218 @@
+"""Tables of series, in three forms: a row per series, a column per series, a row per value.
+
+wide      a row per series: its name, then its values (as M4 has them); in the first line names of
+          the columns, or their dates, or none
+columns   a row per time, in the first column its date, and a column per series (as ETT has them);
+          numbers alone, without dates and names of columns, are read so too
+long      a row per value, in columns item_id, timestamp, target and what else is known
+auto      long if a column is called target, y or value; columns if the first cells of rows are
+          dates, or all cells numbers; else wide
+
+Rules. Rows of a long table may stand in any order. A date that comes twice is refused, and so is
+one that is no multiple of the step away from the first. Steps without a row are missing values,
+and counted. Empty cells, nan, na and null are missing values.
+"""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+
+from subquad.data.frequency import Frequency, moment
+from subquad.data.series import Collected
+from subquad.data.series_sheet import MISSING, Row, Sheet, agreed, find, is_date, placed
+
+__all__ = ["collect"]
+
+Read = tuple[Collected, dict[str, Any]]
+
+_USUAL = {
+    "item": ("item_id", "unique_id", "series_id", "item", "series", "id"),
+    "time": ("timestamp", "date", "datetime", "time", "ds"),
+    "target": ("target", "y", "value"),
+}
+
+
+_USUAL = {
+    "item": ("item_id", "unique_id", "series_id", "item", "series", "id"),
+    "time": ("timestamp", "date", "datetime", "time", "ds"),
+    "target": ("target", "y", "value"),
+}
+
+
+def collect(sheet: Sheet, frequency: Frequency | None) -> Read:
+    """The series of a table, and how they were read: frequency, dated, together.
+
+    frequency: what the user says. ValueError if dates say otherwise.
+    """
+    rows = iter(sheet.rows)
+    head = list(islice(rows, 2))
+    if not head:
+        raise ValueError(f"{sheet.file} holds no rows")
+    layout = sheet.columns.layout
+    layout = _layout(head) if layout == "auto" else layout
+    read = {"wide": _wide, "columns": _columns, "long": _long}[layout]
+    return read(sheet, chain(head, rows), frequency)
+
+
+def _layout(head: list[Row]) -> str:
+    """What the first rows of a table say of its form."""
+    first = [_word(cell) for cell in head[0][1]]
+    if any(name in _USUAL["target"] for name in first) and any(
+        name in _USUAL["time"] + _USUAL["item"] for name in first
+    ):
+        return "long"
+    if first[0] in _USUAL["time"] or is_date(head[-1][1][0]):
+        return "columns"
+    numbers = all(_is_number(cell) for cell in head[-1][1])
+    return "columns" if numbers and first[0] not in _USUAL["item"] else "wide"
+
+
+def _wide(sheet: Sheet, rows: Iterator[Row], frequency: Frequency | None) -> Read:
+    if sheet.columns.covariates:
+        raise ValueError(f"{sheet.file} has a row per series, which holds no covariates")
+    names, rows = _named(rows)
+    start = None
+    if len(names) > 3 and all(is_date(name) for name in names[1:]):
+        stamps = np.asarray([moment(name) for name in names[1:]], "M8[s]")
+        frequency = agreed(sheet.file, frequency, stamps)
+        start = stamps[0]
+        if (frequency.places(start, stamps) != np.arange(len(stamps))).any():
+            raise ValueError(f"{sheet.file}: the dates in its first line are not {frequency} apart")
+    made = Collected()
+    for line, cells in rows:
+        if names and len(cells) > len(names):
+            raise ValueError(
+                f"{sheet.file} line {line} has {len(cells)} cells and the first line {len(names)}"
+            )
+        called = names or [str(i) for i in range(len(cells))]
+        values = [
+            sheet.number(cell, line, called[i], sheet.least) for i, cell in enumerate(cells) if i
+        ]
+        made.add(str(cells[0]), np.asarray(values, np.float32), start, frequency)
+    return made, {"frequency": frequency, "dated": start is not None}
+
+
+def _columns(sheet: Sheet, rows: Iterator[Row], frequency: Frequency | None) -> Read:
+    told = sheet.columns
+    names, rows = _named(rows)
+    first = next(rows, (0, ()))
+    names = names or [str(1 + i) for i in range(len(first[1]))]
+    time = told.time or next((n for n in names if n.strip().lower() in _USUAL["time"]), None)
+    if time is None and first[1] and is_date(first[1][0]):
+        time = names[0]
+    others = [name for name in names if name != time and name not in told.covariates]
+    targets = told.target or others
+    at = [find(sheet.file, name, names) for name in (*targets, *told.covariates)]
+    when = None if time is None else find(sheet.file, time, names)
+    found, stamps, lines = array("f"), array("q"), array("q")
+    for line, cells in chain([first], rows):
+        if len(cells) != len(names):
+            raise ValueError(f"{sheet.file} line {line} has {len(cells)} cells, not {len(names)}")
+        if when is not None:
+            stamps.append(sheet.date(cells[when], line, names[when]))
+        lines.append(line)
+        found.extend(
+            sheet.number(cells[i], line, names[i], sheet.least if j < len(targets) else None)
+            for j, i in enumerate(at)
+        )
+    table = np.frombuffer(found, np.float32).reshape(len(lines), len(at))
+    made = Collected(told.covariates)
+    start = None
+    if when is not None:
+        dates = np.frombuffer(stamps, "M8[s]")
+        frequency = agreed(sheet.file, frequency, dates)
+        table, start = placed(sheet.file, names[when], (dates, lines, table), frequency, made)
+    for j, name in enumerate(targets):
+        known = table[:, len(targets) :] if told.covariates else None
+        made.add(name, table[:, j], start, frequency, known)
+    _count_unread(made, [n for n in others if n not in targets])
+    how = {"frequency": frequency, "dated": when is not None, "together": True}
+    return made, how
+
+
+def _named(rows: Iterator[Row]) -> tuple[list[str], Iterator[Row]]:
+    """The names in the first row, if it holds names, and the rows of values."""
+    first = next(rows)
+    word = [_word(cell) for cell in first[1]]
+    said = word[0] in _USUAL["item"] + _USUAL["time"] or (
+        len(word) == 1 and not _is_number(word[0])
+    )
+    if said or any(not _is_number(one) and one not in MISSING for one in word[1:]):
+        return [str(cell) for cell in first[1]], rows
+    return [], chain([first], rows)
+
+
+class _Item:
+    """The rows of one series of a long table."""
+
+    def __init__(self) -> None:
+        self.stamps, self.lines, self.values = array("q"), array("q"), array("f")
+
+
+def _long(sheet: Sheet, rows: Iterator[Row], frequency: Frequency | None) -> Read:
+    told = sheet.columns
+    names = [str(cell) for cell in next(rows)[1]]
+    target = told.target[0] if told.target else _usual("target", names)
+    time, item = told.time or _usual("time", names), told.item or _usual("item", names)
+    if target is None or len(told.target) > 1:
+        raise ValueError(
+            f"{sheet.file} wants one column with the values, called target or named by "
+            f"--task.target; its columns are {', '.join(names)}"
+        )
+    read = [target, *told.covariates]
+    at = [find(sheet.file, name, names) for name in read]
+    when = None if time is None else find(sheet.file, time, names)
+    which = None if item is None else find(sheet.file, item, names)
+    items: dict[str, _Item] = {}
+    for line, cells in rows:
+        if len(cells) != len(names):
+            raise ValueError(f"{sheet.file} line {line} has {len(cells)} cells, not {len(names)}")
+        one = items.setdefault("" if which is None else str(cells[which]), _Item())
+        if when is not None:
+            one.stamps.append(sheet.date(cells[when], line, names[when]))
+        one.lines.append(line)
+        one.values.extend(
+            sheet.number(cells[i], line, names[i], None if j else sheet.least)
+            for j, i in enumerate(at)
+        )
+    made = Collected(told.covariates)
+    if when is not None and items:
+        longest = max(items.values(), key=lambda one: len(one.stamps))
+        frequency = agreed(sheet.file, frequency, np.frombuffer(longest.stamps, "M8[s]"))
+    for name, one in items.items():
+        table = np.frombuffer(one.values, np.float32).reshape(-1, len(at))
+        start = None
+        if when is not None and frequency is not None:
+            stamps = np.frombuffer(one.stamps, "M8[s]")
+            found = (stamps, one.lines, table)
+            table, start = placed(sheet.file, names[when], found, frequency, made, name)
+        known = table[:, 1:] if told.covariates else None
+        made.add(name or target, table[:, 0], start, frequency, known)
+    _count_unread(made, [n for n in names if n not in {*read, time, item}])
+    return made, {"frequency": frequency, "dated": when is not None}
+
+
+def _usual(kind: str, names: Sequence[str]) -> str | None:
+    """The first column with one of the usual names."""
+    lower = {_word(name): name for name in reversed(names)}
+    return next((lower[name] for name in _USUAL[kind] if name in lower), None)
+
+
+def _count_unread(made: Collected, names: Sequence[str]) -> None:
+    if names:
+        made.counts[f"columns left unread: {', '.join(names)}"] += len(names)
+
+
+def _word(cell: object) -> str:
+    return str(cell).strip().lower()
+
+
+def _is_number(cell: object) -> bool:
+    try:
+        float(cell)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    return True

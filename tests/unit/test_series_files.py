@@ -1,0 +1,212 @@
+"""Series from files: forms of tables, dates, gaps, and what is refused, with its place."""
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from subquad.data.frequency import Frequency, infer
+from subquad.data.series import divided
+from subquad.data.series_files import open_series
+from subquad.data.series_sheet import Columns
+
+NAN = float("nan")
+
+
+def read(tmp_path, text, name="data.csv", freq=None, least=None, **columns):
+    (tmp_path / name).write_text(text)
+    frequency = freq and Frequency.of(freq)
+    return open_series(str(tmp_path / name), Columns(**columns), frequency, least)[0]
+
+
+def values(series):
+    return {name: series.of(i).tolist() for i, name in enumerate(series.names)}
+
+
+LONG = """item_id,timestamp,target,promo,store
+b,2024-01-01 02:00:00,3,1,x
+a,2024-01-01 00:00:00,1,0,x
+b,2024-01-01 00:00:00,1,0,x
+b,2024-01-01 01:00:00,2,1,x
+a,2024-01-01 03:00:00,4,0,x
+a,2024-01-01 01:00:00,,1,x
+b,2024-01-01 03:00:00,,1,x
+"""
+
+
+def test_long_rows_in_any_order(tmp_path):
+    series = read(tmp_path, LONG, known=("promo",))
+    np.testing.assert_equal(values(series), {"b": [1, 2, 3], "a": [1, NAN, NAN, 4]})
+    assert str(series.frequency) == "H"
+    assert series.dated
+    # the last row of b has no target: it is the future, whose covariates are read
+    np.testing.assert_equal(series.known(0)[:, 0], [0, 1, 1, 1])
+    assert str(series.stamps(0, 3, 1)[0]) == "2024-01-01T03:00:00"
+    assert series.counts == {
+        "steps without a row, filled as missing": 1,
+        "columns left unread: store": 1,
+    }
+    assert "7 values, 2 of them missing" in series.says
+
+
+def test_wide_rows_of_different_lengths(tmp_path):
+    text = '"V1","V2","V3","V4"\n"H1","5","6",""\n"H2","","7","8"\nH3,,,\n'
+    series = read(tmp_path, text, freq="H")
+    assert values(series) == {"H1": [5, 6], "H2": [7, 8]}
+    assert not series.dated
+    assert str(series.start[1]) == "2001-01-01T01:00:00"
+    assert series.counts == {"series left out without any value": 1}
+    assert values(read(tmp_path, "x,1,2\ny,3,4\n")) == {"x": [1, 2], "y": [3, 4]}
+    dated = read(tmp_path, "item_id,2024-01-31,2024-02-29,2024-03-31\nx,1,2,3\n")
+    assert str(dated.frequency) == "M"
+    assert str(dated.stamps(0, 3, 1)[0]) == "2024-04-30T00:00:00"
+
+
+def test_columns_with_and_without_dates(tmp_path):
+    dated = "date,u,v\n2024-01-01,1,2\n2024-01-02,3,na\n2024-01-04,5,6\n2024-01-05,7,8\n"
+    series = read(tmp_path, dated)
+    np.testing.assert_equal(values(series), {"u": [1, 3, NAN, 5, 7], "v": [2, NAN, NAN, 6, 8]})
+    assert series.together
+    assert str(series.frequency) == "D"
+    assert values(read(tmp_path, dated, target=("u",)))["u"][0] == 1
+    bare = read(tmp_path, "1,2\n3,4\n", freq="D")
+    assert values(bare) == {"1": [1, 3], "2": [2, 4]}
+    tabs = read(tmp_path, "date\tu\n2024-01-01\t1\n2024-01-02\t2\n2024-01-03\t3\n", "d.tsv")
+    assert values(tabs) == {"u": [1, 2, 3]}
+
+
+def test_a_test_that_goes_on_and_one_that_holds_all(tmp_path):
+    (tmp_path / "train.csv").write_text("id,1,2,3,4\na,1,2,3,\nb,4,5,6,7\n")
+    (tmp_path / "test.csv").write_text("id,1,2\nb,8,9\na,4,5\nc,1,1\n")
+    both = f"{tmp_path / 'train.csv'},{tmp_path / 'test.csv'}"
+    series, held = open_series(both, Columns(), None)
+    assert values(series) == {"a": [1, 2, 3, 4, 5], "b": [4, 5, 6, 7, 8, 9]}
+    assert held.tolist() == [2, 2]
+    assert series.counts == {"series left out that are only in the test": 1}
+    (tmp_path / "test.csv").write_text("id,1,2\nb,8,9\n")
+    with pytest.raises(ValueError, match=r"test\.csv has no series 'a', and train\.csv has"):
+        open_series(both, Columns(), None)
+
+
+def test_gluonts_folder(tmp_path):
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "metadata.json").write_text(json.dumps({"freq": "1H", "prediction_length": 2}))
+    start = {"start": "2024-01-01 00:00", "item_id": "T1"}
+    train = json.dumps({**start, "target": [1, "NaN", 3], "feat_static_cat": [0]})
+    (tmp_path / "train" / "data.json").write_text(train + "\n")
+    rolls = [json.dumps({**start, "target": [1, None, 3, 4, 5, 6][:n]}) for n in (5, 6)]
+    (tmp_path / "test" / "data.json").write_text("\n".join(rolls) + "\n")
+    series, held = open_series(str(tmp_path), Columns(), None)
+    np.testing.assert_equal(values(series), {"T1": [1, NAN, 3, 4, 5, 6]})
+    assert held.tolist() == [3]
+    assert series.counts == {"entries of feat_static_cat left unread": 1}
+    with pytest.raises(ValueError, match=r"metadata\.json says H, and D is asked for"):
+        open_series(str(tmp_path), Columns(), Frequency.of("D"))
+    (tmp_path / "train" / "data.json").write_text('{"start": "2024-01-01"}\n')
+    with pytest.raises(ValueError, match=r"data\.json line 1 is no series with start and target"):
+        open_series(str(tmp_path), Columns(), None)
+
+
+def test_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = {"item_id": ["a"] * 3, "timestamp": ["2024-01-01", "2024-01-02", "2024-01-03"]}
+    parquet.write_table(
+        pyarrow.table({**table, "target": [1.0, 2.0, None]}), tmp_path / "d.parquet"
+    )
+    series, _ = open_series(str(tmp_path / "d.parquet"), Columns(), None)
+    assert values(series) == {"a": [1, 2]}
+
+
+def test_parquet_says_how_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(ValueError, match="pip install pyarrow, or write the table as"):
+        read(tmp_path, "x", "d.parquet")
+
+
+HOURS = "date,u\n2024-01-01 00:00,1\n2024-01-01 01:00,2\n2024-01-01 02:00,3\n"
+WRONG = [
+    (HOURS.replace("01-01 01", "13-01 01"), {}, r"line 3, column 'date': '2024-13-01 01:00' is no"),
+    (HOURS + "2024-01-01 01:00,9\n", {}, r"line 5, column 'date': 2024-01-01 01:00:00 stands in l"),
+    (HOURS + "2024-01-01 02:30,9\n", {}, r"line 5, column 'date': .* is no multiple of H after"),
+    (HOURS + "2924-01-01 02:00,9\n", {}, r"line 5, column 'date': .* is one of them wrong"),
+    (HOURS + "2024-01-01 03:00,9,9\n", {}, r"line 5 has 3 cells, not 2"),
+    (HOURS.replace(",2\n", ",two\n"), {}, r"line 3, column 'u': 'two' is no number"),
+    (HOURS.replace(",2\n", ",inf\n"), {}, r"line 3, column 'u': 'inf' is too large"),
+    (HOURS.replace(",2\n", ",-2\n"), {"least": 0.0}, r"line 3, column 'u': '-2' is no count"),
+    (HOURS, {"freq": "D"}, r"the dates of .* are H apart, and D is asked for"),
+    (HOURS, {"target": ("w",)}, r"has no column 'w'; its columns are date, u"),
+    (HOURS, {"known": ("w",)}, r"has no column 'w'"),
+    (HOURS.replace(",1", ",").replace(",2", ",").replace(",3", ","), {}, r"holds no series with a"),
+    ("a,1,2\na,3,4\n", {}, r"two series called 'a'"),
+    (
+        "date,u\n2024-01-01,1\n",
+        {},
+        r"1 dates do not tell how often values come; say it with --freq",
+    ),
+    (
+        "item_id,timestamp,amount\na,2024-01-01,1\n",
+        {"layout": "long"},
+        r"wants one column with the",
+    ),
+    ("id,V1,V2\na,1\nb,1,2,3\n", {}, r"line 3 has 4 cells and the first line 3"),
+    ("a,1,2\n", {"known": ("w",)}, r"a row per series, which holds no covariates"),
+]
+
+
+@pytest.mark.parametrize(("text", "how", "says"), WRONG, ids=range(len(WRONG)))
+def test_bad_input_names_its_place(tmp_path, text, how, says):
+    with pytest.raises(ValueError, match=says):
+        read(tmp_path, text, **how)
+
+
+def test_a_horizon_longer_than_the_data(tmp_path):
+    series = read(tmp_path, "a,1,2,3,4,5,6\nb,1,2,3\n", freq="H")
+    kept, parts = divided(series, 2, None)
+    assert kept.names == ["a"]
+    assert (parts.train[0], parts.valid[0], parts.test[0]) == (2, 4, 6)
+    assert kept.counts == {"series left out, too short for the horizon": 1}
+    assert list(parts.origins(0, 2, 1, "test")) == [4]
+    with pytest.raises(ValueError, match=r"horizon of 3: the longest, a, has 6 values, and train,"):
+        divided(series, 3, None)
+    split, parts = divided(series, 1, None, (2, 1, 2))
+    assert split.names == ["a"]
+    assert list(parts.origins(0, 1, 1, "test")) == [4, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "season"),
+    [("15min", "15min", 96), ("60T", "H", 24), ("7D", "W", 52), ("QS", "Q", 4), ("YE", "Y", 1)],
+)
+def test_frequencies(name, shown, season):
+    found = Frequency.of(name)
+    assert (str(found), found.season) == (shown, season)
+    start = np.datetime64("2023-12-29T00:00:00", "s")
+    stamps = found.stamps(start, 0, 40)
+    assert infer(stamps) == found
+    assert found.places(start, stamps).tolist() == list(range(40))
+    assert np.isfinite(found.features(stamps)).all()
+    assert found.features(stamps).shape == (40, len(found.calendar))
+
+
+def test_thousands_of_series_take_four_bytes_a_value(tmp_path):
+    line = ",".join("1234.5" for _ in range(100))
+    (tmp_path / "many.csv").write_text("".join(f"s{i},{line}\n" for i in range(2000)))
+    tracemalloc.start()
+    series, _ = open_series(str(tmp_path / "many.csv"), Columns(), None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(series) == 2000
+    assert series.values.nbytes == 4 * 200_000
+    # arrays grow by an eighth, in a copy; names, starts and one row come on top
+    assert peak < 3 * series.values.nbytes + 1_000_000
+
+
+def test_working_days_are_days_without_weekends():
+    stamps = Frequency.of("B").stamps(np.datetime64("2024-01-01T00:00:00", "s"), 0, 30)
+    assert infer(stamps) == Frequency.of("B")
+    with pytest.raises(ValueError, match="there is no frequency 'fortnight'"):
+        Frequency.of("fortnight")

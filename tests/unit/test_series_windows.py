@@ -1,0 +1,127 @@
+"""Windows of series: what each step is told, and that no window tells what came later."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from subquad.data.frequency import Frequency
+from subquad.data.seasonal import seasonal
+from subquad.data.series import Collected
+from subquad.data.series_windows import Steps, Told, Windows, together
+
+NAN = float("nan")
+
+
+def told(named=True, centre=0.0, unit=1.0):
+    made, hours = Collected(("promo", "rain")), Frequency.of("H")
+    start = np.datetime64("2023-12-31T22:00:00", "s")
+    known = np.stack([np.arange(8.0), 10 * np.arange(8.0)], 1)
+    made.add("a", np.array([2.0, 4.0, NAN, 8.0, 10.0, 12.0, NAN, NAN]), start, hours, known)
+    made.add("b", np.array([1.0, 1.0, 1.0]), start, hours, known[:3])
+    series = made.done("s", "k", hours, dated=True)
+    steps = Steps.fit(series, np.array([6, 3]), known=1, late=2, named=named)
+    return Told(series, steps, np.full(2, centre), np.full(2, unit))
+
+
+def test_each_step_has_the_value_before_it_and_its_own_calendar():
+    found = told()
+    item = found.window(0, 0, 3, 8)
+    np.testing.assert_equal(item["targets"].numpy(), [2, 4, NAN, 8, 10, 12, NAN, NAN])
+    scale = 1 + (2 + 4) / 2  # of what was seen before the third step
+    assert item["scale"].item() == scale
+    value = np.array([NAN, 2, 4, NAN, 8, 10, 12, NAN]) / scale
+    np.testing.assert_allclose(item["inputs"][:, 0].numpy(), value, rtol=1e-6)
+    hour = item["inputs"][:, 1].numpy() * np.sqrt((24**2 - 1) / 12) + 11.5
+    np.testing.assert_allclose(hour, [22, 23, 0, 1, 2, 3, 4, 5], atol=1e-5)
+    year = item["inputs"][:, 5].numpy() * found.steps.deviations[0] + found.steps.means[0]
+    np.testing.assert_allclose(year, [2023] * 2 + [2024] * 6)
+    promo = item["inputs"][:, 7].numpy() * found.steps.deviations[2] + found.steps.means[2]
+    np.testing.assert_allclose(promo, np.arange(8), atol=1e-5)
+    # what is known late stands two steps after it happened; before that its mean does
+    rain = item["inputs"][:, 8].numpy() * found.steps.deviations[3] + found.steps.means[3]
+    np.testing.assert_allclose(rain[2:], 10 * np.arange(6), atol=1e-4)
+    assert item["inputs"][:2, 8].tolist() == [0, 0]
+    assert item["inputs"][:, 9].tolist() == [0] * 8
+    assert item["inputs"].shape[1] == 1 + found.steps.covariates + 1
+    assert told(named=False).window(0, 0, 3, 8)["inputs"].shape[1] == 1 + found.steps.covariates
+
+
+def test_years_and_ages_that_no_window_had_stand_at_the_last_ones():
+    found = told()
+    about = found.steps.about(found.series, 0, 0, 24 * 400)
+    for column, last in ((4, 2024), (5, 5)):  # six steps train
+        own = about[:, column] * found.steps.deviations[column - 4] + found.steps.means[column - 4]
+        assert own.max() == pytest.approx(last)
+        assert own[-1] == pytest.approx(last)
+
+
+def test_what_came_later_moves_nothing_before():
+    one, two = told(), told()
+    two.series.values.flags.writeable = True
+    before = one.window(0, 0, 4, 6)
+    two.series.values[4:6] = 1e6
+    after = two.window(0, 0, 4, 6)
+    assert before["scale"] == after["scale"]
+    torch.testing.assert_close(
+        before["inputs"][:5], after["inputs"][:5], rtol=0, atol=0, equal_nan=True
+    )
+
+
+def test_values_in_units_of_their_series():
+    item = told(centre=2.0, unit=4.0).window(0, 3, 5, 6)
+    assert item["targets"].tolist() == [1.5, 2.0, 2.5]
+    assert item["scale"].item() == 1 + 1.75
+
+
+def test_a_series_that_was_not_there_has_no_number():
+    found = told()
+    found.series.names[1] = "new"
+    assert set(found.window(1, 0, 2, 3)["inputs"][:, -1].tolist()) == {-1.0}
+
+
+def test_items_depend_on_seed_and_number_alone():
+    found = told()
+    ends = np.array([6, 3])
+    items = [Windows(found, ends, before=2, length=4, count=n, seed=1) for n in (9, 40)]
+    assert [len(w) for w in items] == [9, 40]
+    for i in (0, 5, 8):
+        for name, t in items[0][i].items():
+            torch.testing.assert_close(t, items[1][i][name], rtol=0, atol=0, equal_nan=True)
+    lengths = {len(items[1][i]["targets"]) for i in range(40)}
+    assert lengths == {3, 4}  # b is shorter than a window
+    firsts = {items[1][i]["targets"][0].item() for i in range(40)}
+    assert len({f for f in firsts if f == f}) == 3  # steps 0 and 1 of a, step 0 of b
+
+
+def test_a_batch_is_padded_at_its_ends():
+    found = told()
+    batch = together([found.window(0, 0, 3, 6), found.window(1, 0, 2, 3)])
+    assert batch["attention_mask"].tolist() == [[1] * 6, [1, 1, 1, 0, 0, 0]]
+    assert batch["targets"][1, 3:].isnan().all()
+    assert not batch["inputs"][1, 3:].any()
+
+
+def test_facts_come_back():
+    steps = told().steps
+    assert Steps.of(json.loads(json.dumps(steps.facts()))) == steps
+
+
+@pytest.mark.parametrize("freq", ["15min", "H", "D", "W", "M", "Q", "Y"])
+def test_every_frequency_is_told_in_full(freq):
+    made, frequency = Collected(), Frequency.of(freq)
+    made.add("a", np.arange(40.0), np.datetime64("2020-01-31T00:00:00", "s"), frequency)
+    series = made.done("s", "k", frequency, dated=True)
+    steps = Steps.fit(series, series.length, known=0, late=1, named=False)
+    about = steps.about(series, 0, 0, 40)
+    assert about.shape == (40, steps.covariates)
+    assert np.isfinite(about).all()
+    assert (about[:, :-2].std(0) > 0).all() or freq in ("15min", "H", "D")
+
+
+def test_seasonal_series_are_the_same_each_time():
+    one, two = seasonal(3), seasonal(2)
+    np.testing.assert_array_equal(one.of(1), two.of(1))
+    assert len(one.of(0)) == 1008
+    assert (one.values > 0).all()
