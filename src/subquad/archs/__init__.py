@@ -17,6 +17,7 @@ from subquad.archs import (
     led,
     linear_transformer,
     linformer,
+    lite_transformer,
     local,
     longformer,
     perceiver,
@@ -52,6 +53,7 @@ ARCHS: MappingProxyType[str, ModuleType] = MappingProxyType(
         "perceiver": perceiver,
         "perceiver_io": perceiver_io,
         "conformer": conformer,
+        "lite_transformer": lite_transformer,
     }
 )
 

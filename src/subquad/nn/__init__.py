@@ -14,6 +14,7 @@ from subquad.nn.hashed import HashedAttention
 from subquad.nn.heads import TokenHead
 from subquad.nn.kernel import KernelAttention, KernelCrossAttention
 from subquad.nn.latent import LatentStack
+from subquad.nn.lightconv import DynamicConv, GatedLinear, LightConv
 from subquad.nn.logmel import LogMel
 from subquad.nn.losses import chunked_cross_entropy
 from subquad.nn.lowrank import LowRankAttention, Projection
@@ -39,6 +40,7 @@ from subquad.nn.read import Read
 from subquad.nn.reversible import Reversible, ReversibleDecoder, ReversibleEncoder
 from subquad.nn.sorted_chunks import Chunking, SortedChunkAttention
 from subquad.nn.span import Borrowed, DynamicSpan, RelativeTable, SpanRamp
+from subquad.nn.split import Split
 from subquad.nn.stacks import ChunkEncoder, Decoder, Encoder
 from subquad.nn.state import detach, nbytes, select
 from subquad.nn.stems import TokenStem
@@ -59,11 +61,13 @@ __all__ = [
     "CrossAttention",
     "CrossBlock",
     "Decoder",
+    "DynamicConv",
     "DynamicSpan",
     "EluFeatures",
     "Encoder",
     "FieldHead",
     "FrameStem",
+    "GatedLinear",
     "GatedMLP",
     "GridPositions",
     "HashedAttention",
@@ -71,6 +75,7 @@ __all__ = [
     "KernelCrossAttention",
     "LatentStack",
     "Learned",
+    "LightConv",
     "LogMel",
     "LowRankAttention",
     "Macaron",
@@ -96,6 +101,7 @@ __all__ = [
     "Sinusoidal",
     "SortedChunkAttention",
     "SpanRamp",
+    "Split",
     "Tables",
     "TokenHead",
     "TokenStem",
