@@ -17,6 +17,7 @@ from subquad.archs import (
     led,
     linear_transformer,
     linformer,
+    lite_pair,
     lite_transformer,
     local,
     longformer,
@@ -58,7 +59,7 @@ ARCHS: MappingProxyType[str, ModuleType] = MappingProxyType(
 )
 
 PAIRS: MappingProxyType[str, ModuleType] = MappingProxyType(
-    {"encoder_decoder": encoder_decoder, "led": led}
+    {"encoder_decoder": encoder_decoder, "led": led, "lite_pair": lite_pair}
 )
 
 #: the smallest sizes that can be; no layers leave stem and head

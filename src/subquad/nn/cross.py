@@ -54,6 +54,8 @@ class CrossAttention(Mixer):
         self, x: Tensor, context: Context, state: Cross | None = None
     ) -> tuple[Tensor, Cross | None]:
         """y (B, N, C) and, if a state came in, the state that holds the memory."""
+        if state is not None and state.k is not None:
+            context.check_unread()
         if state is None or state.k is None or state.v is None:
             k, v = self._memory(context)
             valid = context.memory_valid
