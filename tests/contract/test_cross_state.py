@@ -157,6 +157,10 @@ def test_kinds_of_cross_attention():
     assert len({tuple(r.flatten().tolist()) for r in rows}) == 4  # every layer draws its own
     made = pair("dense", cross="linear")
     assert type(made.decoder.backbone.blocks[0].mixers[-1]) is KernelCrossAttention
+    made = pair("dense", cross="low_rank", cross_fields={"rank": 5, "max_len": 40})
+    memory, _ = made.encode(torch.randint(0, WORDS, (1, 33)))
+    state = made.decode(torch.zeros(1, 1, dtype=torch.int64), memory, state=made.init_state(1))[1]
+    assert [c.k.shape for c in crosses(state)] == [(1, 4, 5, 8)] * 2
     assert complete_cross(None) == {"kind": "full", "num_heads": None}
     whole = SubquadConfig(**parts("performer"), **TOKENS).pair_parts()["cross"]
     assert whole == {"kind": "kernel", "num_heads": None, "features": 16, "seed": 0}

@@ -3,10 +3,10 @@
 Vaswani et al., 2017, https://arxiv.org/abs/1706.03762
     memory = encoder(source)
     y = decoder(tokens), whose layers also look at the memory: softmax(q k^T / sqrt(D)) v
-Time O(N M) for the looks at N tokens read from M written, O(N + M) where `cross` is "kernel" or
-"linear", and what the two architectures take.
+Time O(N M) for the looks at N tokens read from M written, O(N + M) unless `cross` is "full", and
+what the two architectures take.
 The decoder streams exactly; its state is its architecture's and the source, projected once, or its
-sum over features, which is as large for any source.
+sum over features or its learned blends, which are as large for any source.
 Ours differs: each side is any architecture of `ARCHS`; norms inside the residual branch and rotary
 positions unless fields say otherwise, as those of the paper's own presets do.
 """
@@ -22,8 +22,8 @@ class Config:
     """Sizes of both sides, and an architecture for each; the fields that it has besides go into
     `encoder_fields` and `decoder_fields`.
 
-    `cross`: what reads the source, "full", "kernel" or "linear", and `cross_fields` its fields
-    (`subquad.nn.crosses`).
+    `cross`: what reads the source, "full", "kernel", "linear" or "low_rank", and `cross_fields` its
+    fields (`subquad.nn.crosses`).
     `position`: absolute ones of both stems, "none" or "sinusoidal"; embeddings count sqrt(dim)-fold
     next to sinusoids, as in the paper.
     """

@@ -18,6 +18,7 @@ from subquad.nn.lightconv import DynamicConv, GatedLinear, LightConv
 from subquad.nn.logmel import LogMel
 from subquad.nn.losses import chunked_cross_entropy
 from subquad.nn.lowrank import LowRankAttention, Projection
+from subquad.nn.lowrank_cross import LowRankCrossAttention
 from subquad.nn.macaron import Macaron
 from subquad.nn.marked import MarkedAttention
 from subquad.nn.mixer import Mixer
@@ -78,6 +79,7 @@ __all__ = [
     "LightConv",
     "LogMel",
     "LowRankAttention",
+    "LowRankCrossAttention",
     "Macaron",
     "MarkedAttention",
     "MeanAnswer",

@@ -3,6 +3,7 @@
 full    softmax attention over all of it; the state holds its keys and values
 kernel  by random features (`nn.kernel`); the state is one sum, however long the memory
 linear  by features elu + 1; the state is one sum as well
+low_rank  softmax attention over learned blends of the memory; the state holds those
 
 Axes: C model width, H heads.
 """
@@ -16,6 +17,8 @@ from subquad.nn.attention import divide
 from subquad.nn.cross import CrossAttention
 from subquad.nn.features import EluFeatures, PositiveRandomFeatures
 from subquad.nn.kernel import KernelCrossAttention
+from subquad.nn.lowrank import Projection
+from subquad.nn.lowrank_cross import LowRankCrossAttention
 from subquad.nn.mixer import Mixer
 
 __all__ = ["CROSSES", "Reading"]
@@ -71,6 +74,23 @@ class LinearCross:
         return KernelCrossAttention(of.dim, heads, EluFeatures(), memory_dim=of.memory_dim)
 
 
+@dataclass(frozen=True)
+class LowRankCross:
+    """`num_heads` as in "full"; `rank` blends of a memory of `max_len` tokens at most."""
+
+    num_heads: int | None = None
+    rank: int = 256
+    max_len: int = 1024
+
+    def build(self, of: Reading, layer: int) -> Mixer:
+        """The mixer of a layer."""
+        heads = self.num_heads or of.num_heads
+        blends = Projection(self.rank, self.max_len), Projection(self.rank, self.max_len)
+        return LowRankCrossAttention(
+            of.dim, heads, *blends, memory_dim=of.memory_dim, dropout=of.dropout
+        )
+
+
 CROSSES: Mapping[str, Any] = MappingProxyType(
-    {"full": FullCross, "kernel": KernelCross, "linear": LinearCross}
+    {"full": FullCross, "kernel": KernelCross, "linear": LinearCross, "low_rank": LowRankCross}
 )
