@@ -17,6 +17,7 @@ from subquad.model import Model, build
 from subquad.nn.context import Context
 from subquad.nn.mixer import Mixer
 from subquad.ops.band import band
+from subquad.ops.conv import Taps
 from subquad.ops.shifts import shifts
 
 DIM, HEADS = 24, 4
@@ -135,6 +136,20 @@ MIXERS: dict[str, Callable[[], Mixer]] = {
     "low-rank-rotary": lambda: nn.LowRankAttention(
         DIM, HEADS, nn.Projection(9, 140), nn.Projection(9, 140), position=nn.Rotary(WIDTH)
     ),
+    "light-conv": lambda: nn.LightConv(DIM, HEADS, Taps(2, 3)),
+    "light-conv-causal": lambda: nn.LightConv(
+        DIM, HEADS, Taps.behind(7), enter=nn.GatedLinear(DIM)
+    ),
+    "dynamic-conv": lambda: nn.DynamicConv(DIM, HEADS, Taps(3, 3), enter=nn.GatedLinear(DIM)),
+    "dynamic-conv-causal": lambda: nn.DynamicConv(DIM, HEADS, Taps.behind(6)),
+    "split": lambda: nn.Split(
+        DIM, nn.Attention(12, 2, sq.Window(4, 4)), nn.LightConv(12, 2, Taps(1, 2))
+    ),
+    "split-causal": lambda: nn.Split(
+        DIM,
+        nn.KernelAttention(12, 2, nn.PositiveRandomFeatures(WIDTH, 32), causal=True),
+        nn.DynamicConv(12, 2, Taps.behind(5)),
+    ),
 }
 
 #: how many tokens of a stream must come together, for every mixer that can stream
@@ -205,7 +220,13 @@ CAUSAL = [arch for arch, causal in BOTH_WAYS if causal]
 
 
 #: architectures whose state grows with what they have read, and says so
-GROWING = {"transformer", "perceiver_ar", "sparse_transformer", "logsparse"}
+GROWING = {
+    "transformer",
+    "perceiver_ar",
+    "sparse_transformer",
+    "logsparse",
+    "lite_transformer",
+}
 
 
 def cuts(length: int) -> Iterator[list[int]]:

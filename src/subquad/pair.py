@@ -9,7 +9,8 @@ its own validity, and need not be moved.
 Axes: B batch, M source tokens, N target tokens, C model width, V vocabulary.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import count
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,14 +19,15 @@ from subquad.archs import ARCHS, configure
 from subquad.model import Model, complete, run
 from subquad.model import build as build_model
 from subquad.nn.adaptive import share
-from subquad.nn.choices import choose
+from subquad.nn.choices import choose, fill
 from subquad.nn.context import Context
-from subquad.nn.cross import CrossAttention
+from subquad.nn.crosses import CROSSES, Reading
 from subquad.nn.init import initialise
+from subquad.nn.mixer import Mixer
 from subquad.nn.pairs import attending
 from subquad.nn.state import ModelState
 
-__all__ = ["Pair", "build", "complete_encoder"]
+__all__ = ["Pair", "build", "complete_cross", "complete_encoder"]
 
 
 class Pair(nn.Module):
@@ -64,7 +66,7 @@ class Pair(nn.Module):
         """Logits (B, N, V) of tokens (B, N), and the state after them if one came in.
 
         A state reads the memory at its first call and keeps what it needs: from then on `memory`
-        may be None. A row without a memory decodes as if there were no cross-attention but its
+        must be None. A row without a memory decodes as if there were no cross-attention but its
         biases. valid, last: as in `Model.forward`.
         """
         _check(tokens, memory, memory_valid)
@@ -102,26 +104,29 @@ def build(
     vocab_size: int,
     stem: dict[str, Any] | None = None,
     head: dict[str, Any] | None = None,
+    cross: dict[str, Any] | None = None,
     tie: bool = True,
 ) -> Pair:
     """A freshly initialised pair from plain fields, as they stand in config.json.
 
     The decoder is described as in `subquad.model.build`, and so is the encoder: "arch", "model" and
-    "stem". `tie` shares one table of words among encoder, decoder and head where each has one of
-    the same size. ValueError names what does not fit, and the nearest name.
+    "stem". `cross`, what reads the memory in each layer, has the fields of
+    `subquad.nn.crosses.CROSSES`, its "kind" among them. `tie` shares one table of words among
+    encoder, decoder and head where each has one of the same size. ValueError names what does not
+    fit, and the nearest name.
     """
     first = complete_encoder(encoder)
     reader = build_model(**first, head={"kind": "none"}, vocab_size=vocab_size)
     config = configure(arch, model)
-    memory_dim = reader.backbone.out_dim
+    sizes = config.dim, config.num_heads, reader.backbone.out_dim, config.dropout
     writer = build_model(arch, model, vocab_size=vocab_size, stem=stem, head=head, tie=False)
 
-    def cross() -> CrossAttention:
-        return CrossAttention(
-            config.dim, config.num_heads, memory_dim=memory_dim, dropout=config.dropout
-        )
+    made, layers = _cross(cross), count()
 
-    writer.backbone = attending(writer.backbone, cross)
+    def look() -> Mixer:
+        return made.build(Reading(*sizes), next(layers))
+
+    writer.backbone = attending(writer.backbone, look)
     # once more: with three branches a block, each begins smaller
     initialise(writer)
     if tie:
@@ -150,6 +155,17 @@ def complete_encoder(encoder: dict[str, Any]) -> dict[str, Any]:
         fields = {"causal": False, **fields}
     full = complete(given["arch"], fields, given["stem"], {"kind": "none"})
     return {"arch": given["arch"], "model": full["model"], "stem": full["stem"]}
+
+
+def complete_cross(cross: dict[str, Any] | None) -> dict[str, Any]:
+    """All fields of what reads the memory, defaults included. ValueError with the nearest name."""
+    kind = (cross or {}).get("kind", "full")
+    return {"kind": kind, **asdict(_cross(cross))}
+
+
+def _cross(cross: dict[str, Any] | None) -> Any:
+    given = dict(cross or {})
+    return fill("cross", choose("cross-attention", given.pop("kind", "full"), CROSSES), given)
 
 
 def _check(tokens: Tensor, memory: Tensor | None, valid: Tensor | None) -> None:

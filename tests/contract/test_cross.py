@@ -12,6 +12,9 @@ CROSS = {
     "kernel": lambda: nn.KernelCrossAttention(
         DIM, HEADS, nn.PositiveRandomFeatures(WIDTH, 32), memory_dim=10
     ),
+    "low-rank": lambda: nn.LowRankCrossAttention(
+        DIM, HEADS, nn.Projection(6, 20), nn.Projection(6, 18), memory_dim=10
+    ),
 }
 
 
@@ -67,3 +70,21 @@ def test_padding_and_an_empty_memory(name):
     assert torch.equal(y[1], m.output(torch.zeros(1, HEADS, 9, WIDTH, dtype=torch.float64))[0])
     with pytest.raises(ValueError, match=r"needs Context\.memory"):
         m(x, nn.Context(at.pos))
+
+
+def test_slots_count_tokens_without_their_padding():
+    m, x = mixer("low-rank"), inputs(2, 9)
+    memory = torch.randn(2, 30, 10, dtype=torch.float64)
+    valid = torch.zeros(2, 30, dtype=torch.bool)
+    valid[0, 12:30] = True
+    valid[1, [3, 7, 8]] = True
+    hidden = memory.masked_fill(~valid[..., None], torch.nan)
+    at = torch.arange(9)[None]
+    y = m(x, nn.Context(at, memory=hidden, memory_valid=valid))[0]
+    for b in range(2):
+        alone = m(x[b : b + 1], nn.Context(at, memory=memory[b][valid[b]][None]))[0]
+        torch.testing.assert_close(y[b : b + 1], alone, rtol=1e-10, atol=1e-10)
+    with pytest.raises(ValueError, match=r"a memory of 30 tokens, .* up to max_len = 18"):
+        m(x, nn.Context(at, memory=memory))
+    with pytest.raises(ValueError, match="to 3 slots and values to 4; the ranks must agree"):
+        nn.LowRankCrossAttention(DIM, HEADS, nn.Projection(3, 9), nn.Projection(4, 9))

@@ -17,6 +17,8 @@ from subquad.archs import (
     led,
     linear_transformer,
     linformer,
+    lite_pair,
+    lite_transformer,
     local,
     logsparse,
     longformer,
@@ -54,11 +56,12 @@ ARCHS: MappingProxyType[str, ModuleType] = MappingProxyType(
         "perceiver_io": perceiver_io,
         "conformer": conformer,
         "logsparse": logsparse,
+        "lite_transformer": lite_transformer,
     }
 )
 
 PAIRS: MappingProxyType[str, ModuleType] = MappingProxyType(
-    {"encoder_decoder": encoder_decoder, "led": led}
+    {"encoder_decoder": encoder_decoder, "led": led, "lite_pair": lite_pair}
 )
 
 #: the smallest sizes that can be; no layers leave stem and head

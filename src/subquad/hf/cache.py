@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from typing import Any
+from weakref import ReferenceType, ref
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -68,6 +70,7 @@ class StateCache(Cache):
 
     def __init__(self, state: ModelState) -> None:
         super().__init__(layers=[_StateLayer(state)])
+        self._source: ReferenceType[Tensor] | None = None
 
     @property
     def state(self) -> ModelState:
@@ -77,6 +80,17 @@ class StateCache(Cache):
         """Take the state after `slots` more tokens."""
         layer = self.layers[0]
         layer.state, layer.seen = state, layer.seen + slots
+
+    def keep_source(self, memory: Tensor) -> None:
+        """Remember which memory the state has read, without keeping it alive."""
+        self._source = ref(memory)
+
+    def has_read(self, memory: Tensor) -> bool:
+        """Is this the memory that the state has read, or equal to it?"""
+        known = None if self._source is None else self._source()
+        if known is None or known.dtype != memory.dtype:
+            return False
+        return known is memory or torch.equal(known, memory)
 
     @property
     def nbytes(self) -> int:

@@ -7,7 +7,7 @@ from transformers import PreTrainedConfig
 
 from subquad.archs import configure
 from subquad.model import FORMAT, complete
-from subquad.pair import complete_encoder
+from subquad.pair import complete_cross, complete_encoder
 
 __all__ = ["SubquadConfig"]
 
@@ -20,6 +20,7 @@ class SubquadConfig(PreTrainedConfig):
     stem, head: fields as `subquad.model.build` takes them.
     encoder: "arch", "model" and "stem" of what reads the source of an encoder-decoder, whose
     decoder the fields above describe; None for all other models.
+    cross: fields of what reads the source in that decoder, as `subquad.pair.build` takes them.
     ValueError with the nearest name for an unknown architecture or field.
     """
 
@@ -34,6 +35,7 @@ class SubquadConfig(PreTrainedConfig):
     stem: dict[str, Any] | None = None
     head: dict[str, Any] | None = None
     encoder: dict[str, Any] | None = None
+    cross: dict[str, Any] | None = None
     vocab_size: int = 256
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
@@ -52,6 +54,7 @@ class SubquadConfig(PreTrainedConfig):
         full = complete(self.arch, self.model, self.stem, self.head)
         self.model, self.stem, self.head = full["model"], full["stem"], full["head"]
         self.encoder = None if self.encoder is None else complete_encoder(self.encoder)
+        self.cross = None if self.encoder is None else complete_cross(self.cross)
         self.is_encoder_decoder = self.encoder is not None
         super().__post_init__(**kwargs)
 
@@ -109,7 +112,7 @@ class SubquadConfig(PreTrainedConfig):
                 'this configuration is of one model: for a pair give encoder={"arch": ...}, or '
                 "take SubquadForCausalLM"
             )
-        return {**self._decoder_parts(), "encoder": self.encoder}
+        return {**self._decoder_parts(), "encoder": self.encoder, "cross": self.cross}
 
     def _decoder_parts(self) -> dict[str, Any]:
         return {

@@ -48,7 +48,7 @@ class SubquadForImageTextMatching(SubquadPreTrainedModel):
             head = {"kind": "vector"}
             config.head = complete(config.arch, config.model, config.stem, head)["head"]
         parts = config.pair_parts()
-        del parts["tie"]  # no head of words, so nothing to share with
+        del parts["tie"], parts["cross"]  # no head of words to share with, and nothing is read
         self.model = build(**parts)
         self.post_init()
 

@@ -89,12 +89,21 @@ class SubquadForSeq2SeqLM(SubquadPreTrainedModel, StateGenerationMixin):
     def _memory(
         self, source: dict[str, Any], encoder_outputs: Any, cache: StateCache | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """What the decoder is to attend to, and which of it is real; none if the cache knows."""
-        if encoder_outputs is not None:
-            return encoder_outputs[0], _known(source["attention_mask"])
-        if cache is not None and cache.get_seq_length():
+        """What the decoder is to attend to, and which of it is real; none if the cache knows.
+
+        ValueError if the cache knows another source.
+        """
+        begun = cache is not None and cache.get_seq_length() > 0
+        if begun:
+            _check_same(cache, source, encoder_outputs)
             return None, None
-        return _read(self.model, source)
+        if encoder_outputs is not None:
+            memory, known = encoder_outputs[0], _known(source["attention_mask"])
+        else:
+            memory, known = _read(self.model, source)
+        if cache is not None:
+            cache.keep_source(memory)
+        return memory, known
 
     def forward(
         self,
@@ -118,7 +127,8 @@ class SubquadForSeq2SeqLM(SubquadPreTrainedModel, StateGenerationMixin):
 
         labels (B, N): the target, -100 where not scored; decoder_input_ids follow from them, if not
         given.  encoder_outputs: what the encoder gave for the source, which is then not read again.
-        A cache that has read a source goes on with that one.
+        A cache that has read a source goes on with that one: encoder_outputs may be given again,
+        and ValueError says if they are others, or if a source is to be read besides.
         """
         options = loss_options(inputs)
         source = {
@@ -147,7 +157,7 @@ class SubquadForSeq2SeqLM(SubquadPreTrainedModel, StateGenerationMixin):
             loss=self._loss(logits, labels, **options),
             logits=logits,
             past_key_values=cache,
-            encoder_last_hidden_state=memory,
+            encoder_last_hidden_state=memory if encoder_outputs is None else encoder_outputs[0],
         )
         return out if return_dict is not False else out.to_tuple()
 
@@ -167,7 +177,7 @@ class _Reader(nn.Module):
 
 def _read(pair: Pair, given: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
     """The memory of a source, and which of its tokens are real."""
-    names = dict.fromkeys((*SOURCES.values(), "inputs_embeds", FRAMES))
+    names = _sources()
     found = {name: given[name] for name in names if given.get(name) is not None}
     if len(found) != 1:
         raise ValueError(
@@ -185,6 +195,24 @@ def _tokens(given: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor | None]]:
     if given.get("document_ids") is not None:
         raise ValueError("an encoder-decoder takes no document_ids: give each document a row")
     return token_inputs(given)
+
+
+def _check_same(cache: StateCache, source: dict[str, Any], encoder_outputs: Any) -> None:
+    """ValueError if there is something to read that the cache has not read."""
+    if encoder_outputs is not None:
+        new = not torch.compiler.is_compiling() and not cache.has_read(encoder_outputs[0])
+    else:
+        new = any(source[name] is not None for name in _sources())
+    if new:
+        raise ValueError(
+            "past_key_values have read another source: to go on with it leave the source and "
+            "encoder_outputs out, to read a new one leave past_key_values out"
+        )
+
+
+def _sources() -> list[str]:
+    """What a source may be called."""
+    return list(dict.fromkeys((*SOURCES.values(), "inputs_embeds", FRAMES)))
 
 
 def _known(attention_mask: Tensor | None) -> Tensor | None:

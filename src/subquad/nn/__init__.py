@@ -16,10 +16,12 @@ from subquad.nn.hashed import HashedAttention
 from subquad.nn.heads import TokenHead
 from subquad.nn.kernel import KernelAttention, KernelCrossAttention
 from subquad.nn.latent import LatentStack
+from subquad.nn.lightconv import DynamicConv, GatedLinear, LightConv
 from subquad.nn.likelihoods import mean_scale
 from subquad.nn.logmel import LogMel
 from subquad.nn.losses import chunked_cross_entropy
 from subquad.nn.lowrank import LowRankAttention, Projection
+from subquad.nn.lowrank_cross import LowRankCrossAttention
 from subquad.nn.macaron import Macaron
 from subquad.nn.marked import MarkedAttention
 from subquad.nn.mixer import Mixer
@@ -43,6 +45,7 @@ from subquad.nn.reversible import Reversible, ReversibleDecoder, ReversibleEncod
 from subquad.nn.series import SeriesStem
 from subquad.nn.sorted_chunks import Chunking, SortedChunkAttention
 from subquad.nn.span import Borrowed, DynamicSpan, RelativeTable, SpanRamp
+from subquad.nn.split import Split
 from subquad.nn.stacks import ChunkEncoder, Decoder, Encoder
 from subquad.nn.state import detach, nbytes, select
 from subquad.nn.stems import TokenStem
@@ -64,12 +67,14 @@ __all__ = [
     "CrossAttention",
     "CrossBlock",
     "Decoder",
+    "DynamicConv",
     "DynamicSpan",
     "EluFeatures",
     "Encoder",
     "FieldHead",
     "ForecastHead",
     "FrameStem",
+    "GatedLinear",
     "GatedMLP",
     "GridPositions",
     "HashedAttention",
@@ -77,8 +82,10 @@ __all__ = [
     "KernelCrossAttention",
     "LatentStack",
     "Learned",
+    "LightConv",
     "LogMel",
     "LowRankAttention",
+    "LowRankCrossAttention",
     "Macaron",
     "MarkedAttention",
     "MeanAnswer",
@@ -103,6 +110,7 @@ __all__ = [
     "Sinusoidal",
     "SortedChunkAttention",
     "SpanRamp",
+    "Split",
     "Tables",
     "TokenHead",
     "TokenStem",

@@ -59,6 +59,14 @@ class Context:
             return self.memory
         return self.memory.masked_fill(~self.memory_valid.unsqueeze(-1), 0.0)
 
+    def check_unread(self) -> None:
+        """ValueError if there is a memory: for a state that has read one already."""
+        if self.memory is not None:
+            raise ValueError(
+                "this state has read a memory and was given another: to go on give none, to read "
+                "the new one begin with init_state"
+            )
+
     def rows(self, rows: Tensor) -> "Context":
         """The context of some tokens, by their index (R,)."""
 

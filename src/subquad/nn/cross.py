@@ -54,9 +54,10 @@ class CrossAttention(Mixer):
         self, x: Tensor, context: Context, state: Cross | None = None
     ) -> tuple[Tensor, Cross | None]:
         """y (B, N, C) and, if a state came in, the state that holds the memory."""
+        if state is not None and state.k is not None:
+            context.check_unread()
         if state is None or state.k is None or state.v is None:
-            k, v = self._memory(context)
-            valid = context.memory_valid
+            k, v, valid = self.memory(context)
         else:
             k, v, valid = state.k, state.v, state.valid
         q = split_heads(self.query(context.clean(x)), self.num_heads)
@@ -67,15 +68,15 @@ class CrossAttention(Mixer):
         return self.output(y), None if state is None else Cross(k, v, valid)
 
     def weights(self, x: Tensor, context: Context, rows: Tensor | None = None) -> Tensor:
-        k, _ = self._memory(context)
+        k, _, valid = self.memory(context)
         q = split_heads(self.query(context.clean(x)), self.num_heads)
         q = q if rows is None else q[:, :, rows]
         zero = torch.zeros(1, 1, 1, dtype=torch.int64, device=x.device)
-        where = Where(Coords(zero), Coords(zero.expand(1, 1, k.shape[2])), context.memory_valid)
+        where = Where(Coords(zero), Coords(zero.expand(1, 1, k.shape[2])), valid)
         return softmax_matrix(q, k, Full(), where, self.scale, None)
 
     def values(self, x: Tensor, context: Context) -> Tensor:
-        return self._memory(context)[1]
+        return self.memory(context)[1]
 
     def output(self, mixed: Tensor) -> Tensor:
         return self.out(merge_heads(mixed))
@@ -87,7 +88,8 @@ class CrossAttention(Mixer):
     def init_state(self, batch: int) -> Cross:
         return Cross()
 
-    def _memory(self, context: Context) -> tuple[Tensor, Tensor]:
-        memory = context.clean_memory()
-        heads = self.num_heads
-        return split_heads(self.key(memory), heads), split_heads(self.value(memory), heads)
+    def memory(self, context: Context) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What is looked at: keys and values (B, H, M, ...), and which of them are real (B, M)."""
+        memory, heads = context.clean_memory(), self.num_heads
+        k, v = split_heads(self.key(memory), heads), split_heads(self.value(memory), heads)
+        return k, v, context.memory_valid

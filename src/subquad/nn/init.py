@@ -11,6 +11,7 @@
 | norms                            | 1 and 0                                               |
 | u, v of Transformer-XL           | normal, `std`                                         |
 | tables of relative positions     | normal, `std`                                         |
+| kernels of light convolutions    | normal, `std`                                         |
 | learned spans                    | 0; by token: normal, `std`, and an offset of -4       |
 | projections over positions       | normal, 1 / sqrt(rank)                                |
 | temperatures                     | ln(1 / 0.07)                                          |
@@ -28,6 +29,7 @@ from subquad.nn.blocks import Block, PostNorm
 from subquad.nn.contrast import Temperature
 from subquad.nn.conv import CausalConv, DepthwiseConv
 from subquad.nn.heads import TokenHead
+from subquad.nn.lightconv import Kernels
 from subquad.nn.lowrank import Projection
 from subquad.nn.macaron import Macaron
 from subquad.nn.position import XLBiases, XLRelative
@@ -104,7 +106,7 @@ def initialise_one(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
     elif isinstance(module, Projection):
         nn.init.normal_(module.weight, std=module.rank**-0.5)
-    elif isinstance(module, RelativeTable):
+    elif isinstance(module, RelativeTable | Kernels):
         nn.init.normal_(module.weight, std=std)
     elif isinstance(module, SpanRamp):
         nn.init.zeros_(module.span)

@@ -139,6 +139,8 @@ class KernelCrossAttention(Mixer):
     ) -> tuple[Tensor, Sum | None]:
         """y (B, N, C) and, if a state came in, the state that holds the memory."""
         memory = state
+        if memory is not None and memory.kv.shape[2] > 0:
+            context.check_unread()
         if memory is None or memory.kv.shape[2] == 0:
             k, v = self._memory(context)
             memory = accumulate(k, v, self.feature_map, valid=context.memory_valid)

@@ -22,6 +22,10 @@ __all__ = ["Mixer", "after_step", "check_state", "merge_heads", "penalty", "spli
 class Mixer(nn.Module):
     """Base of all mixers. A mixer that streams defines `init_state` and says so by `streams`."""
 
+    #: heads of `weights` and `values`, and how wide a query of one is
+    num_heads: int
+    head_dim: int
+
     def forward(self, x: Tensor, context: Context, state: Any = None) -> tuple[Tensor, Any]:
         """Mix x (B, N, C) over positions; with a state, x follows what the state has seen."""
         raise NotImplementedError(f"{type(self).__name__} must define forward")
