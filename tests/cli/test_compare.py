@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from subquad.bench import compare as bench
 from subquad.bench.process import watched
 from subquad.cli import main
+from subquad.data import lra
 from subquad.viz.comparison import page, table
 from subquad.viz.curves import Chart, Line, svg
 
@@ -218,3 +220,25 @@ def test_without_matplotlib_the_error_says_what_to_install():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 'pip install "subquad[viz]"' in out.stdout
+
+
+def test_compares_what_has_labels(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUBQUAD_CACHE", str(tmp_path / "cache"))
+    rows = "".join(f"word {'good' if i % 2 else 'bad'} {i},{i % 2}\n" for i in range(60))
+    (tmp_path / "rows.csv").write_text("text,label\n" + rows)
+    small = ["--arch.dim", "16", "--arch.num_layers", "1", "--arch.num_heads", "2"]
+    small += ["--arch.ffn_dim", "16", "--budget-tokens", "800", "--train.batch", "4"]
+    start = ["compare", "classify", *small, "--out"]
+    words = ["--archs", "local,linformer", "--data", str(tmp_path / "rows.csv")]
+    assert main([*start, str(tmp_path / "out"), *words, "--task.context", "32"]) == 0
+    assert "accuracy" in (tmp_path / "out" / "table.md").read_text()
+    lists = ["--archs", "linear_transformer", "--lra", "listops-short", "--task.valid_rows", "9"]
+    whole = lra.SUITES["listops-short"]
+
+    def few(name: str, data: str | None) -> lra.Suite:
+        suite = whole(name, data)
+        return replace(suite, rows={p: lra.Rows(20, some.at) for p, some in suite.rows.items()})
+
+    monkeypatch.setitem(lra.SUITES, "listops-short", few)  # only here: training is elsewhere
+    assert main([*start, str(tmp_path / "lists"), *lists]) == 0
+    assert "accuracy" in (tmp_path / "lists" / "table.md").read_text()

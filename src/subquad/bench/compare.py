@@ -146,15 +146,18 @@ def _score(arm: Arm, folder: Path, scoring: Scoring, tell: Report) -> None:
         _write(folder, arm, {**found, "scores": scores})
         return
     run = load(folder / arm.name)
-    context = run.task.config.context
+    # what is no row of tokens has no length to multiply
+    context = getattr(run.task.config, "context", None)
     for multiple in wanted:
         if (how := run.task.compared(multiple, scoring.max_bytes)) is None:
             continue
-        tell(f"{arm.name}: scoring at {multiple * context:,} tokens")
+        at = "" if context is None else f" at {multiple * context:,} tokens"
+        tell(f"{arm.name}: scoring{at}")
         scores[str(multiple)] = {**_score_at(run, how, scoring.part), "on": on}
         found["scores"] = scores
         _write(folder, arm, found)
-    found["state_bytes"] = {str(n): _state_bytes(run, n) for n in (context, 8 * context)}
+    lengths = [] if context is None else [context, 8 * context]
+    found["state_bytes"] = {str(n): _state_bytes(run, n) for n in lengths}
     _write(folder, arm, found)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["Shuffled", "alike", "padded"]
+__all__ = ["Shuffled", "alike", "padded", "spread"]
 
 _POOL, _GROUP = 1024, 16
 
@@ -55,6 +55,12 @@ def alike(sizes: Sequence[int], most: int) -> list[list[int]]:
         else:
             batches.append([i])
     return batches
+
+
+def spread(length: int, most: int) -> list[int]:
+    """At most so many of `length` places, evenly apart."""
+    count = min(length, most)
+    return [i * length // count for i in range(count)]
 
 
 def padded(items: Sequence[Mapping[str, Tensor]], fill: Mapping[str, int]) -> dict[str, Tensor]:

@@ -17,14 +17,14 @@ from subquad.archs import configure
 from subquad.data.audio import RATE, Careful, Heard
 from subquad.data.examples import Examples
 from subquad.data.listening import blocks, piped, seconds_of
-from subquad.data.rows import alike
+from subquad.data.rows import alike, spread
 from subquad.hf import SubquadConfig, SubquadForCTC
 from subquad.nn.logmel import LogMel
 from subquad.tasks.asr_config import Answering, AsrConfig, AsrScoring
 from subquad.tasks.ctc.beams import Beams
 from subquad.tasks.ctc.lms import find_beams
 from subquad.tasks.hearing import Hearing, Said
-from subquad.tasks.rows import Row, spread
+from subquad.tasks.rows import Row
 from subquad.tasks.spelling import writes
 from subquad.tasks.spoken import SpokenTask, closed, tell
 from subquad.tasks.task import Result, Share, add

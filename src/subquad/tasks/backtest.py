@@ -66,8 +66,8 @@ class Backtest:
         return Result(
             {"loss": loss, **ours, "forecasts": len(self.windows)},
             protocol,
-            numbers,
-            self.by_series,
+            beside=numbers,
+            parts=self.by_series,
         )
 
 

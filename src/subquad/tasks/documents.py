@@ -82,7 +82,6 @@ class DocumentTask(Task):
         return open_documents(data, self.config.order, self.kind if self._again else None)
 
     def data_key(self, data: str | None) -> str:
-        """What `data_facts` calls the key of this data, now."""
         return self._open(data).key
 
     @property

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from subquad.data.rows import spread
 from subquad.data.series import Parts, Series, divided
 from subquad.data.series_windows import units
 from subquad.hf import SubquadConfig, SubquadForTimeSeries
@@ -18,7 +19,6 @@ from subquad.nn.choices import choose
 from subquad.tasks.backtest import backtest, origins_of
 from subquad.tasks.forecast_config import ForecastConfig, ForecastScoring
 from subquad.tasks.paths import drawn, scored
-from subquad.tasks.rows import spread
 from subquad.tasks.series import SeriesTask
 from subquad.tasks.task import Result, Share, add
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from subquad.data.forms import CAPTION
+from subquad.data.rows import spread
 from subquad.nn.patches import grid_of
-from subquad.tasks.rows import Row, spread
+from subquad.tasks.rows import Row
 from subquad.tasks.texts import TextTask
 from subquad.tasks.views import View
 

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from subquad.data.examples import Examples, open_examples
 from subquad.data.forms import Form
-from subquad.data.rows import Shuffled, alike, padded
+from subquad.data.rows import Shuffled, alike, padded, spread
 from subquad.tasks.task import Result, Share, Task, add
 
 __all__ = ["Row", "RowScoring", "RowTask"]
@@ -115,6 +115,9 @@ class RowTask(Task):
                 raise ValueError(f"{found.source} has no rows to {_NEEDED[part]}")
         self.examples = found
         self.learn(found.rows["train"])
+
+    def data_key(self, data: str | None) -> str:
+        return self.open(data).key
 
     @property
     def data_facts(self) -> dict[str, Any]:
@@ -238,9 +241,3 @@ def rows_of(found: Examples, part: str, most: int | None) -> Sequence[Row]:
     if not len(rows):
         raise ValueError(f"{found.source} has no rows to score in its {part} part")
     return rows if most is None else [rows[i] for i in spread(len(rows), most)]
-
-
-def spread(length: int, most: int) -> list[int]:
-    """At most so many of `length` places, evenly apart."""
-    count = min(length, most)
-    return [i * length // count for i in range(count)]

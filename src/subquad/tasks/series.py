@@ -52,7 +52,6 @@ class SeriesTask(Task):
         return found, held
 
     def data_key(self, data: str | None) -> str:
-        """What `data_facts` calls the key of this data, now."""
         return self.open(data, self.config.freq)[0].key
 
     def blank(self, model: nn.Module, tokens: int) -> Tensor:

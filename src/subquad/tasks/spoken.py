@@ -20,6 +20,7 @@ from subquad.data.augment import Augmented
 from subquad.data.examples import Examples
 from subquad.data.forms import Form
 from subquad.data.morse import morse
+from subquad.data.rows import spread
 from subquad.data.spec_augment import SPEEDS, SpecAugment, faster, mean_and_std
 from subquad.data.speech import open_speech
 from subquad.data.spoken import speech, synthesiser
@@ -28,7 +29,7 @@ from subquad.hf import SubquadFeatureExtractor
 from subquad.nn.logmel import LogMel
 from subquad.tasks import spelling
 from subquad.tasks.ctc.ngrams import Ngrams, counted
-from subquad.tasks.rows import Row, RowTask, spread
+from subquad.tasks.rows import Row, RowTask
 
 __all__ = ["SpokenTask", "closed", "tell"]
 

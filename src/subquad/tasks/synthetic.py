@@ -113,6 +113,9 @@ class Synthetic(Task):
         source = f"{c.kind} of {c.length} tokens, {c.symbols} symbols"
         return {"source": source, "key": source}
 
+    def data_key(self, data: str | None) -> str:
+        return self.data_facts["key"]
+
     def build(self, arch: str, fields: dict[str, Any]) -> SubquadForCausalLM:
         words = self.items("train", 1, 0).words
         stem = token_stem(arch, fields, self.config.position, self.config.length)

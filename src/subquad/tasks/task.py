@@ -122,6 +122,10 @@ class Task(ABC):
     def data_facts(self) -> dict[str, Any]:
         """What a run remembers of its data: `source` in words, `key` of its content, sizes."""
 
+    @abstractmethod
+    def data_key(self, data: str | None) -> str:
+        """What `data_facts` calls the key of this data, now."""
+
     @property
     @abstractmethod
     def tokens_per_item(self) -> int:

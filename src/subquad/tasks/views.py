@@ -11,7 +11,8 @@ from torch import Tensor
 
 from subquad.data.decoding import SUFFIXES, Picture
 from subquad.data.example_arrays import pictures_in
-from subquad.tasks.rows import Row, spread
+from subquad.data.rows import spread
+from subquad.tasks.rows import Row
 
 __all__ = ["View", "read_pictures", "view_in"]
 
