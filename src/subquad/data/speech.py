@@ -14,7 +14,7 @@ speakers go 90/5/5, or recordings where there are less than 20 speakers. All by 
 """
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,13 +82,14 @@ def examples(found: Sequence[tuple[str, Spoken]], says: str, key: str) -> Exampl
 
     ValueError if nothing can be.
     """
-    left_out: Counter[str] = Counter()
+    left_in: dict[str, Counter[str]] = defaultdict(Counter)
     given: dict[str, list[tuple[Row, str]]] = {}
     for part, spoken in found:
         try:
             given.setdefault(part, []).append((_whole(part, spoken), spoken.speaker))
         except UnfitError as reason:
-            left_out[str(reason)] += 1
+            left_in[part][str(reason)] += 1
+    left_out: Counter[str] = sum(left_in.values(), Counter())
     if not any(given.values()):
         if not left_out:
             raise ValueError(f"{says} holds no recordings")
@@ -101,7 +102,8 @@ def examples(found: Sequence[tuple[str, Spoken]], says: str, key: str) -> Exampl
     hours = sum(row["seconds"] for some in rows.values() for row in some) / 3600
     sizes = ", ".join(f"{len(rows[part]):,} {part}" for part in PARTS)
     heard = {part: Heard(some) for part, some in rows.items()}
-    return Examples(heard, f"{says} ({sizes}; {hours:.2f} hours)", key, dict(left_out))
+    says = f"{says} ({sizes}; {hours:.2f} hours)"
+    return Examples(heard, says, key, dict(left_out), left_in)
 
 
 def _whole(part: str, spoken: Spoken) -> Row:

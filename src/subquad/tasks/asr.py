@@ -173,8 +173,13 @@ class Asr(SpokenTask):
         mine = [rows[place] for place in said]
         counts = counted([*said.values()], [row["text"] for row in mine])
         total = torch.tensor(add(share, *counts.sum(0).tolist()), dtype=torch.float64)
+        if not total[-1]:
+            raise ValueError(
+                f"none of {len(rows):,} rows of the {part} part of {found.source} can be decoded, "
+                "so there is nothing to score"
+            )
         numbers = rates(total)
-        left = {**found.left_out, **damaged}
+        left = {**found.left(part), **damaged}
         out = "".join(f"; left out: {many:,} with {why}" for why, many in left.items())
         told = f"{int(total[-1]):,} rows, the {part} part of {found.source}; {self._decoding}{out}"
         files = {}
