@@ -169,24 +169,27 @@ def test_stream_from_python_and_its_errors(run, capsys):
 
 
 def test_other_recordings_are_scored_whole(run, tmp_path, capsys):
-    """Rules of training are for training: strange letters, more text than frames, and a recording
-    longer than the window count as what they are, in data without parts too."""
+    """Rules of training are for training: strange letters, more text than frames, no frame at all,
+    and a recording longer than the window count as what they are, in data without parts too."""
     draw = np.random.default_rng(2)
     said_in = ["ab", "cd a", "a é", "abcd" * 20]
     for number, text in enumerate(said_in):
         soundfile.write(tmp_path / f"u{number}.wav", spoken(text[:4], draw), RATE)
     soundfile.write(tmp_path / "long.wav", np.tile(spoken("ab", draw), 80), RATE)
+    soundfile.write(tmp_path / "u4.wav", np.zeros(50), RATE)
+    said_in.append("b b")
     lines = [f"u{number}\t{text}\n" for number, text in enumerate(said_in)]
     table = tmp_path / "transcripts.tsv"
     table.write_text("".join([*lines, "long\tab\n", "absent\tab\n"]))
     out = said(capsys, "eval", run / "run", "--data", tmp_path)
-    assert "5 rows, the all part of the folder" in out
+    assert "6 rows, the all part of the folder" in out
     assert "left out: 1 with an audio file that is not there" in out
     lines = (run / "run" / "errors.tsv").read_text().splitlines()[1:]
     words = {line.split("\t")[7]: line.split("\t")[:2] for line in lines}
     assert set(words) == {*said_in, "ab"}
     assert words["abcd" * 20] == ["1", "1"]
     assert words["a é"][0] != "0"
+    assert words["b b"] == ["2", "2"]
 
 
 def test_what_is_left_out_is_told_of_the_part_that_is_scored(run, tmp_path, capsys):

@@ -82,7 +82,7 @@ def bounded(backbone: nn.Module) -> bool:
         rest = None if pattern is None else without(pattern, labels=True, marks=False)
         if rest is not None and rest.reach()[0] is None:
             return False
-        if hasattr(mixer, "limit") and mixer.limit is None:
+        if getattr(mixer, "limit", 0) is None:
             return False
     return True
 
