@@ -25,7 +25,7 @@ from subquad.nn.init import initialise
 from subquad.nn.queries import asked
 from subquad.nn.state import ModelState
 from subquad.nn.stems import STEMS
-from subquad.nn.streams import delay, ended, init_memory, init_state, read
+from subquad.nn.streams import bounded, delay, ended, init_memory, init_state, read
 
 __all__ = [
     "FORMAT",
@@ -89,6 +89,11 @@ class Model(nn.Module):
     def delay(self) -> int:
         """How many inputs follow the first that an output stands for before it comes, at most."""
         return delay(self.stem, self.backbone)
+
+    @property
+    def bounded(self) -> bool:
+        """Can it be fed piece by piece, with a state that stops growing?"""
+        return self.streams and bounded(self.backbone)
 
     def init_memory(self, batch: int) -> ModelState:
         """What training carries from segment to segment, before the first."""

@@ -154,6 +154,11 @@ def test_state_stays_bounded(arch):
     assert sizes[0] == sizes[1]
 
 
+@pytest.mark.parametrize("arch", CAUSAL)
+def test_bounded_is_what_does_not_grow(arch):
+    assert model(arch).bounded == (arch not in GROWING)
+
+
 @pytest.mark.parametrize(("arch", "causal"), BOTH_WAYS)
 def test_every_parameter_takes_part_in_every_step(arch, causal):
     m = model(arch, causal=causal).train()

@@ -10,8 +10,9 @@ from catalog import model
 from subquad.data.transcripts import Letters, Pieces
 from subquad.data.vocabulary import Bytes
 from subquad.tasks import spelling
+from subquad.tasks.asr import Asr
 from subquad.tasks.asr_config import AsrConfig
-from subquad.tasks.ctc.lms import find_scorer
+from subquad.tasks.ctc.lms import find_beams, find_scorer
 from subquad.tasks.ctc.ngrams import counted
 from subquad.tasks.ctc.paths import Placed
 from subquad.tasks.ctc.scorers import ByTokens, ByWords, Reader
@@ -105,6 +106,7 @@ def test_a_run_is_a_language_model(tmp_path, monkeypatch):
         ({"tokenizer": "bpe:many"}, "bpe wants its size, as in bpe:200"),
         ({"window": 0.5}, "window is 0.5; it must be at least 1"),
         ({"ctc_weight": 1.5}, "ctc_weight is 1.5; it lies from 0 to 1"),
+        ({"ctc_weight": 0.0, "decoder": 1}, "ctc_weight is 0 beside a decoder; it must be above"),
     ],
 )
 def test_fields_that_do_not_do(fields, says):
@@ -112,9 +114,31 @@ def test_fields_that_do_not_do(fields, says):
         AsrConfig(**fields)
 
 
+def test_each_settling_begins_anew():
+    task = Asr(AsrConfig(), Letters.learn(TEXTS))
+    task.settle(beams=4, times=True)
+    assert (task.beams.width, task.times, task._decoding) == (4, True, "4 beams, bonus 0.0")
+    task.settle()
+    assert (task.beams, task.times) == (None, False)
+    assert task._decoding == "the likeliest token of each output"
+
+
+def test_a_decoder_ranks_beams_unless_said_otherwise():
+    task = Asr(AsrConfig(decoder=1), Letters.learn(TEXTS))
+    task.settle()
+    assert task.beams.width == 16
+    assert task._decoding == "16 beams, bonus 0.0, ranked by the decoder too"
+    task.settle(beams=3)
+    assert task.beams.width == 3
+
+
+def test_a_weight_is_that_of_a_language_model():
+    with pytest.raises(ValueError, match=r"lm_weight is 0\.3, and there is no language model"):
+        find_beams(Letters.learn(TEXTS), None, beams=4, lm_weight=0.3)
+
+
 def test_outputs_are_those_of_the_stem():
     from subquad.nn.frames import FrameStem
-    from subquad.tasks.asr import Asr
 
     stem, task = FrameStem(8), Asr(AsrConfig())
     assert [task.outputs(n) for n in range(200)] == [stem.count(n) for n in range(200)]

@@ -81,9 +81,16 @@ def test_arpa_of_others(tmp_path):
     assert table.after(table.begin, "cat") == ("<unk>",)
 
 
+def test_arpa_that_says_it_has_none_of_a_length(tmp_path):
+    path = tmp_path / "other.arpa"
+    path.write_text(ARPA.replace("ngram 2=1", "ngram 2=1\nngram 3=0"))
+    assert Ngrams.read(path).order == 2
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("\\data\\\nngram 1=0\n\\end\\", "promises 0 1-grams and holds nothing"),
         ("hello", "promises nothing and holds nothing"),
         (ARPA.replace("ngram 2=1", "ngram 2=2"), "promises 4 1-grams, 2 2-grams and holds"),
         (ARPA.replace("-0.1 <s> the", "-0.1 <s>"), "line 13 is no 2-gram with its numbers"),

@@ -75,7 +75,9 @@ def test_what_comes_in_is_checked():
 
 
 def test_the_blank_is_the_padding_token():
-    assert made(head={"kind": "ctc", "blank": 3}).blank == 3
+    assert made(head={"kind": "ctc", "blank": 3}, pad_token_id=3).blank == 3
+    with pytest.raises(ValueError, match="blank of the head is 3 and pad_token_id is 0; they are"):
+        made(head={"kind": "ctc", "blank": 3})
     assert made().blank == 0
 
 

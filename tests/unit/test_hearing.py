@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.functional import ctc_loss
 
 from subquad.hf import SubquadConfig, SubquadForCTC
 from subquad.nn.logmel import LogMel
@@ -16,10 +17,10 @@ CHUNKS = {"mixer": "chunks", "conv": "chunk", "chunk": 4, "left": 2, "kernel": 5
 NEAR = {"mixer": "local", "window": 2, "kernel": 5}
 
 
-def hearing(fields, head="ctc", **how):
+def hearing(fields, head="ctc", arch="conformer", **how):
     torch.manual_seed(3)
     config = SubquadConfig(
-        arch="conformer",
+        arch=arch,
         model=SIZES | fields,
         stem={"kind": "frames", "dropout": 0.0},
         head={"kind": head},
@@ -131,15 +132,50 @@ def test_a_model_that_looks_ahead_does_not_stream():
         _ = hearing(NEAR).lateness
 
 
+def test_a_state_that_grows_is_for_streams_alone(monkeypatch):
+    """A recording is heard in windows, in bounded memory, and a stream says that it is not."""
+    h = hearing({"causal": True}, arch="transformer")
+    assert h.model.model.streams
+    assert not h.model.model.bounded
+    assert "; its memory grows with the length, since it looks back" in h.lateness
+    long = wave(16_000)
+    assert "".join(one["text"] for one in h.stream([long])) == h.transcripts([long])[0].text
+    chunks = hearing(CHUNKS)
+    assert chunks.model.model.bounded
+    assert "grows" not in chunks.lateness
+    monkeypatch.setattr(Hearing, "_by_windows", lambda self, waves: iter(()))
+    assert h.transcript([long]).text == ""
+    assert chunks.transcript([long]).text != ""
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_samples_that_are_no_numbers_are_told_of(bad):
+    h, long = hearing(CHUNKS), wave(9000)
+    long[8000] = bad
+    says = r"holds samples that are no numbers, the first at 0\.500 s, sample 8,000"
+    with pytest.raises(ValueError, match=says):
+        h.transcript(long.split(3000))
+    with pytest.raises(ValueError, match=says):
+        list(h.stream(long.split(3000)))
+
+
 def test_beams_say_what_is_likelier_than_the_best_path():
     long = wave(20_000)
     greedy, wide = hearing(NEAR), hearing(NEAR, beams=Beams(30, least=0.0))
     (outputs,) = greedy.outputs([long])
     p = greedy.log_probs(outputs)
     found = wide.beams.search(p, 0)
-    texts = {one.tokens: one.nats for one in found}
     tokens = tuple(one.token for one in greedy.said(outputs))
-    assert found[0].nats >= texts.get(tokens, float("-inf"))
+
+    def nats(tokens):
+        """All paths of a text together."""
+        sizes = torch.tensor([len(p)]), torch.tensor([len(tokens)])
+        return -ctc_loss(p.double()[:, None], torch.tensor([tokens]), *sizes, reduction="sum")
+
+    assert found[0].tokens != tokens
+    assert nats(found[0].tokens) > nats(tokens)
+    # of paths that beams gave up nothing is counted
+    assert nats(tokens) < found[0].nats <= nats(found[0].tokens) + 1e-9
     assert tuple(one.token for one in wide.said(outputs)) == found[0].tokens
     assert wide.transcript([long]).plain()["words"]
 

@@ -50,13 +50,14 @@ def pipe(data, piece):
     return lambda most: stream.read(min(most, piece))
 
 
-def wav(samples, rate=16_000, channels=1, bits=16):
+def wav(samples, rate=16_000, channels=1, bits=16, size=None):
     data = samples.tobytes()
+    size = len(data) if size is None else size
     width = channels * bits // 8
     form = struct.pack("<HHIIHH", 1, channels, rate, rate * width, width, bits)
     extra = b"LIST" + struct.pack("<I", 3) + b"abc\0"  # an odd chunk, which is padded
     body = b"WAVEfmt " + struct.pack("<I", 16) + form + extra + b"data"
-    return b"RIFF" + struct.pack("<I", 0) + body + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", 0) + body + struct.pack("<I", size) + data
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1000])
@@ -68,6 +69,32 @@ def test_pipe_gives_all_samples(piece, channels):
     found = np.concatenate([*piped(pipe(data, piece))])
     wanted = samples.reshape(-1, max(1, channels)).astype(np.float32).mean(1) / 32768
     np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_what_stands_behind_the_samples_is_not_heard(piece, channels):
+    samples = np.arange(-300, 300, dtype="<i2")
+    data = wav(samples, channels=channels) + b"LIST" + struct.pack("<I", 6) + b"abcdef"
+    found = np.concatenate([*piped(pipe(data, piece))])
+    wanted = samples.reshape(-1, channels).astype(np.float32).mean(1) / 32768
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
+def test_a_size_that_nobody_knew_ends_with_the_pipe(size):
+    samples = np.arange(-300, 300, dtype="<i2")
+    found = np.concatenate([*piped(pipe(wav(samples, size=size), 100))])
+    np.testing.assert_array_equal(found, samples.astype(np.float32) / 32768)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers(tmp_path, bad):
+    wave = noise(12.5, 8_000, 2)
+    wave[96_000, 1] = bad
+    soundfile.write(tmp_path / "bad.wav", wave, 8_000, "FLOAT")
+    with pytest.raises(ValueError, match=r"bad\.wav holds .* no numbers.* at 12\.000 s, sample"):
+        list(blocks(tmp_path / "bad.wav"))
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,7 @@ def test_without_parts_speakers_stay_together(tmp_path: Path):
 def test_what_cannot_be_used_is_counted(tmp_path: Path):
     say(tmp_path / "good.wav")
     say(tmp_path / "none.wav", 0)
+    say(tmp_path / "long.wav", 16_000)
     for folder in ("x", "y"):
         say(tmp_path / folder / "twice.wav")
     (tmp_path / "empty.wav").touch()
@@ -179,7 +180,10 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path):
         {"audio": "good", "text": None},
         *({"audio": nothing, "text": "x"} for nothing in (None, "", 3)),
         {"audio": "good", "text": "x", "split": "extra"},
-        {"audio": "good", "text": "x", "offset": 1.5},
+        *({"audio": "good", "text": "x", "offset": offset} for offset in (1.5, "0:01")),
+        {"audio": "long", "text": "x", "offset": 0, "duration": 0.8},
+        {"audio": "long", "text": "nearly", "offset": "0.0", "duration": "0.9"},
+        {"audio": "long", "text": "so long", "duration": "one second"},
     ]
     manifest(tmp_path / "m.jsonl", rows)
     found = open_speech(str(tmp_path))
@@ -190,9 +194,10 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path):
         "an audio file that is not there": 5,
         "no text": 2,
         "a part that is none of train, valid and test": 1,
-        "an offset into its file: cut that first": 1,
+        "an offset into its file: cut that first": 2,
+        "a duration shorter than its file: cut that first": 1,
     }
-    assert [row["text"] for row in found.take("all")] == ["good"]
+    assert {row["text"] for row in found.take("all")} == {"good", "nearly", "so long"}
     rows = [{"audio": "good", "text": "a", "split": "test"}, {"audio": "good", "text": "b"}]
     manifest(tmp_path / "m.jsonl", rows)
     assert open_speech(str(tmp_path)).left_out == {"no part, where others have one": 1}

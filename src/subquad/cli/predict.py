@@ -35,10 +35,13 @@ def run(argv: list[str]) -> int:
     argv, words = overrides.split(argv)
     given = _parser().read(argv)
     changed = overrides.read(words, read_facts(Path(given.run)))  # before anything slow
+    how = _how(given)
+    if given.stream:
+        _check_stream(given, how)
     run = load(given.run, **changed)
-    run.task.settle(**_how(given))
     if given.stream:
         return _stream(run, given)
+    run.task.settle(**how)
     rows = _Rows(run.task, given)
     shown = [name for name in ("out", "plot", "attention") if given[name] is not None]
     try:
@@ -65,10 +68,20 @@ def _how(given: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not False}
 
 
-def _stream(run: Run, given: Any) -> int:
-    """Print what one recording says while it comes. ValueError for anything but one input."""
+def _check_stream(given: Any, how: dict[str, Any]) -> None:
+    """ValueError for anything but one input, and for what text that is out cannot heed."""
     if len(given.input) != 1 or given.question is not None:
         raise ValueError(f"--stream takes one recording, and - is stdin, not {given.input}")
+    if how:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in how)
+        raise ValueError(
+            "--stream says the likeliest token of each output as it comes, so it takes no "
+            f"{flags}: leave them, or --stream"
+        )
+
+
+def _stream(run: Run, given: Any) -> int:
+    """Print what one recording says while it comes."""
     (word,) = given.input
     # as much as is there, as soon as there is anything
     told, pieces = run.hear(sys.stdin.buffer.raw.read if word == "-" else Path(word))

@@ -40,13 +40,21 @@ class Examples:
     """Rows of train, valid and test; a part may be empty.
 
     source: what this is, in words.  key: changes when the content may have changed.
-    left_out: reason -> how many rows were skipped for it.
+    left_out: reason -> how many rows were skipped for it.  left_in: the same of a part, where that
+    is known: part -> reason -> how many; "": of rows of which nothing says a part.
     """
 
     rows: Mapping[str, Sequence[Row]]
     source: str
     key: str
     left_out: Mapping[str, int] = field(default_factory=dict)
+    left_in: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def left(self, part: str) -> Mapping[str, int]:
+        """Reason -> how many rows of a part, or of `all`, were skipped for it."""
+        if part == "all":
+            return self.left_out
+        return dict(Counter(self.left_in.get("", {})) + Counter(self.left_in.get(part, {})))
 
     def take(self, part: str) -> Sequence[Row]:
         """The rows of train, valid or test, or of `all`."""

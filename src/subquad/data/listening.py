@@ -8,6 +8,7 @@ little-endian, one channel, 16 kHz, or a WAV file of 16 bits at 16 kHz, told by 
 
 import struct
 from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ __all__ = ["blocks", "piped", "seconds_of"]
 _BLOCK = 10  # seconds
 _MARGIN = 1  # seconds on each side that a block is resampled with: more than any filter reaches
 _PIPED = 1 << 14  # bytes that are read at once at most
+_OPEN = (0, 0xFFFFFFFF)  # sizes that say: until the pipe ends
 
 
 def seconds_of(path: Path) -> float:
@@ -77,6 +79,12 @@ def _read(file: object, count: int, path: Path) -> np.ndarray:
         raise ValueError(f"{path} is damaged: {error}") from None
     if len(found) < wanted:
         raise ValueError(f"{path} is damaged: it ends at {(at + len(found)) / rate:.1f} s")
+    if not (finite := np.isfinite(found).all(1)).all():
+        where = at + int(np.argmin(finite))
+        raise ValueError(
+            f"{path} holds samples that are no numbers, the first at {where / rate:.3f} s, sample "
+            f"{where:,}"
+        )
     return found.mean(1)
 
 
@@ -86,18 +94,20 @@ def piped(read: Callable[[int], bytes]) -> Iterator[np.ndarray]:
     ValueError for a WAV file that is not of 16 bits and 16 kHz, and for a pipe without a sample.
     """
     left = _at_least(read, b"", 4)
-    channels = 1
+    channels, coming = 1, inf
     if left[:4] == b"RIFF":
-        channels, left = _header(read, left)
+        channels, coming, left = _header(read, left)
     width, heard = 2 * channels, False
     while True:
+        if len(left) > coming:  # what stands behind the samples is none of them
+            left = left[: int(coming)]
         whole = len(left) // width * width
         if whole:
             heard = True
             samples = np.frombuffer(left[:whole], "<i2").reshape(-1, channels)
             yield (samples.astype(np.float32) / 32768).mean(1)
-            left = left[whole:]
-        if not (more := read(_PIPED)):
+            left, coming = left[whole:], coming - whole
+        if coming < width or not (more := read(_PIPED)):
             break
         left += more
     if not heard:
@@ -110,8 +120,8 @@ def _at_least(read: Callable[[int], bytes], had: bytes, count: int) -> bytes:
     return had
 
 
-def _header(read: Callable[[int], bytes], had: bytes) -> tuple[int, bytes]:
-    """The channels of a WAV file, and what has come of its samples."""
+def _header(read: Callable[[int], bytes], had: bytes) -> tuple[int, float, bytes]:
+    """The channels of a WAV file, the bytes of its samples, and what has come of them."""
     at, channels = 12, 0
     while True:
         had = _at_least(read, had, at + 8)
@@ -121,7 +131,7 @@ def _header(read: Callable[[int], bytes], had: bytes) -> tuple[int, bytes]:
         if name == b"data":
             if not channels:
                 raise ValueError("the WAV file does not say how its samples are written")
-            return channels, had[at + 8 :]
+            return channels, inf if size in _OPEN else size, had[at + 8 :]
         had = _at_least(read, had, at + 8 + size)
         if name == b"fmt " and len(had) >= at + 24:
             form, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", had, at + 8)

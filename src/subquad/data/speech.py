@@ -14,7 +14,8 @@ speakers go 90/5/5, or recordings where there are less than 20 speakers. All by 
 """
 
 import hashlib
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ __all__ = ["examples", "open_speech"]
 
 Row = dict[str, Any]
 _FEW = 20  # speakers
+# how much shorter than by its header a recording may be said to be: a share of it, and seconds
+_ROUNDED, _ROUNDED_BY = 0.01, 0.1
 
 
 def open_speech(
@@ -82,13 +85,14 @@ def examples(found: Sequence[tuple[str, Spoken]], says: str, key: str) -> Exampl
 
     ValueError if nothing can be.
     """
-    left_out: Counter[str] = Counter()
+    left_in: dict[str, Counter[str]] = defaultdict(Counter)
     given: dict[str, list[tuple[Row, str]]] = {}
     for part, spoken in found:
         try:
             given.setdefault(part, []).append((_whole(part, spoken), spoken.speaker))
         except UnfitError as reason:
-            left_out[str(reason)] += 1
+            left_in[part][str(reason)] += 1
+    left_out: Counter[str] = sum(left_in.values(), Counter())
     if not any(given.values()):
         if not left_out:
             raise ValueError(f"{says} holds no recordings")
@@ -101,7 +105,8 @@ def examples(found: Sequence[tuple[str, Spoken]], says: str, key: str) -> Exampl
     hours = sum(row["seconds"] for some in rows.values() for row in some) / 3600
     sizes = ", ".join(f"{len(rows[part]):,} {part}" for part in PARTS)
     heard = {part: Heard(some) for part, some in rows.items()}
-    return Examples(heard, f"{says} ({sizes}; {hours:.2f} hours)", key, dict(left_out))
+    says = f"{says} ({sizes}; {hours:.2f} hours)"
+    return Examples(heard, says, key, dict(left_out), left_in)
 
 
 def _whole(part: str, spoken: Spoken) -> Row:
@@ -109,12 +114,24 @@ def _whole(part: str, spoken: Spoken) -> Row:
         raise UnfitError("a part that is none of train, valid and test")
     if not isinstance(spoken.text, str) or not (text := " ".join(spoken.text.split())):
         raise UnfitError("no text")
-    if spoken.offset:
+    if _number(spoken.offset):
         raise UnfitError("an offset into its file: cut that first")
     if spoken.sound is None:
         raise UnfitError("an audio file that is not there")
     seconds = spoken.sound.seconds()
+    if _number(spoken.duration, seconds) < seconds * (1 - _ROUNDED) - _ROUNDED_BY:
+        raise UnfitError("a duration shorter than its file: cut that first")
     return {"audio": spoken.sound, "text": text, "name": spoken.name, "seconds": seconds}
+
+
+def _number(cell: Any, missing: float = 0.0) -> float:
+    """What stands in a cell, NaN if it is no number; `missing` if nothing stands there."""
+    if cell is None or cell == "":
+        return missing
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def _parted(given: Mapping[str, list[tuple[Row, str]]]) -> dict[str, list[Row]]:

@@ -34,6 +34,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "part": ("split", "part", "subset"),
     "speaker": ("speaker", "speaker_id", "client_id"),
     "offset": ("offset",),
+    "duration": ("duration",),
 }
 #: a part that is said and is none of train, valid and test
 OUTSIDE = "?"
@@ -43,7 +44,8 @@ _MANIFESTS = (".jsonl", ".ndjson", ".csv", ".tsv")
 @dataclass(frozen=True)
 class Spoken:
     """What a table says of a recording. sound: None where there is no such file; part, speaker: ""
-    where nothing says it; offset: where in its file it begins, if anywhere else than at 0."""
+    where nothing says it; offset, duration: where in its file it begins and how long it is, as it
+    stands there, if anything does."""
 
     name: str
     text: Any
@@ -51,6 +53,7 @@ class Spoken:
     part: str = ""
     speaker: str = ""
     offset: Any = None
+    duration: Any = None
 
 
 def find(where: Path, columns: Mapping[str, str]) -> tuple[Place, list[Spoken]]:
@@ -102,7 +105,8 @@ def _read(place: Place, table: str, columns: Mapping[str, str]) -> Iterator[Spok
         sound = place.sound(table, part, called) if called else None
         part = (part_in(part) or OUTSIDE) if part else part_in(table)
         speaker = str(found.get("speaker") or known.get(called, ""))
-        yield Spoken(called, found["text"], sound, part, speaker, found.get("offset"))
+        place_in = (found.get("offset"), found.get("duration"))
+        yield Spoken(called, found["text"], sound, part, speaker, *place_in)
 
 
 def speakers(names: Sequence[str]) -> dict[str, str]:

@@ -36,6 +36,12 @@ class SubquadForCTC(SubquadPreTrainedModel):
         if config.head["kind"] not in ("ctc", "joint"):
             head = {"kind": "ctc", "blank": config.pad_token_id or 0}
             config.head = complete(config.arch, config.model, config.stem, head)["head"]
+        blank = config.head["blank"]
+        if config.pad_token_id not in (None, blank):
+            raise ValueError(
+                f"the blank of the head is {blank} and pad_token_id is {config.pad_token_id}; they "
+                "are one token, so give the same number"
+            )
         self.model = build(**config.parts())
         if not getattr(self.model.stem, "frames", False):
             raise ValueError(

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from subquad.nn.context import Context
+from subquad.nn.mixer import Mixer
 from subquad.nn.state import ModelState
+from subquad.ops.lowering import without
 
-__all__ = ["delay", "ended", "init_memory", "init_state", "read"]
+__all__ = ["bounded", "delay", "ended", "init_memory", "init_state", "read"]
 
 
 def init_state(backbone: nn.Module, batch: int, stem: nn.Module | None = None) -> ModelState:
@@ -66,6 +68,23 @@ def delay(stem: nn.Module, backbone: nn.Module) -> int:
         raise ValueError(_LOOKS_AHEAD)
     factor, field = (getattr(stem, name, 1) for name in ("factor", "field"))
     return factor * (step - 1) + field - 1
+
+
+def bounded(backbone: nn.Module) -> bool:
+    """Does a state, of a backbone that streams, stop growing however much it has read?
+
+    Told by what its mixers declare: the most tokens they keep, or how far back their pattern looks,
+    marked tokens apart.
+    """
+    for mixer in (m for m in backbone.modules() if isinstance(m, Mixer)):
+        pattern = getattr(mixer, "pattern", None)
+        # marked tokens are few, and none unless marks are given
+        rest = None if pattern is None else without(pattern, labels=True, marks=False)
+        if rest is not None and rest.reach()[0] is None:
+            return False
+        if getattr(mixer, "limit", 0) is None:
+            return False
+    return True
 
 
 _LOOKS_AHEAD = (

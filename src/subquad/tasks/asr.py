@@ -22,7 +22,7 @@ from subquad.hf import SubquadConfig, SubquadForCTC
 from subquad.nn.logmel import LogMel
 from subquad.tasks.asr_config import Answering, AsrConfig, AsrScoring
 from subquad.tasks.ctc.beams import Beams
-from subquad.tasks.ctc.lms import find_beams
+from subquad.tasks.ctc.lms import BEAMS, find_beams
 from subquad.tasks.hearing import Hearing, Said
 from subquad.tasks.rows import Row
 from subquad.tasks.spelling import writes
@@ -33,6 +33,7 @@ from subquad.tasks.transcripts import COUNTS, counted, intervals, rates, table
 __all__ = ["Asr"]
 
 _SIDE_BY_SIDE = 16_384  # frames in one call of an evaluation
+_GREEDY = "the likeliest token of each output"
 _HALVINGS = 2  # of the frame rate: 10 ms to 40 ms
 
 
@@ -49,7 +50,7 @@ class Asr(SpokenTask):
     model_class: ClassVar[Any] = SubquadForCTC
     beams: Beams | None = None
     times = False
-    _decoding = "the likeliest token of each output"
+    _decoding = _GREEDY
 
     # --- model --------------------------------------------------------------------------------
 
@@ -109,7 +110,9 @@ class Asr(SpokenTask):
     # --- evaluation ---------------------------------------------------------------------------
 
     def settle(self, *, times: bool = False, **how: Any) -> None:
-        self.times = times
+        self.times, self.beams, self._decoding = times, None, _GREEDY
+        if self.config.decoder and how.get("beams") is None:
+            how["beams"] = BEAMS  # for the decoder to rank
         found = find_beams(self.words, self._ngrams, **how)
         if found is not None:
             ranks = ", ranked by the decoder too" if self.config.decoder else ""
@@ -173,8 +176,13 @@ class Asr(SpokenTask):
         mine = [rows[place] for place in said]
         counts = counted([*said.values()], [row["text"] for row in mine])
         total = torch.tensor(add(share, *counts.sum(0).tolist()), dtype=torch.float64)
+        if not total[-1]:
+            raise ValueError(
+                f"none of {len(rows):,} rows of the {part} part of {found.source} can be decoded, "
+                "so there is nothing to score"
+            )
         numbers = rates(total)
-        left = {**found.left_out, **damaged}
+        left = {**found.left(part), **damaged}
         out = "".join(f"; left out: {many:,} with {why}" for why, many in left.items())
         told = f"{int(total[-1]):,} rows, the {part} part of {found.source}; {self._decoding}{out}"
         files = {}

@@ -20,7 +20,8 @@ class AsrConfig:
         mask: parts of the features of training recordings are hidden (SpecAugment).
         decoder: layers of a decoder that writes the transcript by attention besides, and ranks what
             beams find; 0 for none.
-        ctc_weight: that of CTC beside the decoder, in training and in ranks.
+        ctc_weight: that of CTC beside the decoder, in training and in ranks; above 0, since CTC
+            finds the texts that are ranked.
         ngram: tokens of the longest n-gram that is counted in training transcripts, for --lm ngram.
         valid_rows: recordings of the validation part that are scored at each report.
         audio: the column that names the recording's file; default: the usual names.
@@ -44,6 +45,11 @@ class AsrConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         if not 0 <= self.ctc_weight <= 1:
             raise ValueError(f"ctc_weight is {self.ctc_weight}; it lies from 0 to 1")
+        if self.decoder and not self.ctc_weight:
+            raise ValueError(
+                "ctc_weight is 0 beside a decoder; it must be above 0, since CTC finds the texts "
+                "that the decoder ranks"
+            )
         kind, _, size = self.tokenizer.partition(":")
         if kind not in ("characters", "unigram", "bpe") or (kind == "characters") == bool(size):
             raise ValueError(
@@ -60,8 +66,8 @@ class AsrScoring(RowScoring):
     Args:
         part: train, valid, test or all; default: test of the run's own data, all of other data.
         rows: score only so many rows, spread over the part.
-        beams: texts that are followed at once; default: 16 with a language model, else the
-            likeliest token of each output is taken.
+        beams: texts that are followed at once; default: 16 with a language model or a decoder, else
+            the likeliest token of each output is taken.
         lm: a language model: ngram, counted in the run's training transcripts; an ARPA file, of
             tokens or words; a run of the task lm over bytes.
         lm_weight: how much its logarithms count; default 0.5.

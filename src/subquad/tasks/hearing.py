@@ -2,9 +2,9 @@
 
     samples -> features (100 a second) -> outputs (25 a second) -> log-probabilities -> words
 
-A model that streams hears a long recording piece by piece, and what it says is what it says of the
-whole; one that looks both ways hears windows that overlap (`subquad.tasks.ctc.windows`). Either way
-memory does not grow with the length, but for the text.
+A model that streams with a state of bounded size hears a long recording piece by piece, and what it
+says is what it says of the whole; any other hears windows that overlap
+(`subquad.tasks.ctc.windows`). Either way memory does not grow with the length, but for the text.
 
 Axes: B batch, S samples, N outputs, C model width, V vocabulary.
 """
@@ -25,7 +25,7 @@ from subquad.nn.losses import IGNORED
 from subquad.nn.streams import ended
 from subquad.tasks.ctc.beams import Beams, Found
 from subquad.tasks.ctc.paths import Placed, align, best_path
-from subquad.tasks.ctc.windows import parts, windows
+from subquad.tasks.ctc.windows import numbers, parts, windows
 from subquad.tasks.ctc.words import Word, words
 
 __all__ = ["Hearing", "Said", "Spelling"]
@@ -97,11 +97,13 @@ class Hearing:
     @property
     def lateness(self) -> str:
         """The delay in words."""
-        delay = self.delay
+        delay, grows = self.delay, ""
+        if not self.model.model.bounded:
+            grows = "; its memory grows with the length, since it looks back without a limit"
         chunk = round(1000 * self.step * self.model.model.backbone.step)
         return (
             f"text comes at most {delay} ms after its sound: a chunk of {chunk} ms, and "
-            f"{delay - chunk} ms that features and their subsampling look ahead"
+            f"{delay - chunk} ms that features and their subsampling look ahead{grows}"
         )
 
     # --- whole --------------------------------------------------------------------------------
@@ -159,8 +161,12 @@ class Hearing:
     # --- long ---------------------------------------------------------------------------------
 
     def transcript(self, waves: Iterable[Tensor]) -> Said:
-        """What is said in a recording of any length, given as waves (S,) that follow each other."""
-        pieces = self._by_pieces(waves) if self.model.model.streams else self._by_windows(waves)
+        """What is said in a recording of any length, given as waves (S,) that follow each other.
+
+        ValueError for samples that are no numbers.
+        """
+        waves = numbers(waves)
+        pieces = self._by_pieces(waves) if self.model.model.bounded else self._by_windows(waves)
         placed: list[Placed] = []
         for first, part in parts(pieces, self._silent, _PART):
             placed += [
@@ -203,11 +209,12 @@ class Hearing:
         """What waves (S,) add to the text, as they come: {"text", "start", "end"}, in seconds.
 
         Nothing that came is taken back, and all of it joined is the text of the whole recording,
-        token by token the likeliest. ValueError for a model that looks ahead without a limit.
+        token by token the likeliest. Memory grows if the model's state does. ValueError for a model
+        that looks ahead without a limit, and for samples that are no numbers.
         """
         _ = self.delay  # says why if there is none
         before, count, spelling = self.blank, 0, Spelling()
-        for outputs in self._by_pieces(waves):
+        for outputs in self._by_pieces(numbers(waves)):
             said = []
             for n, token in enumerate(self.log_probs(outputs).argmax(-1).tolist(), count):
                 if token not in (self.blank, before):

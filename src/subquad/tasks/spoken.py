@@ -1,7 +1,8 @@
 """What a task over recordings with transcripts shares: data, features, vocabulary, run folder.
 
-Recordings whose transcripts cannot be learnt are left out and counted; one that turns out damaged
-when it is decoded is told of, by name, and another takes its place.
+Recordings whose transcripts cannot be learnt are left out of training, and counted; one that turns
+out damaged when it is decoded is told of, by name, and another takes its place. All others are
+scored, whatever stands in their transcripts and however long they are.
 """
 
 import sys
@@ -100,48 +101,51 @@ class SpokenTask(RowTask):
     def open(self, data: str | None) -> Examples:
         told = {field: getattr(self.config, field) for field in self.columns}
         columns = {field: column for field, column in told.items() if column is not None}
-        found = open_speech(data, columns=columns, default=embedded)
-        return found if self._words is None else self.fitting(found)
+        return open_speech(data, columns=columns, default=embedded)
 
     def fitting(self, found: Examples) -> Examples:
-        """The recordings whose transcripts can be written, the others counted."""
-        left_out, rows = Counter(found.left_out), {}
-        for part, every in found.rows.items():
-            # played faster, a training recording has fewer frames
-            pace = max(SPEEDS) if part == "train" and self.config.speed else 1.0
+        """The training recordings whose transcripts can be written, the others counted."""
+        # played faster, a recording has fewer frames
+        pace = max(SPEEDS) if self.config.speed else 1.0
 
-            def allowed(seconds: float, pace: float = pace) -> int:
-                return self.outputs(LogMel.frames(int(seconds * RATE / pace)))
+        def allowed(seconds: float) -> int:
+            return self.outputs(LogMel.frames(int(seconds * RATE / pace)))
 
-            places, why = usable(closed(every), self.words, allowed)
-            left_out += why
-            some = [closed(every)[place] for place in places]
-            if part == "train":
-                heard = [row for row in some if row["seconds"] <= self.config.window]
-                left_out["a training recording longer than the window"] += len(some) - len(heard)
-                some = heard
-            rows[part] = Heard(some)
-        return replace(found, rows=rows, left_out={k: v for k, v in left_out.items() if v})
+        every = closed(found.rows["train"])
+        places, why = usable(every, self.words, allowed)
+        some = [every[place] for place in places]
+        heard = [row for row in some if row["seconds"] <= self.config.window]
+        why += Counter({"a training recording longer than the window": len(some) - len(heard)})
+        return replace(
+            found,
+            rows={**found.rows, "train": Heard(heard)},
+            left_out=dict(Counter(found.left_out) + why),
+            left_in={**found.left_in, "train": Counter(found.left_in.get("train", {})) + why},
+        )
 
     def learn(self, rows: Sequence[Row]) -> None:
         texts = [row["text"] for row in closed(rows)]
         if self._words is None:
             self._words = spelling.learn(self.config.tokenizer, texts)
-            self.examples = self.fitting(self.known)
-        for part in ("train", "valid"):
-            if not len(self.known.rows[part]):
-                reasons = ", ".join(f"{n:,} with {why}" for why, n in self.known.left_out.items())
-                raise ValueError(
-                    f"{self.known.source}: no recording of its {part} part can be used; left out "
-                    f"are {reasons}"
-                )
+        self.examples = self.fitting(self.known)
+        if why := self._left_out(self.examples):
+            tell(f"left out of training: {why}")
+        if not len(self.known.rows["train"]):
+            raise ValueError(
+                f"{self.known.source}: no recording of its train part can be used; left out are "
+                f"{why}"
+            )
         if self._log_mel is None:
             rows = Careful(self.known.rows["train"], tell)
             some = rows.those(spread(len(self.known.rows["train"]), _SAMPLE))
             with torch.no_grad():
                 self._log_mel = LogMel(*mean_and_std(LogMel()(_wave(r)[None])[0][0] for r in some))
         if self._ngrams is None and self.config.ngram:
-            self._ngrams = self._counted(texts)
+            self._ngrams = self._counted([t for t in texts if not self.words.strange(t)])
+
+    @staticmethod
+    def _left_out(found: Examples) -> str:
+        return ", ".join(f"{many:,} with {why}" for why, many in found.left("train").items())
 
     def _counted(self, texts: Sequence[str]) -> Ngrams:
         known = spelling.names(self.words)

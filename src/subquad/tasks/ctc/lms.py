@@ -10,9 +10,9 @@ from subquad.tasks.ctc.ngrams import Ngrams
 from subquad.tasks.ctc.scorers import ByTokens, ByWords, Reader, Scorer, Silent
 from subquad.tasks.spelling import names, writes
 
-__all__ = ["find_beams", "find_scorer"]
+__all__ = ["BEAMS", "find_beams", "find_scorer"]
 
-_BEAMS = 16  # with a language model
+BEAMS = 16  # where something ranks them: a language model, a decoder
 _WEIGHT = 0.5
 
 
@@ -29,11 +29,13 @@ def find_beams(
 
     ValueError as `find_scorer`, or for what belongs to a search where there is none.
     """
-    beams = _BEAMS if beams is None and lm is not None else beams
+    beams = BEAMS if beams is None and lm is not None else beams
     if beams is None:
         if lm_weight is not None or bonus is not None:
             raise ValueError("lm_weight and bonus are for beams: give --beams or --lm")
         return None
+    if lm is None and lm_weight is not None:
+        raise ValueError(f"lm_weight is {lm_weight}, and there is no language model: give --lm")
     scorer = Silent() if lm is None else find_scorer(lm, words, own)
     weight = _WEIGHT if lm_weight is None else lm_weight
     says = "" if lm is None else f", {lm} with weight {weight} as language model"

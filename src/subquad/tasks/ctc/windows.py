@@ -3,7 +3,8 @@
 A model that looks both ways hears a window of `length` samples at a time; the outputs of `margin`
 samples on each side, which would want to know what comes before or behind, are left out, and the
 middles joined. What is joined is decoded in parts, cut in the middle of the longest run of blanks.
-Greedy decoding does not notice these cuts; a language model begins anew after each.
+Greedy decoding does not notice a cut among blanks; where there are none, a token that is said on
+both sides of the cut is said twice. A language model begins anew after each.
 
 Axes: S samples, N outputs.
 """
@@ -13,7 +14,23 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["parts", "windows"]
+from subquad.data.audio import RATE
+
+__all__ = ["numbers", "parts", "windows"]
+
+
+def numbers(waves: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Waves (S,) that follow each other. ValueError, with the place, if a sample is no number."""
+    begin = 0
+    for wave in waves:
+        if not (finite := wave.isfinite()).all():
+            at = begin + int((~finite).int().argmax())
+            raise ValueError(
+                f"what came holds samples that are no numbers, the first at {at / RATE:.3f} s, "
+                f"sample {at:,}"
+            )
+        begin += len(wave)
+        yield wave
 
 
 def windows(
