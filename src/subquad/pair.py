@@ -46,6 +46,9 @@ class Pair(nn.Module):
         gives no output for each.
         """
         memory, _ = self.encoder(source, valid=valid, mark=mark)
+        # a stem that makes other tokens of its inputs tells which are real
+        tell = getattr(self.encoder.stem, "real", None)
+        valid = valid if valid is None or tell is None else tell(valid)
         if valid is not None and memory.shape[1] != valid.shape[1]:
             raise ValueError(
                 f"the encoder gives {memory.shape[1]} outputs for {valid.shape[1]} tokens, so it "

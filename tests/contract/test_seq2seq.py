@@ -1,7 +1,6 @@
 """The Hugging Face shell of encoders with a decoder: generate, save, load, train, any source."""
 
 import json
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -21,8 +20,6 @@ import subquad as sq
 from catalog import tiny
 from subquad.archs import pair_parts
 from subquad.hf import StateCache, SubquadConfig, SubquadForCausalLM, SubquadForSeq2SeqLM
-from subquad.nn import Context
-from subquad.nn.stems import STEMS
 
 WORDS = 50
 TOKENS = {"vocab_size": WORDS, "pad_token_id": 0, "eos_token_id": 49, "decoder_start_token_id": 48}
@@ -192,43 +189,24 @@ def test_trainer_trains(case, tmp_path):
     assert trainer.predict(rows[:3]).predictions.shape[::2] == (3, words.size)
 
 
-@dataclass(frozen=True)
-class FramesConfig:
-    """A stem of five numbers a frame."""
-
-    def build(self, dim, vocab_size):
-        return Frames(dim)
-
-
-class Frames(torch.nn.Module):
-    def __init__(self, dim):
-        super().__init__()
-        self.project = torch.nn.Linear(5, dim)
-
-    def forward(self, frames, valid=None, start=None):
-        context = Context.of(frames, valid, start)
-        return context.clean(self.project(context.clean(frames))), context
-
-
 def reader(stem):
     encoder = {"arch": "performer", "model": tiny("performer", causal=False), "stem": stem}
     made = SubquadConfig(arch="local", model=tiny("local"), encoder=encoder, **TOKENS)
     return SubquadForSeq2SeqLM(made).eval()
 
 
-def test_reads_frames(monkeypatch, tmp_path):
-    monkeypatch.setitem(STEMS, "frames", FramesConfig)
-    m, options = reader({"kind": "frames"}), {"max_new_tokens": 6, "num_beams": 2}
+def test_reads_frames(tmp_path):
+    m, options = reader({"kind": "frames", "bands": 8}), {"max_new_tokens": 6, "num_beams": 2}
     assert m.main_input_name == "input_features"
-    frames, labels = torch.randn(2, 11, 5), torch.randint(1, 48, (2, 4))
+    frames, labels = torch.randn(2, 43, 8), torch.randint(1, 48, (2, 4))
     out = m(input_features=frames, labels=labels)
-    mask = torch.ones(2, 11, dtype=torch.long)
-    mask[1, 8:] = 0
+    mask = torch.ones(2, 43, dtype=torch.long)
+    mask[1, 30:] = 0
     padded = frames.masked_fill(mask[..., None] == 0, torch.nan)
     options["eos_token_id"] = None
     words = m.generate(input_features=padded, attention_mask=mask, **options)
     assert torch.equal(words[:1], m.generate(input_features=frames[:1], **options))
-    assert torch.equal(words[1:], m.generate(input_features=frames[1:, :8], **options))
+    assert torch.equal(words[1:], m.generate(input_features=frames[1:, :30], **options))
     m.save_pretrained(tmp_path)
     again = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
     assert torch.equal(again(input_features=frames, labels=labels).logits, out.logits)

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from subquad.hf.cache import StateCache
 from subquad.hf.config import SubquadConfig
 from subquad.hf.generation import StateGenerationMixin
-from subquad.hf.inputs import check_whole, loss_options, token_inputs
+from subquad.hf.inputs import check_whole, loss_options, real_outputs, token_inputs
 from subquad.hf.modeling import SubquadPreTrainedModel
 from subquad.nn.losses import IGNORED
 from subquad.pair import Pair, build
@@ -98,7 +98,8 @@ class SubquadForSeq2SeqLM(SubquadPreTrainedModel, StateGenerationMixin):
             _check_same(cache, source, encoder_outputs)
             return None, None
         if encoder_outputs is not None:
-            memory, known = encoder_outputs[0], _known(source["attention_mask"])
+            memory = encoder_outputs[0]
+            known = real_outputs(self.model.encoder.stem, _known(source["attention_mask"]))
         else:
             memory, known = _read(self.model, source)
         if cache is not None:

@@ -81,6 +81,9 @@ class Episodic(Task):
         """Give the task as many labels as an episode has classes."""
         self.base._labels = self._labels
 
+    def data_key(self, data: str | None) -> str:
+        return self.open(data).key
+
     @property
     def data_facts(self) -> dict[str, Any]:
         return {**self.base.data_facts, "classes": self.names}
