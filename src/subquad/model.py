@@ -97,7 +97,7 @@ class Model(nn.Module):
 
     def init_memory(self, batch: int) -> ModelState:
         """What training carries from segment to segment, before the first."""
-        return init_memory(self.backbone, batch)
+        return init_memory(self.backbone, batch, self.stem)
 
 
 def run(
@@ -127,8 +127,7 @@ def run(
     x, context, kept = read(stem, inputs, valid, state)
     if context.valid is not valid:
         given = context.valid  # a stem that makes other tokens of them tells which are real
-    # labels and marks are those of the tokens that the stem made, of an image too
-    agree(x, label=label, mark=mark)
+    _described(stem, x, label, mark)
     queries = asked(head, backbone)
     label = None if label is None else label[:, None]
     mark = context.mark if mark is None else mark
@@ -149,6 +148,18 @@ def run(
         return y, None
     seen = x.shape[1] if context.valid is None else context.valid.sum(1)
     return y, ModelState(state.length + seen, layers, kept)
+
+
+def _described(stem: object, x: Tensor, label: Tensor | None, mark: Tensor | None) -> None:
+    """ValueError unless labels and marks are those of the tokens x that the stem made, of an image
+    too, and no stem reads across labels.
+    """
+    agree(x, label=label, mark=mark)
+    if label is not None and hasattr(stem, "init_state"):
+        raise ValueError(
+            f"{type(stem).__name__} reads several inputs for a token, across the borders of packed "
+            "documents; give each document a row of its own"
+        )
 
 
 def build(

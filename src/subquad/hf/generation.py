@@ -43,7 +43,7 @@ class StateGenerationMixin(GenerationMixin):
         use_cache = generation_config.use_cache is not False
         if use_cache and model_kwargs.get("past_key_values") is None:
             batch = self._batch_in_generation(generation_config, *args, **kwargs)
-            state = init_state(self._parts.backbone, batch)
+            state = init_state(self._parts.backbone, batch, self._parts.stem)
             model_kwargs["past_key_values"] = StateCache(state)
         return super()._prepare_cache_for_generation(
             generation_config, model_kwargs, *args, **kwargs

@@ -3,7 +3,9 @@
 Axes: B batch, N tokens, C model width, V vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from subquad.nn.choices import NORMS, choose, fill
 from subquad.nn.context import Context
 from subquad.nn.frames import FrameStemConfig
 from subquad.nn.modalities import ModalityStem
+from subquad.nn.ngrams import HeldTokens, NGrams
 from subquad.nn.patches import PatchStemConfig
 from subquad.nn.position import Learned, Sinusoidal
 from subquad.nn.series import SeriesStemConfig
@@ -23,6 +26,8 @@ __all__ = [
     "STEMS",
     "AdaptiveStemConfig",
     "ModalityStemConfig",
+    "NGramStem",
+    "NGramStemConfig",
     "TokenStem",
     "TokenStemConfig",
 ]
@@ -55,11 +60,65 @@ class TokenStem(nn.Module):
         self, tokens: Tensor, valid: Tensor | None = None, start: Tensor | None = None
     ) -> tuple[Tensor, Context]:
         """Features and context; rows begin at position `start` (B,), default 0."""
-        context = Context.of(tokens, valid, start)
-        x = tokens if tokens.is_floating_point() else self.embedding(tokens) * self.scale
+        x = tokens if tokens.is_floating_point() else self.embedding(tokens)
+        return self.finish(x, Context.of(tokens, valid, start), tokens.is_floating_point())
+
+    def finish(self, x: Tensor, context: Context, scaled: bool = False) -> tuple[Tensor, Context]:
+        """Features of vectors x (B, N, C): scaled, unless they are, with positions and norm."""
+        x = x if scaled else x * self.scale
         if self.position is not None:
-            x = x + self.position(context.pos, valid).to(x.dtype)
+            x = x + self.position(context.pos, context.valid).to(x.dtype)
         return context.clean(self.dropout(self.norm(x))), context
+
+
+class NGramStem(TokenStem):
+    """A token stem that adds vectors of the n-grams that end at each token, as
+    `subquad.nn.NGrams`. In a stream it keeps the last few tokens.
+    """
+
+    def __init__(
+        self,
+        embedding: nn.Module,
+        ngrams: NGrams,
+        *,
+        position: nn.Module | None = None,
+        norm: nn.Module | None = None,
+        scale: float = 1.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(embedding, position=position, norm=norm, scale=scale, dropout=dropout)
+        self.ngrams = ngrams
+
+    def forward(
+        self, tokens: Tensor, valid: Tensor | None = None, start: Tensor | None = None
+    ) -> tuple[Tensor, Context]:
+        """Features and context of whole rows. ValueError for pieces without a state."""
+        if start is not None:
+            raise ValueError(
+                "a stream of n-grams needs the state of its stem: take one from Model.init_state"
+            )
+        x, context, _ = self.follow(tokens, valid, None, self.ngrams.begin(len(tokens)))
+        return x, context
+
+    def follow(
+        self, tokens: Tensor, valid: Tensor | None, start: Tensor | None, held: HeldTokens
+    ) -> tuple[Tensor, Context, HeldTokens]:
+        """Features of tokens (B, N) that follow those held, and what is held then.
+
+        ValueError for features in place of numbers.
+        """
+        if tokens.is_floating_point():
+            raise ValueError(
+                f"n-grams are made of token numbers, not of {tokens.dtype} features; pass "
+                "input_ids, or build with stem={'kind': 'tokens'}"
+            )
+        found, held = self.ngrams(tokens, valid, held)
+        x = (self.embedding(tokens) + found) / (1 + len(self.ngrams.sizes))
+        return *self.finish(x, Context.of(tokens, valid, start)), held
+
+    def init_state(self, batch: int, step: int) -> HeldTokens:
+        """What is held before the first token; tokens come out as they come in."""
+        return self.ngrams.begin(batch)
 
 
 @dataclass(frozen=True)
@@ -92,13 +151,17 @@ class TokenStemConfig:
             },
         )
         norm = choose("stem norm", self.norm, {"none": lambda width: None, **NORMS})
-        return TokenStem(
+        return self.kind(dim)(
             self.embedding(dim, vocab_size),
             position=make(),
             norm=norm(dim),
             scale=self.scale,
             dropout=self.dropout,
         )
+
+    def kind(self, dim: int) -> Callable[..., TokenStem]:
+        """What is built of embedding, position and norm."""
+        return TokenStem
 
     def embedding(self, dim: int, vocab_size: int) -> nn.Module:
         """From token numbers to vectors."""
@@ -115,6 +178,18 @@ class AdaptiveStemConfig(TokenStemConfig):
     def embedding(self, dim: int, vocab_size: int) -> nn.Module:
         """From token numbers to vectors, by clusters."""
         return Tables(vocab_size, dim, cutoffs=self.cutoffs, div_val=self.div_val)
+
+
+@dataclass(frozen=True)
+class NGramStemConfig(TokenStemConfig):
+    """A token stem with n-grams: `sizes` of n, and `rows` of the table of each."""
+
+    sizes: tuple[int, ...] = (3, 4, 5)
+    rows: int = 20_000
+
+    def kind(self, dim: int) -> Callable[..., TokenStem]:
+        """What is built of embedding, position and norm."""
+        return partial(NGramStem, ngrams=NGrams(dim, sizes=self.sizes, rows=self.rows))
 
 
 @dataclass(frozen=True)
@@ -150,6 +225,7 @@ class ModalityStemConfig:
 STEMS = {
     "tokens": TokenStemConfig,
     "adaptive": AdaptiveStemConfig,
+    "ngrams": NGramStemConfig,
     "patches": PatchStemConfig,
     "fourier": ArrayStemConfig,
     "modalities": ModalityStemConfig,

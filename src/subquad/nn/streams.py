@@ -26,17 +26,16 @@ def init_state(backbone: nn.Module, batch: int, stem: nn.Module | None = None) -
 
     stem: of a model whose stem may have a state of its own. ValueError if the model looks ahead.
     """
-    state, begin = _start(backbone, "init_state", batch), getattr(stem, "init_state", None)
-    return state if begin is None else replace(state, stem=begin(batch, backbone.step))
+    return _begun(_start(backbone, "init_state", batch), stem, backbone)
 
 
-def init_memory(backbone: nn.Module, batch: int) -> ModelState:
+def init_memory(backbone: nn.Module, batch: int, stem: nn.Module | None = None) -> ModelState:
     """What training carries from segment to segment, before the first token of `batch` rows.
 
     It goes where a state goes; keys and values of what it holds are formed again each time, so
-    that gradients reach their weights.
+    that gradients reach their weights. stem: as in `init_state`.
     """
-    return _start(backbone, "init_memory", batch)
+    return _begun(_start(backbone, "init_memory", batch), stem, backbone)
 
 
 def read(
@@ -90,6 +89,14 @@ def bounded(backbone: nn.Module) -> bool:
 _LOOKS_AHEAD = (
     "this model looks ahead, so it cannot stream; build it with causal=True, or to look by chunks"
 )
+
+
+def _begun(state: ModelState, stem: Any, backbone: Any) -> ModelState:
+    """A state before the first token, with that of a stem that has one."""
+    begin = getattr(stem, "init_state", None)
+    if begin is None:
+        return state
+    return replace(state, stem=begin(len(state.length), getattr(backbone, "step", 1)))
 
 
 def _start(backbone: nn.Module, method: str, batch: int) -> ModelState:

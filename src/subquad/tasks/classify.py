@@ -21,6 +21,7 @@ from subquad.data.vocabulary import Bytes
 from subquad.hf import SubquadConfig, SubquadForSequenceClassification
 from subquad.nn.choices import choose
 from subquad.nn.pooling import POOLS
+from subquad.tasks.encoder import ngram_tables
 from subquad.tasks.labels import Labels
 from subquad.tasks.lra import beside, suite_rows, suite_sizes, suite_words
 from subquad.tasks.one_label import OneLabelTask
@@ -45,6 +46,9 @@ class ClassifyConfig:
         valid_rows: rows of the validation part that are scored at each report.
         text: the column that holds the text; default: the usual names.
         label: the column that holds the label; default: the usual names.
+        ngrams: sizes of n-grams of tokens whose vectors, found by hashing, are added to those of
+            tokens, as in [3,4,5]; default: none.
+        ngram_rows: rows of the table of each size.
         lra: a task of Long Range Arena in place of rows of text: listops, listops-short, text,
             image or pathfinder; --data is the folder of files that are not made here.
     """
@@ -57,6 +61,8 @@ class ClassifyConfig:
     valid_rows: int = 1000
     text: str | None = None
     label: str | None = None
+    ngrams: tuple[int, ...] = ()
+    ngram_rows: int = 20_000
     lra: str | None = None
 
     def __post_init__(self) -> None:
@@ -115,6 +121,10 @@ class Classify(OneLabelTask, TextTask):
         return f"the first {most:,} {unit} of each, {cut:,} may be longer" if cut else ""
 
     # --- model --------------------------------------------------------------------------------
+
+    @property
+    def tables(self) -> dict[str, Any] | None:
+        return ngram_tables(self.config.ngrams, self.config.ngram_rows)
 
     def build(self, arch: str, fields: dict[str, Any]) -> SubquadForSequenceClassification:
         pool = self.config.pool

@@ -2,14 +2,22 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from subquad.archs import configure
 from subquad.data.vocabulary import Bytes, Subwords, Symbols, Vocabulary, learn, vocabulary
 
-__all__ = ["described", "kept_words", "learn_words", "load_words", "token_stem", "words_in"]
+__all__ = [
+    "described",
+    "kept_words",
+    "learn_words",
+    "load_words",
+    "ngram_tables",
+    "token_stem",
+    "words_in",
+]
 
 
 def token_stem(
@@ -37,6 +45,11 @@ def token_stem(
     scale = getattr(backbone, "embedding_scale", 1.0)
     how = {"position": position, "scale": scale, **sizes.get(position, {})}
     return {**(tables or {"kind": "tokens"}), **how}
+
+
+def ngram_tables(sizes: Sequence[int], rows: int) -> dict[str, Any] | None:
+    """The kind of a stem with hashed n-grams of these sizes; None if there are no sizes."""
+    return {"kind": "ngrams", "sizes": list(sizes), "rows": rows} if sizes else None
 
 
 def described(words: Vocabulary) -> dict[str, int]:

@@ -63,7 +63,9 @@ class LanguageModel(DocumentTask):
         return Crops(Windows(self.corpus, context, count, seed, starts), seed)
 
     def memory_of(self, model: Any) -> Callable[[int], ModelState] | None:
-        return partial(init_memory, model.model.backbone) if _carries(model) else None
+        if not _carries(model):
+            return None
+        return partial(init_memory, model.model.backbone, stem=model.model.stem)
 
     def lanes(self, count: int, seed: int, lanes: int) -> Dataset:
         return Lanes(self.corpus, self.config.context, count, seed, lanes)
@@ -74,7 +76,7 @@ class LanguageModel(DocumentTask):
         assert self.words is not None
         c, words = self.config, self.words
         stem = self.stem or token_stem(arch, fields, c.position, c.context, c.tables)
-        return causal.build(arch, fields, words, stem=stem, head=c.tables)
+        return causal.build(arch, fields, words, stem=stem, head=c.head)
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
         return causal.loss(model, batch, label_smoothing, shortest=self.config.min_context)

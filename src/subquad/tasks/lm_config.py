@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from subquad.tasks.encoder import ngram_tables
+
 __all__ = ["LanguageModelConfig", "Scoring"]
 
 
@@ -26,6 +28,9 @@ class LanguageModelConfig:
         cutoffs: numbers of words where clusters of an adaptive input and softmax begin, as in
             [20000,40000]; words must be numbered by falling frequency; none: one plain table.
         div_val: by how much vectors get narrower from each cluster to the next.
+        ngrams: sizes of n-grams of tokens whose vectors, found by hashing, are added to those of
+            tokens, as in [3,4,5]; default: none.
+        ngram_rows: rows of the table of each size.
     """
 
     context: int = 512
@@ -36,11 +41,18 @@ class LanguageModelConfig:
     order: str = "raster"
     cutoffs: tuple[int, ...] = ()
     div_val: int = 1
+    ngrams: tuple[int, ...] = ()
+    ngram_rows: int = 20_000
 
     def __post_init__(self) -> None:
         if self.context < 1 or self.valid_bytes < 1:
             raise ValueError(
                 f"context {self.context} and valid_bytes {self.valid_bytes} must be positive"
+            )
+        if self.ngrams and self.cutoffs:
+            raise ValueError(
+                f"ngrams {list(self.ngrams)} and cutoffs {list(self.cutoffs)} exclude each other: "
+                "n-grams are for small vocabularies, clusters for large ones"
             )
         if self.min_context is not None and not 1 <= self.min_context <= self.context:
             raise ValueError(
@@ -50,7 +62,12 @@ class LanguageModelConfig:
 
     @property
     def tables(self) -> dict[str, Any]:
-        """How stem and head divide the vocabulary."""
+        """How the stem divides the vocabulary."""
+        return ngram_tables(self.ngrams, self.ngram_rows) or self.head
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """How the softmax divides the vocabulary."""
         if not self.cutoffs:
             return {"kind": "tokens"}
         return {"kind": "adaptive", "cutoffs": list(self.cutoffs), "div_val": self.div_val}

@@ -68,10 +68,15 @@ class TextTask(RowTask):
     def fill(self) -> dict[str, int]:  # type: ignore[override]
         return {**RowTask.fill, "input_ids": self.words.pad}
 
+    @property
+    def tables(self) -> dict[str, Any] | None:
+        """The kind of stem, and what belongs to it; None: one plain table."""
+        return None
+
     def parts(self, arch: str, fields: dict[str, Any]) -> dict[str, Any]:
         """What a model's configuration says of architecture, stem and vocabulary."""
         c = self.config
-        stem = self._stem or token_stem(arch, fields, c.position, c.context)
+        stem = self._stem or token_stem(arch, fields, c.position, c.context, self.tables)
         return {"arch": arch, "model": fields, "stem": stem, **described(self.words)}
 
     def save(self, folder: Path) -> dict[str, Any]:
