@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForSpeechSeq2Seq,
     AutoModelForTimeSeriesPrediction,
     AutoModelForTokenClassification,
     AutoModelForZeroShotImageClassification,
@@ -34,6 +35,8 @@ from subquad.hf.match import SubquadForImageTextMatching
 from subquad.hf.modeling import SubquadForCausalLM, SubquadForMaskedLM, SubquadModel
 from subquad.hf.seq2seq import SubquadForSeq2SeqLM
 from subquad.hf.series import SubquadForTimeSeries
+from subquad.hf.swapping import restore, swap
+from subquad.hf.swapping.folder import register
 
 __all__ = [
     "StateCache",
@@ -50,6 +53,8 @@ __all__ = [
     "SubquadForTimeSeries",
     "SubquadForTokenClassification",
     "SubquadModel",
+    "restore",
+    "swap",
 ]
 
 AutoConfig.register("subquad", SubquadConfig, exist_ok=True)
@@ -73,3 +78,19 @@ AutoModelForZeroShotImageClassification.register(
 AutoModelForCTC.register(SubquadConfig, SubquadForCTC, exist_ok=True)
 AutoFeatureExtractor.register(SubquadConfig, SubquadFeatureExtractor, exist_ok=True)
 AutoModelForTimeSeriesPrediction.register(SubquadConfig, SubquadForTimeSeries, exist_ok=True)
+
+# folders of swapped models hold models of other families
+register(
+    [
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForCTC,
+        AutoModelForImageClassification,
+        AutoModelForMaskedLM,
+        AutoModelForQuestionAnswering,
+        AutoModelForSeq2SeqLM,
+        AutoModelForSequenceClassification,
+        AutoModelForSpeechSeq2Seq,
+        AutoModelForTokenClassification,
+    ]
+)

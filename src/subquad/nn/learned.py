@@ -29,7 +29,8 @@ class LearnedFeatures(FeatureMap):
     @torch.no_grad()
     def reset(self) -> None:
         """The identity for each head."""
-        self.weight.copy_(torch.eye(self.weight.shape[-1]).expand_as(self.weight))
+        identity = torch.eye(self.weight.shape[-1], device=self.weight.device)
+        self.weight.copy_(identity.expand_as(self.weight))
 
     def log(self, x: Tensor) -> Tensor:
         turned = torch.einsum("bhnd,hed->bhne", x, self.weight.to(x.dtype))

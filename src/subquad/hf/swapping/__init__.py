@@ -1,8 +1,8 @@
 """Attention swapped inside pretrained models of transformers: `subquad.hf.swap`."""
 
-from subquad.hf.swap.folder import SwapConfig, register
-from subquad.hf.swap.model import plan_of, restore, swap
-from subquad.hf.swap.parts import Exact, Features, Looks, Replacement
+from subquad.hf.swapping.folder import SwapConfig, register
+from subquad.hf.swapping.model import plan_of, restore, swap
+from subquad.hf.swapping.parts import Exact, Features, Looks, Replacement
 
 __all__ = [
     "Exact",

@@ -6,7 +6,7 @@ so many heads carries. A part gets queries, keys and values as the module made t
 Axes: B batch, N queries, M keys, H heads, G key heads, D head width.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -16,8 +16,8 @@ from subquad.nn.choices import choose, fill
 from subquad.nn.features import EluFeatures, FeatureMap, PositiveRandomFeatures, ReLUFeatures
 from subquad.nn.learned import LearnedFeatures
 from subquad.ops.attend import attend
+from subquad.ops.linear import Sum, accumulate, kernel_attention
 from subquad.ops.lowering import parse
-from subquad.ops.linear import Sum, accumulate, kernel_attention, read
 from subquad.ops.pattern import Coords, Pattern
 from subquad.ops.patterns import Causal, Full, Marked, Window
 
@@ -140,7 +140,8 @@ class Looking(nn.Module):
 
     def __init__(self, pattern: Pattern, *, first: bool, own: bool = False) -> None:
         super().__init__()
-        self.pattern, self.first, self.own = pattern, first, own
+        self.pattern = pattern | Marked() if first else pattern
+        self.first, self.own = first, own
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, None]:
         """out (B, H, N, D) of q (B, H, N, D) at the end of k and v (B, G, M, D), and no sums."""

@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
-from transformers.models.auto import auto_factory, modeling_auto
 
-from subquad.hf.swap.model import Swapped, install, plain_plan, plan_of, swapped_class, told_plan
+from subquad.hf.swapping.model import install, plain_plan, plan_of, told_plan
 
 __all__ = ["SwapConfig", "register", "write"]
 

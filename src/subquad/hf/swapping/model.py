@@ -14,10 +14,10 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from subquad.hf.swap.attention import PART, Found, attentions, refuse
-from subquad.hf.swap.masks import NAME
-from subquad.hf.swap.parts import Exact, Looks, Replacement, from_json
-from subquad.hf.swap.states import cache
+from subquad.hf.swapping.attention import PART, Found, attentions, refuse
+from subquad.hf.swapping.masks import NAME
+from subquad.hf.swapping.parts import Exact, Looks, Replacement, from_json
+from subquad.hf.swapping.states import cache
 from subquad.ops.pattern import Pattern
 
 __all__ = ["Swapped", "plan_of", "restore", "swap", "swapped_class"]
@@ -51,7 +51,7 @@ class Swapped:
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Write weights, and a config.json of type "subquad-swap" that holds model and plan."""
-        from subquad.hf.swap.folder import write
+        from subquad.hf.swapping.folder import write
 
         parent: Any = super()
         parent.save_pretrained(save_directory, **kwargs)
@@ -108,8 +108,10 @@ def install(model: Any, plan: Plan) -> None:
         if new is None or (old.get(found.name) == new and hasattr(found.module, PART)):
             continue
         part = new.build(found.num_heads, found.head_dim, index)
-        like = next(found.module.parameters())
-        setattr(found.module, PART, part.to(like.device).train(found.module.training))
+        # while from_pretrained builds on the meta device, weights are put in place later
+        if not any(t.is_meta for t in part.state_dict().values()):
+            part = part.to(next(found.module.parameters()).device)
+        setattr(found.module, PART, part.train(found.module.training))
     if not isinstance(model, Swapped):
         model._subquad_before = model.config._attn_implementation
         model.set_attn_implementation(NAME)

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
-from subquad.hf.swap.masks import NAME, Rule, rule_of
-from subquad.hf.swap.parts import Call, Exact
+from subquad.hf.swapping.masks import NAME, Rule, rule_of
+from subquad.hf.swapping.parts import Call, Exact
 
 __all__ = ["PART", "Found", "attentions", "refuse"]
 
