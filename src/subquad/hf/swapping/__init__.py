@@ -3,6 +3,7 @@
 from subquad.hf.swapping.folder import SwapConfig, register
 from subquad.hf.swapping.model import plan_of, restore, swap
 from subquad.hf.swapping.parts import Exact, Features, Looks, Replacement
+from subquad.hf.swapping.positions import extend_positions
 
 __all__ = [
     "Exact",
@@ -10,6 +11,7 @@ __all__ = [
     "Looks",
     "Replacement",
     "SwapConfig",
+    "extend_positions",
     "plan_of",
     "register",
     "restore",

@@ -1,0 +1,196 @@
+"""subquad swap MODEL DEST --mixer NAME [--positions N] [--distill DATA --steps N]"""
+
+import copy
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from subquad.cli.parser import Parser, add_flags, fields_of
+from subquad.nn.choices import choose
+
+__all__ = ["run"]
+
+MIXERS = ("exact", "window", "pattern", "favor", "relu", "elu", "learned")
+
+
+def run(argv: list[str]) -> int:
+    """Swap the attention of a model in a folder, train it to recover, and write it."""
+    import transformers
+
+    from subquad.hf.swapping import Exact, extend_positions, plan_of, swap
+    from subquad.hf.swapping.attention import attentions
+
+    given = _parser().read(argv)
+    dest = Path(given.dest)
+    if dest.exists():
+        raise ValueError(f"{dest} is there already; name a folder that is not")
+    mixer = _mixer(given)
+    model = _read(given.model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(given.model)
+    report: dict[str, Any] = {"model": Path(given.model).name, "mixer": mixer.to_json()}
+    recovering = _Recovering(given, model, tokenizer) if given.distill is not None else None
+    if recovering:
+        report["before"] = recovering.measure("before")
+    if given.positions is not None:
+        old, new = extend_positions(model, given.positions)
+        tokenizer.model_max_length = new
+        print(f"{old:,} positions, repeated to {new:,}")
+        report["positions"] = [old, new]
+    layers = range(len(attentions(model)))
+    swap(model, mixer, layers=_layers(given, layers))
+    if given.exact_every:
+        swap(model, Exact(), layers=[i for i in layers if i % given.exact_every == 0])
+    for name, one in plan_of(model).items():
+        print(f"{name}: {one}")
+    if recovering:
+        report |= recovering.run(model)
+    _write(dest, model, tokenizer, report)
+    print(f"model: {dest}")
+    return 0
+
+
+class _Recovering:
+    """What is measured of a model before it is swapped, after, and once it has recovered."""
+
+    def __init__(self, given: Any, model: Any, tokenizer: Any) -> None:
+        from subquad.train.goals import Vectors, goal_of
+        from subquad.train.recover import Recovery
+
+        told = {k: v for k, v in fields_of(Recovery, given).items() if v is not None}
+        self.how = Recovery(**told)
+        kind = goal_of(model)
+        longest = getattr(model.config, "max_position_embeddings", 512)
+        context = min(512, longest - 2) if given.context is None else given.context
+        data = None if given.distill == "stdlib" else given.distill
+        self.goal = kind(tokenizer, data, context, rows=64, seed=self.how.seed)
+        self.model = model
+        if kind is Vectors:
+            self.goal.original = copy.deepcopy(model).eval()
+
+    def measure(self, when: str) -> float:
+        found = self.goal.measure(self.model)
+        print(f"{when:<10}{found:.4f} {self.goal.metric}")
+        return found
+
+    def run(self, model: Any) -> dict[str, Any]:
+        from subquad.train.recover import layer_errors, recover
+
+        self.model = model
+        swapped, errors = self.measure("swapped"), layer_errors(model, self.goal)
+        self.model = recover(model, self.goal, self.how, print)
+        recovered, later = self.measure("recovered"), layer_errors(self.model, self.goal)
+        print(f"{'layer':<44}{'error':>10}{'recovered':>11}")
+        for name, error in errors.items():
+            print(f"{name:<44}{error:>10.4f}{later[name]:>11.4f}")
+        return {
+            "metric": self.goal.metric,
+            "swapped": swapped,
+            "recovered": recovered,
+            "context": self.goal.context,
+            "layer errors": {"swapped": errors, "recovered": later},
+        }
+
+
+def _read(name: str) -> Any:
+    """The model of a folder or a hub id, as the class that wrote it."""
+    import transformers
+
+    import subquad.hf  # noqa: F401  (folders of swapped models)
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name} holds no model of transformers: {error}") from error
+    if config.model_type == "subquad-swap":
+        raise ValueError(f"{name} is swapped already; swap the model that it came from")
+    kind = getattr(transformers, (config.architectures or ["AutoModel"])[0], None)
+    if kind is None:
+        raise ValueError(f"{name} is a {config.architectures[0]}, which transformers does not have")
+    return kind.from_pretrained(name).eval()
+
+
+def _mixer(given: Any) -> Any:
+    from subquad.hf.swapping import Exact, Features, Looks
+
+    choose("mixer", given.mixer, dict.fromkeys(MIXERS))
+    first = given.globals == "first"
+    if given.mixer == "exact":
+        return Exact()
+    if given.mixer in ("window", "pattern"):
+        pattern = f"Window({given.window}, {given.window})"
+        if given.mixer == "pattern":
+            if given.pattern is None:
+                raise ValueError(
+                    '--mixer pattern wants --pattern, as in "Window(64) | Strided(64)"'
+                )
+            pattern = given.pattern
+        return Looks(pattern, first)
+    if first:
+        raise ValueError(f"--global is for windows and patterns; {given.mixer} sees all tokens")
+    return replace(Features(given.mixer), num_features=given.features, seed=given.seed or 0)
+
+
+def _layers(given: Any, every: range) -> list[int] | None:
+    if given.exact_every is not None and given.exact_every < 1:
+        raise ValueError(f"--exact-every is {given.exact_every}; it counts layers from 1 on")
+    if given.layers is None:
+        return None
+    return list(given.layers)
+
+
+def _write(dest: Path, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:
+    """The whole folder, or none of it."""
+    from subquad.train.atomic import finish_folder, reporting
+
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    part = dest.with_name(f".{dest.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        with reporting("the swapped model", dest.parent):
+            model.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+            (part / "swap.json").write_text(json.dumps(report, indent=2) + "\n")
+            finish_folder(part, dest)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _parser() -> Parser:
+    from subquad.train.recover import Recovery
+
+    parser = Parser(
+        "subquad swap", "Another attention inside a pretrained model, and its recovery."
+    )
+    parser.add_argument("model", type=str, help="a folder of transformers, or a hub id")
+    parser.add_argument("dest", type=str, help="the folder that is written; it must not exist")
+    parser.add_argument("--mixer", type=str, default="window", help=", ".join(MIXERS))
+    parser.add_argument("--window", type=int, default=256, help="tokens on each side")
+    parser.add_argument("--pattern", type=str | None, default=None, help="of --mixer pattern")
+    parser.add_argument(
+        "--global",
+        dest="globals",
+        type=str | None,
+        default=None,
+        help="first: seen by all, sees all",
+    )
+    parser.add_argument("--features", type=int, default=256, help="of favor and relu, for a head")
+    parser.add_argument(
+        "--layers", type=list[int] | None, default=None, help="only these, as [0,2]"
+    )
+    parser.add_argument(
+        "--exact-every",
+        type=int | None,
+        default=None,
+        help="keep the attention of every n-th layer",
+    )
+    parser.add_argument(
+        "--positions", type=int | None, default=None, help="places for so many tokens"
+    )
+    parser.add_argument(
+        "--distill", type=str | None, default=None, help="text to recover on; stdlib: Python's own"
+    )
+    parser.add_argument("--context", type=int | None, default=None, help="tokens of a row of it")
+    add_flags(parser, Recovery)
+    return parser
