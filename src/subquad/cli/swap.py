@@ -22,6 +22,7 @@ def run(argv: list[str]) -> int:
     from subquad.hf.swapping import Exact, extend_positions, plan_of, swap
     from subquad.hf.swapping.attention import attentions
 
+    transformers.utils.logging.disable_progress_bar()
     given = _parser().read(argv)
     dest = Path(given.dest)
     if dest.exists():

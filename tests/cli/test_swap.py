@@ -1,0 +1,235 @@
+"""subquad swap as a user meets it: folders in, folders out, recovery in between."""
+
+import json
+
+import pytest
+import torch
+import transformers as hf
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from subquad.cli import main
+from subquad.hf.swapping import Exact, Looks, extend_positions, plan_of
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+WORDS = 261  # bytes and five marks
+WIDE = {"vocab_size": WORDS, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+WIDE |= {"intermediate_size": 40}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUBQUAD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    draw = torch.Generator().manual_seed(0)
+    words = ["the", "cat", "sat", "on", "a", "mat", "and", "dog", "ran", "far"]
+    picks = torch.randint(0, 10, (4000,), generator=draw).tolist()
+    (tmp_path / "text.txt").write_text(" ".join(words[i] for i in picks))
+
+
+def tokenizer(ends):
+    marks = ["<s>", "</s>", "<pad>", "<mask>", "<unk>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({c: i for i, c in enumerate([*marks, *alphabet])}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "mask_token": "<mask>"}
+    names |= {"cls_token": "<s>", "sep_token": "</s>"} if ends else {}
+    return hf.PreTrainedTokenizerFast(tokenizer_object=made, **names)
+
+
+def kept(name, model, ends=False):
+    """A folder of a model whose attention is sharp."""
+    torch.manual_seed(0)
+    made = model()
+    for p in made.parameters():
+        if p.dim() > 1:
+            torch.nn.init.normal_(p, std=0.15)
+    made.save_pretrained(name)
+    tokenizer(ends).save_pretrained(name)
+
+
+def gpt2(**fields):
+    ends = {"bos_token_id": 0, "eos_token_id": 1}
+    sizes = {"vocab_size": WORDS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    return hf.GPT2LMHeadModel(hf.GPT2Config(**sizes, **ends, **fields))
+
+
+def roberta():
+    return hf.RobertaForMaskedLM(
+        hf.RobertaConfig(**WIDE, max_position_embeddings=67, pad_token_id=2, bos_token_id=0)
+    )
+
+
+def bert():
+    return hf.BertModel(hf.BertConfig(**WIDE, max_position_embeddings=64, pad_token_id=2))
+
+
+def said(capsys, *words, code=0):
+    capsys.readouterr()
+    assert main(["swap", *words]) == code
+    out = capsys.readouterr()
+    return out.out if code == 0 else out.err
+
+
+def numbers(folder):
+    return json.loads((folder / "swap.json").read_text())
+
+
+@pytest.mark.slow
+def test_learned_features_imitate_and_recover(tmp_path, capsys):
+    kept("model", gpt2)
+    quick = ["--context", "48", "--steps", "60", "--lr", "0.03", "--batch", "4"]
+    out = said(capsys, "model", "dest", "--mixer", "learned", "--distill", "text.txt", *quick)
+    assert "each of 2 layers imitates its attention, 60 steps" in out
+    assert "the whole model is tuned, 60 steps" in out
+    found = numbers(tmp_path / "dest")
+    assert found["metric"] == "nats per token"
+    errors = found["layer errors"]
+    assert list(errors["swapped"]) == ["transformer.h.0.attn", "transformer.h.1.attn"]
+    for name, error in errors["swapped"].items():
+        assert errors["recovered"][name] < 0.7 * error
+    assert found["recovered"] < found["swapped"]
+    model = hf.AutoModelForCausalLM.from_pretrained("dest").eval()
+    ids = hf.AutoTokenizer.from_pretrained("dest")("the cat sat on", return_tensors="pt")
+    assert model.generate(**ids, max_new_tokens=5, do_sample=False).shape[1] == 19
+
+
+@pytest.mark.slow
+def test_a_masked_model_gets_longer(tmp_path, capsys):
+    pytest.importorskip("peft", reason="adapters need peft")
+    kept("model", roberta, ends=True)
+    flags = ["--window", "8", "--global", "first", "--positions", "500", "--lora", "2"]
+    out = said(
+        capsys,
+        "model",
+        "dest",
+        *flags,
+        "--distill",
+        "text.txt",
+        "--context",
+        "32",
+        "--steps",
+        "8",
+        "--batch",
+        "2",
+    )
+    assert "64 positions, repeated to 500" in out
+    found = numbers(tmp_path / "dest")
+    assert found["metric"] == "nats per hidden token"
+    assert found["recovered"] < found["swapped"]
+    model = hf.AutoModelForMaskedLM.from_pretrained("dest").eval()
+    assert set(plan_of(model).values()) == {Looks("Window(8, 8)", first=True)}
+    assert not any("lora" in name for name in model.state_dict())
+    ids = torch.randint(5, WORDS, (1, 500))
+    assert model(ids).logits.shape == (1, 500, WORDS)
+    assert hf.AutoTokenizer.from_pretrained("dest").model_max_length == 500
+
+
+@pytest.mark.slow
+def test_an_encoder_without_a_head(tmp_path, capsys):
+    kept("model", bert, ends=True)
+    out = said(
+        capsys,
+        "model",
+        "dest",
+        "--mixer",
+        "favor",
+        "--features",
+        "8",
+        "--distill",
+        "text.txt",
+        "--context",
+        "32",
+        "--steps",
+        "10",
+        "--batch",
+        "4",
+        "--lr",
+        "0.01",
+    )
+    found = numbers(tmp_path / "dest")
+    assert abs(found["before"]) < 1e-5 < found["recovered"] < found["swapped"]
+    # random features have nothing to learn, so no layer imitates
+    assert "imitates" not in out
+
+
+def test_exact_layers_between(capsys):
+    kept("model", gpt2)
+    out = said(capsys, "model", "dest", "--mixer", "favor", "--exact-every", "2")
+    assert "transformer.h.0.attn: Exact()" in out
+    assert "transformer.h.1.attn: Features(map='favor', num_features=256, seed=0)" in out
+    model = hf.AutoModelForCausalLM.from_pretrained("dest")
+    assert plan_of(model)["transformer.h.0.attn"] == Exact()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["nowhere", "dest"], "nowhere holds no model of transformers"),
+        (["model", "model"], "model is there already; name a folder that is not"),
+        (
+            ["model", "dest", "--mixer", "windw"],
+            "no mixer is called 'windw'; did you mean 'window'",
+        ),
+        (["model", "dest", "--mixer", "pattern"], "--mixer pattern wants --pattern"),
+        (["model", "dest", "--mixer", "relu", "--global", "first"], "relu sees all tokens"),
+        (["model", "dest", "--layers", "[4]"], "layer 4 is none of the 2 layers, 0 to 1"),
+        (["model", "dest", "--exact-every", "0"], "--exact-every is 0; it counts layers"),
+        (["model", "dest", "--positions", "60"], "gpt2 has 64 positions already, 60 asked"),
+        (["model", "dest", "--distill", "none.txt"], "there is nothing at none.txt"),
+        (["model", "dest", "--distill", "tiny.txt"], "a row takes 62; give more text"),
+        (["model", "dest", "--distill", "text.txt", "--steps", "-1"], "steps -1 and tune_steps"),
+        (["model", "dest", "--globl", "first"], "there is no --globl; did you mean --global?"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, words, says):
+    kept("model", gpt2)
+    (tmp_path / "tiny.txt").write_text("too short")
+    err = said(capsys, *words, code=2)
+    assert says in err
+    assert err.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == [
+        "model",
+        "text.txt",
+        "tiny.txt",
+    ]
+
+
+def test_a_swapped_folder_is_not_swapped_again(capsys):
+    kept("model", gpt2)
+    said(capsys, "model", "dest")
+    assert "dest is swapped already" in said(capsys, "dest", "other", code=2)
+
+
+@pytest.mark.parametrize(
+    ("make", "first"), [(gpt2, 0), (roberta, 3), (bert, 0)], ids=["gpt2", "roberta", "bert"]
+)
+def test_positions_are_repeated(make, first):
+    torch.manual_seed(0)
+    model = make().eval()
+    table = model.get_parameter(
+        next(n for n, _ in model.named_parameters() if "position_embeddings" in n or "wpe" in n)
+    )
+    old = table.detach().clone()
+    size = len(old) - first
+    ids = torch.randint(5, WORDS, (1, size))
+    wanted = model(ids)[0]
+    assert extend_positions(model, 2 * size + 7) == (size, 2 * size + 7)
+    assert torch.equal(model(ids)[0], wanted)
+    new = next(p for n, p in model.named_parameters() if "position_embeddings" in n or "wpe" in n)
+    repeated = torch.cat((old, old[first:], old[first : first + 7]))
+    assert torch.equal(new, repeated)
+    assert model(torch.randint(5, WORDS, (1, 2 * size + 7)))[0].isfinite().all()
+
+
+def test_rotary_positions_need_no_table():
+    model = hf.LlamaForCausalLM(hf.LlamaConfig(**WIDE, max_position_embeddings=64))
+    assert extend_positions(model, 128) == (64, 128)
+    assert model.config.max_position_embeddings == 128
+
+
+def test_a_model_without_either():
+    t5 = hf.T5Model(hf.T5Config(vocab_size=9, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
+    with pytest.raises(ValueError, match="t5 has no table of learnt positions and no rotary ones"):
+        extend_positions(t5, 64)
