@@ -16,6 +16,7 @@ from subquad.nn.hashed import HashedAttention
 from subquad.nn.heads import TokenHead
 from subquad.nn.kernel import KernelAttention, KernelCrossAttention
 from subquad.nn.latent import LatentStack
+from subquad.nn.learned import LearnedFeatures
 from subquad.nn.lightconv import DynamicConv, GatedLinear, LightConv
 from subquad.nn.likelihoods import mean_scale
 from subquad.nn.logmel import LogMel
@@ -82,6 +83,7 @@ __all__ = [
     "KernelCrossAttention",
     "LatentStack",
     "Learned",
+    "LearnedFeatures",
     "LightConv",
     "LogMel",
     "LowRankAttention",
