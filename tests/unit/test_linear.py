@@ -108,15 +108,18 @@ def test_output_and_gradients(kind, causal, n, padding):
             assert_near(mine.grad, torch.zeros_like(mine) if right.grad is None else right.grad)
 
 
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "whole"])
 @pytest.mark.parametrize(
-    ("n", "batch", "heads", "key_heads"), [(1025, 1, 2, 1), (200, 3, 6, 3)], ids=["long", "wide"]
+    ("n", "batch", "heads", "key_heads"),
+    [(1025, 1, 2, 1), (200, 3, 6, 3), (33, 1, 12, 12), (33, 2, 40, 20)],
+    ids=["long", "wide", "twelve", "forty"],
 )
-def test_several_blocks(n, batch, heads, key_heads):
-    # many chunks with an odd rest; several blocks of lanes
+def test_several_blocks(n, batch, heads, key_heads, causal):
+    # many chunks with an odd rest; several blocks of lanes, some of a part of the heads
     q, k, v, rows = inputs(n, batch=batch, heads=heads, key_heads=key_heads)
     want_in, got_in = leaves(q, k, v, rows), leaves(q, k, v, rows)
-    want = oracle(*want_in[:3], "exp", want_in[3])
-    got, _ = kernel_attention(*got_in[:3], Map("exp", got_in[3]))
+    want = oracle(*want_in[:3], "exp", want_in[3], causal)
+    got, _ = kernel_attention(*got_in[:3], Map("exp", got_in[3]), causal=causal)
     weight = torch.randn_like(want)
     torch.autograd.backward([want, got], [weight, weight])
     assert_near(got, want)

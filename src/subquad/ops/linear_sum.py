@@ -62,13 +62,14 @@ def kernel_sum(
 ) -> tuple[Tensor, Tensor]:
     """Return kv (B,K,F,E+1) and top (B,K) after the keys k (B,K,M,D), v (B,K,M,E)."""
     new_kv, new_top = _state_like(k, v, valid, projection, kv, top, kind, scale)
-    new_kv.copy_(kv)
     with torch.autocast(k.device.type, enabled=False):
         lift = Lift(projection, kind, scale, new_kv.dtype)
         for at in blocks(k.shape[0], k.shape[1], 1, k.device.type):
             keys, values_at = k[at], v[at]
             s = Scratch(keys.shape[:2], lift.dtype, k.device)
-            state, last = new_kv[at].flatten(0, 1), top[at].reshape(-1, 1).to(lift.dtype)
+            # a copy: a flattened block of some heads may or may not share memory with the result
+            state = kv[at].flatten(0, 1).to(lift.dtype, copy=True)
+            last = top[at].reshape(-1, 1).to(lift.dtype)
             for a, b in spans(k.shape[2], WHOLE_CHUNK):
                 known = None if valid is None else valid[at[0], a:b]
                 _, phi, values, c = _keys(s, lift, keys[..., a:b, :], values_at[..., a:b, :], known)
