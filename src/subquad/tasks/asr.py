@@ -65,6 +65,7 @@ class Asr(SpokenTask):
         stem = {
             "kind": "frames",
             "halvings": _HALVINGS,
+            "channels": self.config.channels,
             "position": "none" if own else "sinusoidal",
             "dropout": getattr(backbone, "dropout", 0.0),
         }
