@@ -24,11 +24,14 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from measure import subquad, trained, write
-
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "an4"
+from measure import Column, arms_of, each, subquad, trained
 
 FIELDS = {"dim": 96, "num_layers": 6, "num_heads": 4, "ffn_dim": 384, "kernel": 15, "dropout": 0.1}
+#: words of the task and of training
+HOW = [
+    *("--task.channels", "32", "--train.batch", "16", "--train.lr", "2e-3"),
+    *("--train.warmup", "0.1", "--train.reports", "8"),
+]
 #: fields of the Conformer that differ
 ARMS = {
     "conformer": {},
@@ -41,59 +44,45 @@ ARMS = {
 def learn(arm: str, seed: int, args: argparse.Namespace) -> dict:
     """Train one arm, or go on with it, and score it; what is known of it then."""
     folder = args.runs / f"{arm.replace(' ', '_')}-{args.minutes:g}-{seed}"
-    words = ["asr", "--arch", "conformer", "--data", str(args.data)]
+    words = ["asr", "--arch", "conformer", "--data", str(args.data), *HOW]
     for name, value in (FIELDS | ARMS[arm]).items():
         words += [f"--arch.{name}", str(value)]
-    words += ["--train.batch", "16", "--train.lr", "2e-3", "--train.minutes", str(args.minutes)]
-    words += ["--train.seed", str(seed), "--train.reports", "8"]
+    words += ["--train.minutes", str(args.minutes), "--train.seed", str(seed)]
     told = trained(folder, *words)
     subquad("eval", str(folder))
     subquad("eval", str(folder), "--lm", "ngram", "--beams", "16")
     lines = (folder / "evaluations.jsonl").read_text().splitlines()
     plain, beams = map(json.loads, lines[-2:])
-    kept = ("parameters", "steps", "seconds", "numbers")
+    kept = ("parameters", "steps", "tokens", "seconds", "numbers", "command")
     return {"arm": arm, "seed": seed, **{k: told[k] for k in kept}, "test": plain, "beams": beams}
 
 
-def table(folder: Path) -> str:
-    """What exists, as Markdown; what does not, by name."""
-    lines = ["| arm | n | WER, % | with 5-grams | CER, % | minutes | parameters |"]
-    lines.append("|---|---|---|---|---|---|---|")
-    for arm in ARMS:
-        name = arm.replace(" ", "_")
-        found = [json.loads(p.read_text()) for p in sorted(folder.glob(f"{name}-*.json"))]
-        if not found:
-            lines.append(f"| {arm} | 0 | missing | | | | |")
-            continue
-        cells = [
-            ", ".join(f"{100 * r[which][what]:.1f}" for r in found)
-            for which, what in (("test", "wer"), ("beams", "wer"), ("test", "cer"))
-        ]
-        minutes = ", ".join(f"{r['seconds'] / 60:.0f}" for r in found)
-        size = f"{found[0]['parameters']:,}"
-        lines.append(f"| {arm} | {len(found)} | {' | '.join(cells)} | {minutes} | {size} |")
-    return "\n".join(lines)
+def score(which: str, what: str) -> Column:
+    """A rate with its interval, in percent."""
+
+    def cell(run: dict) -> str:
+        rate, low, high = (100 * run[which][f"{what}{end}"] for end in ("", "_low", "_high"))
+        return f"{rate:.1f} ({low:.1f} to {high:.1f})"
+
+    return each(cell)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="an4_16k_flac.tar")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
-    parser.add_argument("--minutes", type=float, default=20, help="of training, for each arm")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--runs", type=Path, default=Path("runs") / "an4")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    args = parser.parse_args()
-    for seed in range(args.seeds):
-        for arm in args.arms:
-            path = args.out / f"{arm.replace(' ', '_')}-{seed}.json"
-            if not path.exists():
-                write(path, learn(arm, seed, args))
-                print(f"wrote {path}", flush=True)
-    text = table(args.out)
-    (args.out / "table.md").write_text(text + "\n")
-    print(text)
-
+COLUMNS = {
+    "WER, %": score("test", "wer"),
+    "with 5-grams": score("beams", "wer"),
+    "CER, %": score("test", "cer"),
+    "minutes": each(lambda run: f"{run['seconds'] / 60:.0f}"),
+    "frames a second": each(lambda run: f"{run['tokens'] / run['seconds']:,.0f}"),
+    "parameters": lambda found: f"{found[0]['parameters']:,}",
+}
 
 if __name__ == "__main__":
-    main()
+    arms_of(
+        learn,
+        list(ARMS),
+        COLUMNS,
+        doc=__doc__,
+        file=__file__,
+        minutes=20,
+        data="an4_16k_flac.tar",
+    )
