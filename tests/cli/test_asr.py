@@ -288,7 +288,7 @@ def test_recordings_that_do_not_do_are_left_out_with_the_reason(tmp_path, capsys
     out = said(capsys, "eval", tmp_path / "run", "--part", "valid", "--beams", "2")
     # what is left out of training is none of the validation part, all of which is scored
     assert "5 rows, the valid part" in out
-    assert "2 beams, bonus 0.0, ranked by the decoder too" in out
+    assert "2 beams, bonus 0.0, with the decoder" in out
     assert "left out" not in out
     one = folder / "u0.wav"
     out = said(capsys, "predict", tmp_path / "run", one, "--stream", code=2)
