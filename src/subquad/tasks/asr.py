@@ -184,7 +184,8 @@ class Asr(SpokenTask):
             )
         numbers = rates(total)
         left = {**found.left(part), **damaged}
-        out = "".join(f"; left out: {many:,} with {why}" for why, many in left.items())
+        out = ", ".join(f"{many:,} with {why}" for why, many in left.items())
+        out = f"; left out: {out}" if out else ""
         told = f"{int(total[-1]):,} rows, the {part} part of {found.source}; {self._decoding}{out}"
         files = {}
         if share.world == 1 and mine:
