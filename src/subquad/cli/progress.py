@@ -19,10 +19,11 @@ def bar(doing: str, unit: str) -> Iterator[Callable[[float, float], None]]:
     row = progress.add_task(doing, total=None, rate="")
 
     def report(done: float, of: float) -> None:
-        progress.start()
         speed = progress.tasks[0].speed or 0.0
         progress.update(row, advance=done, total=of, rate=f"{speed:,.0f} {unit}/s")
-        if progress.finished:  # others may show theirs now
+        if not progress.finished:
+            progress.start()
+        else:  # others may show theirs now
             progress.stop()
             progress.reset(row)
 
