@@ -15,20 +15,27 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+#: what a column of a table says of the runs of an arm
+Column = Callable[[Sequence[dict]], str]
+
 __all__ = [
+    "Column",
+    "arms_of",
+    "each",
     "growth_of",
     "interleaved",
     "machine",
     "main_of",
     "peak",
     "subquad",
+    "table_of",
     "trained",
     "write",
 ]
@@ -120,6 +127,62 @@ def trained(folder: Path, *words: str) -> dict:
     if facts["stopped_by"]:
         sys.exit(f"stopped by {facts['stopped_by']} at step {facts['steps']}: run again")
     return facts
+
+
+def each(cell: Callable[[dict], str]) -> Column:
+    """A column that says the same of every run."""
+    return lambda found: ", ".join(map(cell, found))
+
+
+def table_of(folder: Path, arms: Sequence[str], columns: Mapping[str, Column]) -> str:
+    """The runs in a folder as Markdown, an arm a line; those that are missing, by name."""
+    lines = [f"| {' | '.join(['arm', 'n', *columns])} |", "|---" * (len(columns) + 2) + "|"]
+    for arm in arms:
+        paths = sorted(folder.glob(f"{_slug(arm)}-[0-9]*.json"))
+        found = [json.loads(path.read_text()) for path in paths]
+        cells = [column(found) for column in columns.values()] if found else ["missing"]
+        cells += [""] * (len(columns) - len(cells))
+        told = (f"| {cell}".strip() for cell in (arm, str(len(found)), *cells))
+        lines.append(f"{' '.join(told)} |")
+    return "\n".join(lines)
+
+
+def arms_of(
+    learn: Callable[[str, int, argparse.Namespace], dict],
+    arms: Sequence[str],
+    columns: Mapping[str, Column],
+    *,
+    doc: str,
+    file: str,
+    minutes: float,
+    data: str,
+) -> None:
+    """The command line of a study: every arm for so many minutes, with so many seeds.
+
+    Resumable: a JSON for each arm and seed, which `learn` makes; the table of those that exist.
+    """
+    name = Path(file).stem
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help=data)
+    parser.add_argument("--arms", nargs="+", default=list(arms), choices=arms)
+    parser.add_argument("--minutes", type=float, default=minutes, help="of training, for each arm")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--runs", type=Path, default=Path("runs") / name)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / name)
+    args = parser.parse_args()
+    for seed in range(args.seeds):
+        for arm in args.arms:
+            path = args.out / f"{_slug(arm)}-{seed}.json"
+            if not path.exists():
+                write(path, learn(arm, seed, args))
+                print(f"wrote {path}", flush=True)
+    text = table_of(args.out, list(arms), columns)
+    (args.out / "table.md").write_text(text + "\n")
+    print(text)
+
+
+def _slug(arm: str) -> str:
+    return arm.replace(" ", "_")
 
 
 def main_of(report: Callable[[int, int], dict], doc: str, file: str) -> None:

@@ -1,10 +1,16 @@
-"""M4-Hourly, two days ahead: R0.5 and R0.9 of LogSparse and others, beside ETS and seasonal naive.
+"""M4-Hourly, two days ahead: R0.5 and R0.9 of LogSparse and others, beside DeepAR, ETS and naive.
 
-    python benchmarks/reproduce/m4_hourly.py --data DATA --steps 4000 --seeds 5
+    python benchmarks/reproduce/m4_hourly.py --data DATA --minutes 15 --seeds 3 \
+        --deepar DEEPAR/bin/python
 
 DATA holds timeseries/M4-Hourly-train.csv.xz and M4-Hourly-test.csv.xz (414 series, 48 hours of
-test). Small: dim 64, 3 layers, 8 heads, ffn 256, context 168, float32, Gaussian, the same steps for
-every arm; the run is chosen by the loss on the 48 hours before the test, and scored by 200 paths.
+test). Small: dim 64, 3 layers, 8 heads, ffn 256, no dropout, context 168, float32, Gaussian,
+batches of 32 windows, drawn in proportion to the size of their series ("even": all alike). Every
+arm trains as many minutes (or --steps, DeepAR excepted), the weights are chosen by the loss on the
+48 hours before the test, and all 414 forecasts are scored by 100 paths.
+
+DeepAR is GluonTS's, in an environment of its own (deepar-requirements.txt, deepar.py): the same
+split, minutes and threads; its paths are scored by the same code. Without --deepar it is missing.
 Resumable: a JSON per arm and seed; the table is made from those that exist and says what is
 missing. Beside it stand the paper's numbers (Li et al., 2019, table 4), of longer training and of
 their own windows: they show the scale.
@@ -14,82 +20,103 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import statistics
 import subprocess
-import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-FIELDS = {"dim": 64, "num_layers": 3, "num_heads": 8, "ffn_dim": 256, "dropout": 0.1}
-#: name -> architecture and its own fields
-ARMS = {
-    "logsparse": ("logsparse", {}),
-    "logsparse, kernel 1": ("logsparse", {"kernel": 1}),
-    "full, kernel 9": ("logsparse", {"pattern": "full"}),
-    "transformer": ("transformer", {}),
-    "local": ("local", {"window": 24}),
+import numpy as np
+import torch
+from forecasting import budget, learn, lines_of, threads, write
+from torch import Tensor
+
+from subquad.data.frequency import Frequency
+from subquad.data.rows import spread
+from subquad.data.series import divided
+from subquad.data.series_files import open_series
+from subquad.data.series_sheet import Columns
+from subquad.data.series_windows import units
+from subquad.tasks.backtest import backtest, origins_of
+
+HORIZON, CONTEXT, SEASON = 48, 168, 24
+FIELDS = {"dim": 64, "num_layers": 3, "num_heads": 8, "ffn_dim": 256, "dropout": 0.0}
+#: name -> architecture, its own fields, and flags
+ARMS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
+    "logsparse": ("logsparse", {}, ["--task.weights", "scale"]),
+    "logsparse, even": ("logsparse", {}, []),
+    "full, kernel 9": ("logsparse", {"pattern": "full"}, ["--task.weights", "scale"]),
+    "transformer": ("transformer", {}, ["--task.weights", "scale"]),
 }
-BESIDE = ("seasonal_naive", "ets")
+DEEPAR = "deepar"
 #: R0.5 and R0.9: Li et al., 2019, table 4
-PAPER = {"logsparse": (0.067, 0.025), "DeepAR": (0.090, 0.030)}
+PAPER = {"logsparse": "0.067/0.025", DEEPAR: "0.090/0.030"}
 NUMBERS = ("r50", "r90", "crps", "mase", "smape")
 
 
-def learn(arm: str, seed: int, root: Path, steps: int, samples: int, windows: int | None) -> dict:
-    """Train and evaluate one arm by the command line; what it scored, and what stands beside."""
-    files = [root / "timeseries" / f"M4-Hourly-{part}.csv.xz" for part in ("train", "test")]
-    arch, own = ARMS[arm]
-    flags = [x for name, value in (FIELDS | own).items() for x in (f"--arch.{name}", str(value))]
+def files_of(root: Path) -> list[Path]:
+    """What trains, and what tests."""
+    return [root / "timeseries" / f"M4-Hourly-{part}.csv.xz" for part in ("train", "test")]
+
+
+def ours(arm: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Train and evaluate one arm by the command line."""
+    arch, own, flags = ARMS[arm]
+    flags = ["--data", ",".join(map(str, files_of(args.data))), *flags, "--freq", "H"]
+    flags += ["--horizon", str(HORIZON), "--task.context", str(CONTEXT), "--train.batch", "32"]
+    flags += ["--train.lr", str(args.lr), "--train.seed", str(seed)]
+    flags += budget(args.steps, args.minutes)
+    score = ["--samples", str(args.samples)]
+    score += [] if args.windows is None else ["--windows", str(args.windows)]
+    return learn(arch, FIELDS | own, flags, score, {str(args.data): "DATA"})
+
+
+def deepar(seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Train GluonTS's DeepAR by its own interpreter, and score its paths as ours are."""
+    if args.minutes is None:
+        raise ValueError("DeepAR stops by the clock: give --minutes, not --steps")
+    script = Path(__file__).with_name("deepar.py")
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        command = ["train", "forecast", "--arch", arch, *flags, "--out", str(out)]
-        command += ["--data", ",".join(map(str, files)), "--horizon", "48", "--freq", "H"]
-        command += ["--train.steps", str(steps), "--train.seed", str(seed), "--train.batch", "32"]
-        command += ["--train.lr", "1e-3", "--train.reports", str(min(20, steps))]
-        score = ["eval", str(out), "--samples", str(samples)]
-        score += [] if windows is None else ["--windows", str(windows)]
-        for words in (command, score):
-            run = [sys.executable, "-m", "subquad.cli", *words]
-            subprocess.run(run, check=True, stdout=subprocess.DEVNULL)
-        found = json.loads((out / "evaluations.jsonl").read_text().splitlines()[-1])
-        facts = json.loads((out / "run.json").read_text())
-    del found["seconds"]  # the steps are what is equal, not the time
-    about = {"machine": platform.machine(), "versions": facts["versions"]}
-    words = "subquad " + " ".join(command).replace(str(root), "DATA").replace(str(out), "RUN")
-    return {"arm": arm, "seed": seed, "steps": steps, **found, **about, "command": words}
+        out = Path(folder) / "paths.npz"
+        given = {"horizon": HORIZON, "context": CONTEXT, "minutes": args.minutes}
+        given |= {"samples": args.samples, "seed": seed, "threads": threads()}
+        words = [x for name, value in given.items() for x in (f"--{name}", str(value))]
+        train = str(files_of(args.data)[0])
+        subprocess.run(
+            [args.deepar, str(script), *words, "--train", train, "--out", str(out)], check=True
+        )
+        with np.load(out) as kept:
+            samples, names = torch.from_numpy(kept["samples"]).double(), kept["names"].tolist()
+            facts = json.loads(str(kept["facts"]))
+    command = " ".join(["deepar.py", *words, "--train", train.replace(str(args.data), "DATA")])
+    return {**facts, **scored(samples, names, args), "threads": threads(), "command": command}
+
+
+def scored(samples: Tensor, names: Sequence[str], args: argparse.Namespace) -> dict[str, Any]:
+    """Numbers of paths (S, series, horizon) after the training file, and what stands beside."""
+    data = ",".join(map(str, files_of(args.data)))
+    series, held = open_series(data, Columns(), Frequency.of("H"))
+    series, parts = divided(series, HORIZON, held)
+    windows = origins_of(series, parts, HORIZON, HORIZON, None, "test")
+    some = [windows[i] for i in spread(len(windows), args.windows or len(windows))]
+    place = {name: i for i, name in enumerate(names)}
+
+    def draw(group: Sequence[tuple[int, int]], number: int) -> Tensor:
+        return samples[:, [place[series.names[i]] for i, _ in group]]
+
+    unit = units(series, parts.train, "standard")[1]
+    rows = backtest(draw, series, some, HORIZON, SEASON, unit, lambda done, of: None)
+    beside = rows.numbers
+    return {**beside.pop("ours"), "forecasts": len(some), "beside": beside}
 
 
 def table(folder: Path) -> str:
     """What exists, as Markdown; an arm without a run is named as missing."""
-    lines = ["| arm | n | " + " | ".join(NUMBERS) + " | steps | forecasts | paper R0.5/R0.9 |"]
-    lines.append("|---" * (len(NUMBERS) + 5) + "|")
-    beside: dict[str, dict] = {}
-    for arm in ARMS:
-        runs = [json.loads(p.read_text()) for p in sorted(folder.glob(f"{slug(arm)}-seed*.json"))]
-        beside |= {name: runs[0]["beside"][name] for name in BESIDE if runs}
-        paper = "/".join(f"{x:.3f}" for x in PAPER.get(arm, ()))
-        if not runs:
-            lines.append(f"| {arm} | 0 | missing" + " | " * (len(NUMBERS) + 2) + f"{paper} |")
-            continue
-        cells = [spread([run[name] for run in runs]) for name in NUMBERS]
-        same = [", ".join(map(str, sorted({r[k] for r in runs}))) for k in ("steps", "forecasts")]
-        lines.append(f"| {arm} | {len(runs)} | " + " | ".join([*cells, *same, paper]) + " |")
-    for name, numbers in beside.items():
-        cells = [f"{numbers[key]:.4f}" for key in NUMBERS]
-        lines.append(f"| {name} | 1 | " + " | ".join(cells) + " | | | |")
-    others = {name: numbers for name, numbers in PAPER.items() if name not in ARMS}
-    for name, (median, high) in others.items():
-        lines.append(
-            f"| {name} (paper) |" + " |" * (len(NUMBERS) + 3) + f" {median:.3f}/{high:.3f} |"
-        )
-    return "\n".join(lines)
-
-
-def spread(found: list[float]) -> str:
-    """The median, and the smallest and largest if there are several."""
-    middle = f"{statistics.median(found):.4f}"
-    return middle if len(found) == 1 else f"{middle} ({min(found):.4f} to {max(found):.4f})"
+    head = "| arm | n | " + " | ".join(NUMBERS) + " | steps | s of training | forecasts | paper |"
+    names = {arm: slug(arm) for arm in (*ARMS, DEEPAR)}
+    return "\n".join(
+        [head, "|---" * (len(NUMBERS) + 6) + "|", *lines_of(folder, names, NUMBERS, PAPER)]
+    )
 
 
 def slug(arm: str) -> str:
@@ -101,21 +128,26 @@ def main() -> None:
     results = Path(__file__).resolve().parents[1] / "results" / "m4_hourly"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="the folder of real data")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--minutes", type=float, default=None, help="of training, each arm")
+    parser.add_argument("--steps", type=int, default=None, help="of training, instead of minutes")
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
-    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--first-seed", type=int, default=0)
+    every = [*ARMS, DEEPAR]
+    parser.add_argument("--arms", nargs="+", default=every, choices=every)
+    parser.add_argument("--deepar", default=None, help="the Python that has GluonTS")
+    parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--windows", type=int, default=None, help="score only so many forecasts")
     parser.add_argument("--out", type=Path, default=results)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         for arm in args.arms:
             path = args.out / f"{slug(arm)}-seed{seed}.json"
-            if not path.exists():
-                found = learn(arm, seed, args.data, args.steps, args.samples, args.windows)
-                path.write_text(json.dumps(found, indent=2) + "\n")
-                print(f"wrote {path.name}", flush=True)
+            if path.exists() or (arm == DEEPAR and args.deepar is None):
+                continue
+            found = deepar(seed, args) if arm == DEEPAR else ours(arm, seed, args)
+            write(path, {"arm": arm, "seed": seed, "minutes": args.minutes, **found})
     text = table(args.out)
     (args.out / "table.md").write_text(text + "\n")
     print(text)

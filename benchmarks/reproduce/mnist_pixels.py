@@ -18,9 +18,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from measure import subquad, trained, write
-
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "mnist_pixels"
+from measure import arms_of, each, subquad, trained
 
 #: words that follow `subquad train lm`
 ARMS = {
@@ -49,41 +47,12 @@ def learn(arm: str, seed: int, args: argparse.Namespace) -> dict:
     return {"arm": arm, "seed": seed, **{k: told[k] for k in kept}, "test": scored}
 
 
-def table(folder: Path) -> str:
-    """What exists, as Markdown; what does not, by name."""
-    lines = ["| arm | n | bits per dim, test | minutes | pixels seen | parameters |"]
-    lines.append("|---|---|---|---|---|---|")
-    for arm in ARMS:
-        found = [json.loads(p.read_text()) for p in sorted(folder.glob(f"{arm}-[0-9]*.json"))]
-        if not found:
-            lines.append(f"| {arm} | 0 | missing | | | |")
-            continue
-        bits = ", ".join(f"{r['test']['bits_per_dim']:.3f}" for r in found)
-        minutes = ", ".join(f"{r['seconds'] / 60:.0f}" for r in found)
-        seen, size = found[0]["tokens"], found[0]["parameters"]
-        lines.append(f"| {arm} | {len(found)} | {bits} | {minutes} | {seen:,} | {size:,} |")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="mnist10k.npz")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
-    parser.add_argument("--minutes", type=float, default=15, help="of training, for each arm")
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--runs", type=Path, default=Path("runs") / "mnist_pixels")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    args = parser.parse_args()
-    for seed in range(args.seeds):
-        for arm in args.arms:
-            path = args.out / f"{arm}-{seed}.json"
-            if not path.exists():
-                write(path, learn(arm, seed, args))
-                print(f"wrote {path}", flush=True)
-    text = table(args.out)
-    (args.out / "table.md").write_text(text + "\n")
-    print(text)
-
+COLUMNS = {
+    "bits per dim, test": each(lambda run: f"{run['test']['bits_per_dim']:.3f}"),
+    "minutes": each(lambda run: f"{run['seconds'] / 60:.0f}"),
+    "pixels seen": lambda found: f"{found[0]['tokens']:,}",
+    "parameters": lambda found: f"{found[0]['parameters']:,}",
+}
 
 if __name__ == "__main__":
-    main()
+    arms_of(learn, list(ARMS), COLUMNS, doc=__doc__, file=__file__, minutes=15, data="mnist10k.npz")

@@ -168,6 +168,23 @@ def test_stream_from_python_and_its_errors(run, capsys):
     assert "".join(piece["text"] for piece in told) == "ab cd"
 
 
+@pytest.mark.parametrize("bounded", [True, False])
+def test_long_recordings_with_beams(run, capsys, monkeypatch, bounded):
+    """Piece by piece and in windows: longer than a part that beams are kept for."""
+    if not bounded:
+        monkeypatch.setattr("subquad.model.Model.bounded", False)
+    text, path = " ".join(["ab cd"] * 60), run / "hour.wav"
+    soundfile.write(path, spoken(text, np.random.default_rng(9)), RATE)
+    assert soundfile.info(path).duration > 40
+    assert said(capsys, "predict", run / "run", path, "--beams", "4") == f"{text}\n"
+    lines = said(capsys, "predict", run / "run", path, "--beams", "4", "--times").splitlines()
+    assert len(lines) == 120
+    starts = [float(line.split()[0]) for line in lines]
+    # a word of two letters and a space last 360 ms; as close as that of a short recording
+    for number, start in enumerate(starts):
+        assert -0.06 < start - (0.05 + 0.36 * number) < 0.12
+
+
 def test_other_recordings_are_scored_whole(run, tmp_path, capsys):
     """Rules of training are for training: strange letters, more text than frames, no frame at all,
     and a recording longer than the window count as what they are, in data without parts too."""
@@ -271,7 +288,7 @@ def test_recordings_that_do_not_do_are_left_out_with_the_reason(tmp_path, capsys
     out = said(capsys, "eval", tmp_path / "run", "--part", "valid", "--beams", "2")
     # what is left out of training is none of the validation part, all of which is scored
     assert "5 rows, the valid part" in out
-    assert "2 beams, bonus 0.0, ranked by the decoder too" in out
+    assert "2 beams, bonus 0.0, with the decoder" in out
     assert "left out" not in out
     one = folder / "u0.wav"
     out = said(capsys, "predict", tmp_path / "run", one, "--stream", code=2)

@@ -104,18 +104,22 @@ def test_it_is_written_once(case):
         assert all(a is b for a, b in zip(old, new, strict=True))  # the very tensors
 
 
-def test_a_sum_is_as_large_for_any_source():
-    sizes = {}
+def test_the_source_is_held_once_and_a_sum_is_as_large_for_any():
+    sizes, more = {}, {}
     for case in CASES:
-        m = pair(case).float()
+        m, whole = pair(case).float(), []
         for length in (10, 200):
             memory, _ = m.encode(torch.randint(0, WORDS, (1, length)))
             state = m.decode(torch.zeros(1, 1, dtype=torch.int64), memory, state=m.init_state(1))[1]
             sizes[case, length] = nbytes(crosses(state))
+            whole.append(nbytes(state))
+        more[case] = whole[1] - whole[0]
     # keys and values, 32 wide, in two layers of floats
     assert sizes["dense", 200] == sizes["lite", 200] == 2 * 2 * 200 * 32 * 4
     # 16 features and a scale for each of 4 heads, 8 values and 1 sum wide
     assert sizes["performer", 10] == sizes["performer", 200] == 2 * 4 * (16 * 9 + 1) * 4
+    # and nothing else of the state grows with the source
+    assert more == {"dense": 2 * 2 * 190 * 32 * 4, "lite": 2 * 2 * 190 * 32 * 4, "performer": 0}
 
 
 @pytest.mark.parametrize("case", CASES)

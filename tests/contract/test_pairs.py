@@ -15,7 +15,7 @@ from subquad import nn
 from subquad.archs import configure, pair_parts
 from subquad.nn.choices import fill
 from subquad.nn.pairs import attending
-from subquad.nn.state import nbytes, select
+from subquad.nn.state import select
 from subquad.pair import build, complete_encoder
 
 PAIRS = list(sq.PAIRS)
@@ -216,16 +216,6 @@ def test_paper_card(name):
     card = sq.PAIRS[name].__doc__
     for part in ("http", "Time O(", "streams", "Ours differs"):
         assert part in card, f"{name} lacks {part!r}"
-
-
-def test_the_state_holds_the_source_once():
-    m = pair("encoder_decoder", torch.float32)
-    sizes = []
-    for length in (40, 80):
-        state = m.decode(tokens(1, 5), *m.encode(tokens(1, length)), state=m.init_state(1))[1]
-        sizes.append(nbytes(state))
-    # keys and values of 40 more tokens, 32 wide, in two layers
-    assert sizes[1] - sizes[0] == 2 * 2 * 40 * 32 * 4
 
 
 def test_a_table_of_words_is_shared_where_sizes_agree():

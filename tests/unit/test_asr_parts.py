@@ -127,7 +127,7 @@ def test_a_decoder_ranks_beams_unless_said_otherwise():
     task = Asr(AsrConfig(decoder=1), Letters.learn(TEXTS))
     task.settle()
     assert task.beams.width == 16
-    assert task._decoding == "16 beams, bonus 0.0, ranked by the decoder too"
+    assert task._decoding == "16 beams, bonus 0.0, with the decoder"
     task.settle(beams=3)
     assert task.beams.width == 3
 

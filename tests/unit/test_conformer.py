@@ -19,6 +19,7 @@ from subquad.nn.mlp import MLP
 from subquad.nn.state import nbytes, select
 from subquad.ops.conv import Taps
 from subquad.ops.later import step
+from subquad.ops.patterns import RandomBlocks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -107,12 +108,43 @@ def test_a_single_feed_forward_part_counts_whole():
 def test_misspelt_choices_are_answered_with_the_nearest():
     for name, value, near in (
         ("mixer", "chunk", "chunks"),
+        ("mixer", "lowrank", "low_rank"),
         ("conv", "arround", "around"),
         ("norm", "batsh", "batch"),
         ("wiring", "makaron", "macaron"),
     ):
         with pytest.raises(ValueError, match=f"'{value}'; did you mean '{near}'"):
             ARCH.build(ARCH.Config(**{**tiny("conformer"), name: value}))
+
+
+def test_a_mixer_gets_what_its_name_asks_for():
+    config = ARCH.Config(**tiny("conformer"))
+    made = {
+        name: [b.mixers[0] for b in ARCH.build(replace(config, mixer=name, position="none")).blocks]
+        for name in ("blocks", "hashed", "low_rank")
+    }
+    near = sq.Chunks(4, 2, 2) | RandomBlocks(4, 3, 1)
+    assert made["blocks"][1].pattern == near & sq.SameLabel()
+    first, second = made["hashed"]
+    assert (first.window, first.causal, first.rounds) == (6, False, 4)
+    assert not torch.equal(first.directions, second.directions)
+    first, second = made["low_rank"]
+    assert first.project_keys is second.project_values
+    assert first.project_keys.weight.shape == (16, 1100)
+
+
+@pytest.mark.parametrize(
+    ("mixer", "position", "says"),
+    [
+        ("hashed", "xl", "position = 'xl' does not go with mixer = 'hashed'"),
+        ("low_rank", "xl", "XLRelative adds to scores"),
+        ("kernel", "xl", "XLRelative adds to scores"),
+    ],
+)
+def test_positions_that_do_not_go_with_a_mixer(mixer, position, says):
+    config = ARCH.Config(**{**tiny("conformer"), "mixer": mixer, "position": position})
+    with pytest.raises(ValueError, match=says):
+        ARCH.build(config)
 
 
 # --- padding ------------------------------------------------------------------------------------
@@ -122,6 +154,10 @@ VARIANTS = [
     {"kernel": 32, "norm": "layer"},
     {"mixer": "local"},
     {"mixer": "kernel", "position": "none"},
+    {"mixer": "blocks"},
+    {"mixer": "blocks", "random_blocks": 0, "left": 0},
+    {"mixer": "hashed", "position": "none"},
+    {"mixer": "low_rank", "position": "rotary"},
     {"conv": "none"},
     *STREAMING,
 ]

@@ -35,9 +35,10 @@ def frames(batch, length):
     return torch.randn(batch, length, BANDS, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("halvings", [1, 2])
-def test_convolutions_without_padding(halvings):
-    made = stem(halvings)
+@pytest.mark.parametrize(("halvings", "channels"), [(1, None), (2, None), (2, 3)])
+def test_convolutions_without_padding(halvings, channels):
+    made = stem(halvings, channels=channels)
+    assert [conv.out_channels for conv in made.convs] == [channels or 6] * halvings
     for length in (0, 1, 2, 3, 6, 7, 10, 11, 63, 65, 127):
         x, context = made(given := frames(2, length))
         assert x.shape == (2, made.count(length), 6)
@@ -156,5 +157,7 @@ def test_what_does_not_fit_is_said():
         made(frames(1, 5), None, torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"6 bands cannot be halved 2 times.* at least 7"):
         FrameStemConfig(bands=6).build(4, 0)
+    with pytest.raises(ValueError, match=r"a stem of 0 channels reads nothing; .* at least 1"):
+        stem(channels=0)
     with pytest.raises(ValueError, match="looks ahead"):
         assert model("conformer").delay

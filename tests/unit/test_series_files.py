@@ -8,7 +8,7 @@ import pytest
 
 from subquad.data.frequency import Frequency, infer
 from subquad.data.series import divided
-from subquad.data.series_files import open_series
+from subquad.data.series_files import from_row, open_series
 from subquad.data.series_sheet import Columns
 
 NAN = float("nan")
@@ -89,6 +89,54 @@ def test_a_test_that_goes_on_and_one_that_holds_all(tmp_path):
         open_series(both, Columns(), None)
 
 
+def test_a_test_that_begins_with_blanks_does_not_slip(tmp_path):
+    (tmp_path / "train.csv").write_text("id,1,2,3\na,1,2,3\n")
+    (tmp_path / "test.csv").write_text("id,1,2,3\na,,,6\n")
+    both = f"{tmp_path / 'train.csv'},{tmp_path / 'test.csv'}"
+    for frequency in (None, Frequency.of("H")):
+        series, held = open_series(both, Columns(), frequency)
+        np.testing.assert_equal(values(series), {"a": [1, 2, 3, NAN, NAN, 6]})
+        assert held.tolist() == [3]
+
+
+def test_a_dated_test_brings_covariates_and_their_future(tmp_path):
+    days = [f"2024-01-0{i}" for i in range(1, 10)]
+    rows = [f"a,{t},{i if i < 7 else ''},{10 * i}\n" for i, t in enumerate(days)]
+    head = "item_id,timestamp,target,promo\n"
+    (tmp_path / "train.csv").write_text(head + "".join(rows[:4]))
+    for first in (0, 4, 5):  # all from the beginning, what goes on, and that with a gap
+        (tmp_path / "test.csv").write_text(head + "".join(rows[first:]))
+        both = f"{tmp_path / 'train.csv'},{tmp_path / 'test.csv'}"
+        series, held = open_series(both, Columns(known=("promo",)), None)
+        gap = [NAN] if first == 5 else [4]
+        np.testing.assert_equal(values(series), {"a": [0, 1, 2, 3, *gap, 5, 6]})
+        assert held.tolist() == [3]
+        promo = [0, 10, 20, 30, NAN if first == 5 else 40, 50, 60, 70, 80]
+        np.testing.assert_equal(series.known(0)[:, 0], promo)
+    (tmp_path / "test.csv").write_text(head + "".join(rows[2:]))
+    with pytest.raises(ValueError, match=r"begins at 2024-01-03T00:00:00, and that of .* 4 steps"):
+        open_series(both, Columns(known=("promo",)), None)
+
+
+def test_a_row_of_json(tmp_path):
+    hours, told = Frequency.of("H"), Columns(known=("promo",))
+    row = {"target": [None, 2, "3"], "promo": [9, 1, 0, 1], "start": "2024-01-01 05:00"}
+    series = from_row(row, told, hours, None)
+    assert values(series) == {"series": [2, 3]}
+    assert str(series.start[0]) == "2024-01-01T06:00:00"
+    assert series.known(0)[:, 0].tolist() == [1, 0, 1]
+    assert series.dated
+    assert not from_row({**row, "promo": [1] * 3}, told, None, None).dated  # no step is known
+    for wrong, says in [
+        ({"target": 1}, "a row wants a list target"),
+        ({"promo": None}, "a row wants a list promo; this one has target, promo, start"),
+        ({"promo": [1]}, "promo has 1 values and the target 3"),
+        ({"rain": [1]}, "a row has rain, and this run reads start, item_id, target, promo"),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            from_row({**row, **wrong}, told, hours, None)
+
+
 def test_gluonts_folder(tmp_path):
     for name in ("train", "test"):
         (tmp_path / name).mkdir()
@@ -104,26 +152,64 @@ def test_gluonts_folder(tmp_path):
     assert series.counts == {"entries of feat_static_cat left unread": 1}
     with pytest.raises(ValueError, match=r"metadata\.json says H, and D is asked for"):
         open_series(str(tmp_path), Columns(), Frequency.of("D"))
+    (tmp_path / "train" / "data.json").rename(tmp_path / "train" / "data.jsonl")
+    assert len(open_series(str(tmp_path), Columns(), None)[0]) == 1
     (tmp_path / "train" / "data.json").write_text('{"start": "2024-01-01"}\n')
     with pytest.raises(ValueError, match=r"data\.json line 1 is no series with start and target"):
         open_series(str(tmp_path), Columns(), None)
 
 
-def test_parquet(tmp_path):
+def parquet_file(tmp_path, table):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    table = {"item_id": ["a"] * 3, "timestamp": ["2024-01-01", "2024-01-02", "2024-01-03"]}
-    parquet.write_table(
-        pyarrow.table({**table, "target": [1.0, 2.0, None]}), tmp_path / "d.parquet"
-    )
-    series, _ = open_series(str(tmp_path / "d.parquet"), Columns(), None)
-    assert values(series) == {"a": [1, 2]}
+    parquet.write_table(pyarrow.table(table), tmp_path / "d.parquet", row_group_size=2)
+    return tmp_path / "d.parquet"
+
+
+def test_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    utc = np.arange("2024-01-01T00", "2024-01-01T04", dtype="M8[h]").astype("M8[ns]")
+    zone = pyarrow.array(utc).cast(pyarrow.timestamp("us", "UTC"))
+    kinds = {
+        "text": ["2024-01-01", "2024-01-01T01:00", "2024-01-01T02:00", "2024-01-01T03:00"],
+        "nanoseconds": pyarrow.array(utc),
+        "zoned": zone.cast(pyarrow.timestamp("us", "Europe/Berlin")),
+    }
+    names = pyarrow.array(["a", "a", "a", "a"]).dictionary_encode()
+    for kind, stamps in kinds.items():
+        table = {"item_id": names, "timestamp": stamps, "target": [1.0, None, 3.0, 4.0]}
+        series, _ = open_series(str(parquet_file(tmp_path, table)), Columns(), None)
+        np.testing.assert_equal(values(series), {"a": [1, NAN, 3, 4]}, kind)
+        assert (str(series.frequency), str(series.start[0])) == ("H", "2024-01-01T00:00:00")
+
+
+def test_parquet_of_a_pandas_index_of_dates(tmp_path):
+    """It writes the index after the columns, under a name of its own if it has none."""
+    pyarrow = pytest.importorskip("pyarrow")
+    days = pyarrow.array(np.arange("2024-01-01", "2024-01-06", dtype="M8[D]"))
+    table = {"u": [1, 2, 3, 4, 5], "v": [6.0, 7, 8, 9, 10], "__index_level_0__": days}
+    series, _ = open_series(str(parquet_file(tmp_path, table)), Columns(), None)
+    assert values(series) == {"u": [1, 2, 3, 4, 5], "v": [6, 7, 8, 9, 10]}
+    assert series.together
+    assert str(series.frequency) == "D"
+
+
+def test_parquet_that_is_damaged_or_wrong_names_its_place(tmp_path):
+    stamps = ["2024-01-01", "2024-01-02", "2024-01-03"]
+    file = parquet_file(tmp_path, {"timestamp": stamps, "target": [1.0, float("inf"), 3.0]})
+    with pytest.raises(ValueError, match=r"d.parquet line 3, column 'target': inf is too large"):
+        open_series(str(file), Columns(), None)
+    whole = file.read_bytes()
+    for damaged in (whole[:40], whole[:4] + b"\xff" * 60 + whole[64:]):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"d\.parquet is damaged"):
+            open_series(str(file), Columns(), None)
 
 
 def test_parquet_says_how_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(ValueError, match="pip install pyarrow, or write the table as"):
+    with pytest.raises(ValueError, match=r"pip install 'subquad\[series\]', or write it as .csv"):
         read(tmp_path, "x", "d.parquet")
 
 
@@ -210,3 +296,69 @@ def test_working_days_are_days_without_weekends():
     assert infer(stamps) == Frequency.of("B")
     with pytest.raises(ValueError, match="there is no frequency 'fortnight'"):
         Frequency.of("fortnight")
+
+
+def test_working_days_and_months_meet_their_steps_alone():
+    start = np.datetime64("2024-01-05T09:00:00", "s")  # a Friday
+    days = ["2024-01-05T09", "2024-01-06T09", "2024-01-08T09", "2024-01-08T10", "2024-01-04T09"]
+    stamps = np.asarray(days, "M8[s]")
+    assert Frequency.of("B").places(start, stamps).tolist() == [0, -1, 1, -1, -1]
+    assert Frequency.of("2B").places(start, stamps).tolist() == [0, -1, -1, -1, -1]
+    months = np.asarray(["2024-01-31", "2024-02-28", "2024-04-02"], "M8[s]")
+    assert Frequency.of("M").places(start, months).tolist() == [0, 1, 3]
+    assert Frequency.of("Q").places(start, months).tolist() == [0, -1, 1]
+
+
+def test_a_slip_of_a_century_takes_no_memory():
+    stamps = np.asarray(["2024-01-01T00:00:00", "2124-01-01T00:00:01"], "M8[s]")
+    tracemalloc.start()
+    places = Frequency.of("s").places(stamps[0], stamps)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert places[1] == (stamps[1] - stamps[0]).astype(int) > 3e9
+    assert peak < 100_000
+
+
+def test_periods_of_whole_weeks_are_no_months():
+    weeks = np.datetime64("2024-01-01T00:00:00") + np.arange(12) * np.timedelta64(28, "D")
+    gap = np.delete(weeks, 5)  # steps of 28 and of 56 days
+    assert str(infer(gap)) == "4W"
+    months = Frequency.of("M").stamps(np.datetime64("2023-01-31T00:00:00"), 0, 12)
+    assert str(infer(np.delete(months, 5))) == "M"
+
+
+def test_what_is_asked_for_holds_if_most_dates_are_a_step_apart(tmp_path):
+    start = np.datetime64("2024-01-01T00:00:00")
+    for freq, asked, agree in [
+        ("13W", "13W", True),  # would be taken for quarters
+        ("B", "D", True),
+        ("D", "B", False),
+        ("H", "30min", False),
+        ("H", "2H", False),
+    ]:
+        stamps = Frequency.of(freq).stamps(start, 0, 12)
+        text = "date,u\n" + "".join(f"{t},1\n" for t in stamps)
+        if agree:
+            assert str(read(tmp_path, text, freq=asked).frequency) == asked
+        else:
+            with pytest.raises(ValueError, match=f"are {freq} apart, and {asked} is asked for"):
+                read(tmp_path, text, freq=asked)
+
+
+def test_zones_become_utc_and_local_clocks_that_turn_back_are_refused(tmp_path):
+    zoned = "date,u\n" + "".join(
+        f"2024-10-27T{local},{i}\n"
+        for i, local in enumerate(["01:00+02:00", "02:00+02:00", "02:00+01:00", "03:00+01:00"])
+    )
+    series = read(tmp_path, zoned)
+    assert values(series) == {"u": [0, 1, 2, 3]}
+    assert str(series.start[0]) == "2024-10-26T23:00:00"
+    bare = zoned.replace("+01:00", ":00").replace("+02:00", ":00")
+    with pytest.raises(ValueError, match=r"line 4, .*2024-10-27 02:00:00 stands in line 3 alread"):
+        read(tmp_path, bare)
+    # in spring an hour is missing, and is counted
+    spring = "date,u\n2024-03-31 00:00,1\n2024-03-31 01:00,2\n2024-03-31 03:00,4\n"
+    spring += "2024-03-31 04:00,5\n"
+    series = read(tmp_path, spring)
+    np.testing.assert_equal(values(series), {"u": [1, 2, NAN, 4, 5]})
+    assert series.counts == {"steps without a row, filled as missing": 1}

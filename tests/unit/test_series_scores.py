@@ -108,6 +108,7 @@ def test_ets_goes_on_with_a_season():
     mean, deviation = baselines.ets(history, 24, 12)
     assert np.abs(mean - wave[96:]).max() < 2  # four deviations of the noise
     assert (np.diff(deviation) >= 0).all()
+    assert mean.flags.writeable  # else torch warns whoever asks for a score
     for bad in (np.ones(50), history[:5], np.full(50, NAN)):
         with pytest.raises(baselines.Unfitted):
             baselines.ets(bad, 3, 1)

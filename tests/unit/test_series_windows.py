@@ -9,7 +9,7 @@ import torch
 from subquad.data.frequency import Frequency
 from subquad.data.seasonal import seasonal
 from subquad.data.series import Collected
-from subquad.data.series_windows import Steps, Told, Windows, together
+from subquad.data.series_windows import Steps, Told, Windows, scales, together, units
 
 NAN = float("nan")
 
@@ -75,6 +75,30 @@ def test_values_in_units_of_their_series():
     assert item["scale"].item() == 1 + 1.75
 
 
+def test_what_is_constant_in_training_is_no_spread_to_divide_by():
+    """A mean of many equal float32 numbers is not quite that number."""
+    made, days = Collected(("price",)), Frequency.of("D")
+    price = np.full((120, 1), 0.7, np.float32)
+    price[100:] = 1.4
+    made.add("a", np.full(120, 0.7), np.datetime64("2024-01-01T00:00:00", "s"), days, price)
+    series = made.done("s", "k", days, dated=True)
+    ends = np.array([100])
+    steps = Steps.fit(series, ends, known=1, late=1, named=False)
+    about = steps.about(series, 0, 0, 120)[:, -1]
+    assert about[:100].tolist() == [0] * 100
+    np.testing.assert_allclose(about[100:], 0.7, rtol=1e-6)
+    assert units(series, ends, "standard")[1].tolist() == [1]
+
+
+def test_covariates_that_were_not_given_stand_at_their_mean():
+    found = told()
+    made = Collected()
+    made.add("a", np.arange(4.0), np.datetime64("2024-01-01", "s"), Frequency.of("H"))
+    bare = made.done("s", "k", Frequency.of("H"), dated=True)
+    assert found.steps.about(bare, 0, 0, 4)[:, 6:8].tolist() == [[0, 0]] * 4
+    assert found.steps.means[2] != 0
+
+
 def test_a_series_that_was_not_there_has_no_number():
     found = told()
     found.series.names[1] = "new"
@@ -93,6 +117,18 @@ def test_items_depend_on_seed_and_number_alone():
     assert lengths == {3, 4}  # b is shorter than a window
     firsts = {items[1][i]["targets"][0].item() for i in range(40)}
     assert len({f for f in firsts if f == f}) == 3  # steps 0 and 1 of a, step 0 of b
+
+
+def test_windows_of_larger_series_come_as_much_oftener_as_they_are_larger():
+    found, ends = told(), np.array([6, 3])
+    sizes = scales(found.series, ends)
+    assert sizes.tolist() == [1 + (2 + 4 + 8 + 10 + 12) / 5, 2]
+    many = Windows(found, ends, before=1, length=3, count=2000, seed=0, weights=sizes)
+    numbers = [int(many[i]["inputs"][0, -1]) for i in range(2000)]
+    share = 4 * sizes[0] / (4 * sizes[0] + sizes[1])  # four windows of a, one of b
+    error = (share * (1 - share) / 2000) ** 0.5
+    assert numbers.count(0) / 2000 == pytest.approx(share, abs=5 * error)
+    assert share > 0.9
 
 
 def test_a_batch_is_padded_at_its_ends():

@@ -10,6 +10,7 @@ from typing import Any
 from subquad.archs import ARCHS, configure
 from subquad.cli import episodes
 from subquad.cli.parser import Parser, add_fields, fields_of
+from subquad.cli.progress import bar
 from subquad.nn.choices import choose, fill
 from subquad.tasks import TASKS, find_task
 from subquad.train.config import TrainConfig
@@ -40,19 +41,17 @@ def run(argv: list[str]) -> int:
         from subquad.train.meta import MetaLoop
 
         made, kind = Episodic(made, meta), MetaLoop
-    facts = fit(
-        made,
-        given.arch.name,
-        fields,
-        config,
-        folder,
-        data=given.data,
-        command=asked,
-        config_text=_yaml(parser, given),
-        resume=given.resume,
-        init_from=begun,
-        kind=kind,
-    )
+    what = (made, given.arch.name, fields, config, folder)
+    with bar("reading", "rows") as made.report:
+        facts = fit(
+            *what,
+            data=given.data,
+            command=asked,
+            config_text=_yaml(parser, given),
+            resume=given.resume,
+            init_from=begun,
+            kind=kind,
+        )
     if int(os.environ.get("RANK", 0)) == 0:
         _tell(folder, facts)
     return 0 if facts.get("stopped_by") is None else 130

@@ -93,22 +93,21 @@ class Frequency:
         return days.astype("M8[s]") + (start - day.astype("M8[s]"))
 
     def places(self, start: np.datetime64, stamps: np.ndarray) -> np.ndarray:
-        """The steps (n,) at which times (n,) stand; -1 for a time that no step meets."""
+        """The steps (n,) at which times (n,) stand; -1 for a time that no step meets.
+
+        A month is met on any of its days.
+        """
         if self.unit in _SECONDS:
-            found = (stamps - start).astype(np.int64) // (_SECONDS[self.unit] * self.count)
+            gone, every = (stamps - start).astype(np.int64), _SECONDS[self.unit] * self.count
         elif self.unit == "B":
-            found = np.busday_count(start.astype("M8[D]"), stamps.astype("M8[D]")) // self.count
+            day = stamps.astype("M8[D]")
+            gone, every = np.busday_count(start.astype("M8[D]"), day), self.count
+            same = stamps - day == start - start.astype("M8[D]")
+            gone = np.where(np.is_busday(day) & same, gone, -1)
         else:
-            gone = stamps.astype("M8[M]") - start.astype("M8[M]")
-            found = gone.astype(np.int64) // self.count
-        if not len(found):
-            return found
-        low = int(found.min())
-        grid = self.stamps(start, low, int(found.max()) - low + 1)
-        met = grid[found - low] == stamps
-        if self.unit == "M":  # a month is met on any of its days
-            met = grid[found - low].astype("M8[M]") == stamps.astype("M8[M]")
-        return np.where(met, found, -1)
+            gone = (stamps.astype("M8[M]") - start.astype("M8[M]")).astype(np.int64)
+            every = self.count
+        return np.where((gone >= 0) & (gone % every == 0), gone // every, -1)
 
     @property
     def calendar(self) -> tuple[str, ...]:
@@ -117,6 +116,10 @@ class Frequency:
         from_ = {"s": 0, "min": 1, "H": 2, "D": 3, "B": 3, "W": 4, "M": 5}[self.unit]
         names = every[from_:]
         return names[1:] if self.unit == "M" and self.count % 12 == 0 else names
+
+    def years(self, stamps: np.ndarray) -> np.ndarray:
+        """The years of times (n,), float32: the last column of `features`."""
+        return (1970 + stamps.astype("M8[Y]").astype(np.int64)).astype(np.float32)
 
     def features(self, stamps: np.ndarray) -> np.ndarray:
         """What the calendar says of times (n,): (n, `calendar`) float32.
@@ -134,7 +137,7 @@ class Frequency:
             "month": (month.astype(np.int64) % 12, 12),
         }
         columns = [_standard(*values[name]) for name in self.calendar[:-1]]
-        return np.stack([*columns, 1970 + month.astype(np.int64) // 12], -1).astype(np.float32)
+        return np.stack([*columns, self.years(stamps)], -1).astype(np.float32)
 
 
 def _standard(values: np.ndarray, many: int) -> np.ndarray:
@@ -164,8 +167,9 @@ def infer(stamps: np.ndarray) -> Frequency:
     steps = np.diff(stamps).astype(np.int64)
     often = Counter(steps.tolist()).most_common(1)[0][0]
     days = often // 86_400
+    uneven = bool((steps % often).any())  # as four weeks are not, some of them left out
     for months, (low, high) in ((1, (28, 31)), (3, (89, 92)), (12, (365, 366))):
-        if low <= days <= high and (months > 1 or len(set(steps.tolist())) > 1):
+        if low <= days <= high and (months > 1 or uneven):
             return Frequency(months, "M")
     if days == 1 and len(stamps) > 5:
         weekdays = (stamps.astype("M8[D]").astype(np.int64) + 3) % 7

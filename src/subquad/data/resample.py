@@ -34,7 +34,8 @@ def resample(wave: np.ndarray, rate: int, to: int = 16_000) -> np.ndarray:
     count = ceil(len(wave) * up / down)
     blocks = ceil(count / up)
     longest = max(start + len(taps) for start, taps in groups)
-    padded = np.pad(wave, (reach, (blocks - 1) * down + longest))
+    behind = (blocks - 1) * down + longest - reach - len(wave)
+    padded = np.pad(wave, (reach, max(0, behind)))
     out = np.empty((blocks, up), wave.dtype)
     for number, (start, taps) in enumerate(groups):
         seen = np.lib.stride_tricks.sliding_window_view(padded[start:], len(taps))[::down]

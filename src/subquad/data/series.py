@@ -29,6 +29,7 @@ class Series:
     covariates: (total, C) float32, in the order of `covariate_names`; they go on into a series'
     future, up to first[i + 1].  start: (S,) datetime64[s], the time of the first value.
     dated: False where no dates were given, and `start` is made up.
+    blank: (S,), how many cells without a value stood before the first one.
     counts: what was made of the data, in words -> how often.
     """
 
@@ -45,6 +46,7 @@ class Series:
     covariates: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
     covariate_names: Sequence[str] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
+    blank: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -87,6 +89,7 @@ class Series:
             first=ends,
             length=self.length[list(which)],
             start=self.start[list(which)],
+            blank=self.blank[list(which)],
             names=[self.names[i] for i in which],
             counts=gone,
         )
@@ -100,6 +103,7 @@ class Collected:
         self.values, self.known = array("f"), array("f")
         self.first, self.length = [0], list[int]()
         self.start, self.names = list[np.datetime64](), list[str]()
+        self.blank = list[int]()
         self.counts: Counter[str] = Counter()
 
     def add(
@@ -126,6 +130,7 @@ class Collected:
         self.first.append(len(self.values))
         self.length.append(end - begin)
         self.start.append(start)
+        self.blank.append(begin)
         self.names.append(name)
 
     def done(
@@ -159,6 +164,7 @@ class Collected:
             known.reshape(-1, columns) if columns else np.empty((0, 0), np.float32),
             self.covariate_names,
             dict(self.counts),
+            np.asarray(self.blank, np.int64),
         )
 
 

@@ -57,17 +57,41 @@ def open_series(
     return _gluonts(where, told, frequency, least)
 
 
-def from_row(row: Mapping[str, Any], frequency: Frequency | None, least: float | None) -> Series:
-    """A series of one row {"target": [...], "start": ..., "item_id": ...}; the target suffices."""
-    target, start = row.get("target"), row.get("start")
-    if not isinstance(target, list):
-        raise ValueError(f"a row wants a list target; this one has {', '.join(row) or 'nothing'}")
-    sheet, made = Sheet("this row", (), Columns()), Collected()
+def from_row(
+    row: Mapping[str, Any], columns: Columns, frequency: Frequency | None, least: float | None
+) -> Series:
+    """A series of one row {"target": [...], "start": ..., "item_id": ...}, and a list for each
+    covariate; they go on into the future, where the target has ended.
+
+    ValueError without a target, for another name, and for a covariate that is shorter.
+    """
+    start, wanted = row.get("start"), ("target", *columns.covariates)
+    if lacks := [name for name in wanted if not isinstance(row.get(name), list)]:
+        raise ValueError(f"a row wants a list {lacks[0]}; this one has {', '.join(row) or 'none'}")
+    if others := row.keys() - {"start", "item_id", *wanted}:
+        raise ValueError(
+            f"a row has {', '.join(sorted(others))}, and this run reads start, item_id, "
+            f"{', '.join(wanted)}"
+        )
+    sheet, made = Sheet("this row", (), Columns()), Collected(columns.covariates)
     begin = None if start is None else np.datetime64(sheet.date(start, 1, "start"), "s")
-    values = [sheet.number(x, 1, f"target[{i}]", least) for i, x in enumerate(target)]
-    name = str(row.get("item_id", "series"))
-    made.add(name, np.asarray(values, np.float32), begin, frequency)
-    return made.done("a row", "row", frequency, dated=start is not None)
+    lists = [
+        [sheet.number(x, 1, f"{name}[{i}]", None if j else least) for i, x in enumerate(row[name])]
+        for j, name in enumerate(wanted)
+    ]
+    most = max(map(len, lists))
+    for name, cells in zip(wanted[1:], lists[1:], strict=True):
+        if len(cells) < len(lists[0]):
+            raise ValueError(
+                f"{name} has {len(cells)} values and the target {len(lists[0])}; it must go as far"
+            )
+    table = np.full((most, len(wanted)), np.nan, np.float32)
+    for j, cells in enumerate(lists):
+        table[: len(cells), j] = cells
+    name, known = str(row.get("item_id", "series")), table[:, 1:] if wanted[1:] else None
+    made.add(name, table[:, 0], begin, frequency, known)
+    dated = start is not None and frequency is not None
+    return made.done("a row", "row", frequency, dated=dated)
 
 
 def _table(
@@ -101,21 +125,18 @@ def _parquet(file: Path) -> Iterator[Row]:
         from pyarrow import parquet
     except ImportError as error:
         raise ValueError(
-            f"{error}; {file.name} needs it: pip install pyarrow, or write the table as .csv"
+            f"{error}; {file.name} needs it: pip install 'subquad[series]', or write it as .csv"
         ) from error
     try:
-        found = parquet.ParquetFile(file)
+        with parquet.ParquetFile(file) as found:
+            yield 1, found.schema_arrow.names
+            number = 1
+            for batch in found.iter_batches():
+                for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    number += 1
+                    yield number, row
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{file} is damaged: {error}") from None
-    with found:
-        names = found.schema_arrow.names
-        yield 1, names
-        number = 1
-        for batch in found.iter_batches():
-            table = batch.to_pydict()
-            for row in zip(*(table[name] for name in names), strict=True):
-                number += 1
-                yield number, row
 
 
 def _joined(train: Series, test: Series) -> tuple[Series, np.ndarray]:
@@ -141,21 +162,26 @@ def _joined(train: Series, test: Series) -> tuple[Series, np.ndarray]:
         at = len(before)
         if train.dated and test.dated and frequency is not None:
             at = int(frequency.places(train.start[i], test.start[j : j + 1])[0])
+        elif not test.dated:  # blank cells before its first value are steps
+            at += int(test.blank[j])
         if (at < len(before) and at != 0) or at + len(after) <= len(before):
             raise ValueError(
-                f"series {name!r} of {test.source} begins at {test.start[j]}, inside that of "
-                f"{train.source}; it must go on after its end, or hold it all"
+                f"series {name!r} of {test.source} begins at {test.start[j]}, and that of "
+                f"{train.source} at {train.start[i]} with {len(before):,} steps of {frequency}; "
+                "the test must go on after its end, or hold it all"
             )
         values = np.full(at + len(after), np.nan, np.float32)
         values[: len(before)] = before
         values[at:] = after
         known = None
         if train.covariate_names:
-            known = np.full((len(values), len(train.covariate_names)), np.nan, np.float32)
+            told = test.known(j)
+            known = np.full((at + len(told), len(train.covariate_names)), np.nan, np.float32)
             known[: len(before)] = train.known(i)[: len(before)]
-            known[at:] = test.known(j)[: len(after)]
+            known[at:] = told
+            values = np.concatenate([values, np.full(len(known) - len(values), np.nan)])
         made.add(name, values, train.start[i], frequency, known)
-        held.append(len(values) - len(before))
+        held.append(at + len(after) - len(before))
     key = f"{train.key[:16]}{test.key[:16]}"
     source = f"{train.source} and {test.source}"
     how: dict[str, Any] = {"dated": train.dated, "together": train.together}
@@ -174,7 +200,7 @@ def _gluonts(
         raise ValueError(f"{told} says {frequency}, and {asked} is asked for")
     parts = {}
     for part in ("train", "test"):
-        files = [f for f in sources.visible(where / part) if ".json" in f.suffixes]
+        files = [f for f in sources.visible(where / part) if {".json", ".jsonl"} & {*f.suffixes}]
         if files:
             made = Collected()
             for start, values, name in _entries(files, least, part == "test", made.counts):

@@ -103,17 +103,24 @@ def find(file: str, name: str, names: Sequence[str]) -> int:
 
 
 def agreed(file: str, asked: Frequency | None, stamps: np.ndarray) -> Frequency:
-    """The frequency of dates in any order. ValueError if another one is asked for."""
-    if asked is not None and len(stamps) < 3:
-        return asked
+    """The frequency of dates in any order. ValueError if another one is asked for.
+
+    What is asked for is right if every date is a step of it and most are one step apart: days may
+    lack their weekends, and a quarter may be 13 weeks or three months.
+    """
+    stamps = np.unique(stamps)
+    if asked is not None:
+        places = asked.places(stamps[0], stamps) if len(stamps) else stamps.astype(np.int64)
+        steps, often = np.unique(np.diff(places), return_counts=True)
+        if len(stamps) < 3 or ((places >= 0).all() and steps[often.argmax()] == 1):
+            return asked
     try:
-        found = infer(np.unique(stamps))
+        found = infer(stamps)
     except ValueError as error:
         raise ValueError(f"{file}: {error}; say it with --freq, as in --freq H") from None
-    # working days are days, of which some are missing
-    if asked is not None and asked != found and (str(asked), str(found)) != ("D", "B"):
+    if asked is not None and asked != found:
         raise ValueError(f"the dates of {file} are {found} apart, and {asked} is asked for")
-    return asked or found
+    return found
 
 
 def placed(

@@ -2,11 +2,11 @@
 
 wide      a row per series: its name, then its values (as M4 has them); in the first line names of
           the columns, or their dates, or none
-columns   a row per time, in the first column its date, and a column per series (as ETT has them);
-          numbers alone, without dates and names of columns, are read so too
+columns   a row per time, in a column its date, and a column per series (as ETT has them); numbers
+          alone, without dates and names of columns, are read so too
 long      a row per value, in columns item_id, timestamp, target and what else is known
-auto      long if a column is called target, y or value; columns if the first cells of rows are
-          dates, or all cells numbers; else wide
+auto      long if a column is called target, y or value; columns if a cell of the second row is a
+          date, or all are numbers; else wide
 
 Rules. Rows of a long table may stand in any order. A date that comes twice is refused, and so is
 one that is no multiple of the step away from the first. Steps without a row are missing values,
@@ -27,13 +27,6 @@ from subquad.data.series_sheet import MISSING, Row, Sheet, agreed, find, is_date
 __all__ = ["collect"]
 
 Read = tuple[Collected, dict[str, Any]]
-
-_USUAL = {
-    "item": ("item_id", "unique_id", "series_id", "item", "series", "id"),
-    "time": ("timestamp", "date", "datetime", "time", "ds"),
-    "target": ("target", "y", "value"),
-}
-
 
 _USUAL = {
     "item": ("item_id", "unique_id", "series_id", "item", "series", "id"),
@@ -64,7 +57,7 @@ def _layout(head: list[Row]) -> str:
         name in _USUAL["time"] + _USUAL["item"] for name in first
     ):
         return "long"
-    if first[0] in _USUAL["time"] or is_date(head[-1][1][0]):
+    if first[0] in _USUAL["time"] or any(is_date(cell) for cell in head[-1][1]):
         return "columns"
     numbers = all(_is_number(cell) for cell in head[-1][1])
     return "columns" if numbers and first[0] not in _USUAL["item"] else "wide"
@@ -101,8 +94,9 @@ def _columns(sheet: Sheet, rows: Iterator[Row], frequency: Frequency | None) -> 
     first = next(rows, (0, ()))
     names = names or [str(1 + i) for i in range(len(first[1]))]
     time = told.time or next((n for n in names if n.strip().lower() in _USUAL["time"]), None)
-    if time is None and first[1] and is_date(first[1][0]):
-        time = names[0]
+    if time is None:
+        pairs = zip(names, first[1], strict=False)
+        time = next((name for name, cell in pairs if is_date(cell)), None)
     others = [name for name in names if name != time and name not in told.covariates]
     targets = told.target or others
     at = [find(sheet.file, name, names) for name in (*targets, *told.covariates)]

@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 from subquad.data.frequency import Frequency
 from subquad.data.series import Series
 
-__all__ = ["Steps", "Told", "Windows", "together", "units"]
+__all__ = ["Steps", "Told", "Windows", "scales", "together", "units"]
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,17 @@ class Steps:
     ) -> "Steps":
         """Means and deviations over the steps before `ends` (S,) of each series."""
         years = [
-            series.frequency.features(series.stamps(i, 0, int(end)))[:, -1]
+            series.frequency.years(series.stamps(i, 0, int(end)))
             if series.frequency
-            else np.zeros(int(end))
+            else np.zeros(int(end), np.float32)
             for i, end in enumerate(ends)
         ]
-        columns = [np.concatenate(years), np.concatenate([np.arange(end) for end in ends])]
+        ages = [np.arange(end, dtype=np.float32) for end in ends]
+        columns = [np.concatenate(years), np.concatenate(ages)]
         if series.covariates.size:
             seen = np.concatenate([series.known(i)[: int(end)] for i, end in enumerate(ends)])
             columns += [column[~np.isnan(column)] for column in seen.T]
-        means = tuple(float(c.mean()) if len(c) else 0.0 for c in columns)
-        deviations = tuple(float(c.std()) or 1.0 if len(c) else 1.0 for c in columns)
+        means, deviations = zip(*(_standard(c) for c in columns), strict=True)
         low, high = (tuple(float(end(c)) for c in columns[:2]) for end in (np.min, np.max))
         names = {name: i for i, name in enumerate(series.names)} if named else {}
         frequency = None if series.frequency is None else str(series.frequency)
@@ -99,6 +99,8 @@ class Steps:
                 at = np.arange(first, first + count) - (0 if j < self.known else self.late)
                 inside = (at >= 0) & (at < len(there))
                 own[:, 2 + j] = np.where(inside, there[at * inside, j], np.nan)
+        else:
+            own[:, 2:] = np.nan
         own = (own - np.float32(self.means)) / np.float32(self.deviations)
         columns.append(np.nan_to_num(own, nan=0.0))
         if self.names:
@@ -155,29 +157,58 @@ def units(series: Series, ends: np.ndarray, scaling: str) -> tuple[np.ndarray, n
     centre, unit = np.zeros(len(series)), np.ones(len(series))
     if scaling == "standard":
         for number, end in enumerate(ends):
-            past = series.of(number)[: int(end)].astype(np.float64)
+            past = series.of(number)[: int(end)]
             past = past[~np.isnan(past)]
-            if len(past):
-                centre[number], unit[number] = past.mean(), past.std() or 1.0
+            centre[number], unit[number] = _standard(past)
     return centre, unit
+
+
+def scales(series: Series, ends: np.ndarray) -> np.ndarray:
+    """1 + mean |value| (S,) of the values before `ends` (S,): how large each series is."""
+    found = np.ones(len(series))
+    for number, end in enumerate(ends):
+        past = series.of(number)[: int(end)]
+        past = past[~np.isnan(past)]
+        found[number] += float(np.abs(past).mean(dtype=np.float64)) if len(past) else 0.0
+    return found
+
+
+def _standard(values: np.ndarray) -> tuple[float, float]:
+    """Mean and deviation, which is 1 for what is constant; 0 and 1 of nothing."""
+    if not len(values):
+        return 0.0, 1.0
+    mean, deviation = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+    # float32 tells no smaller differences: they are no spread to divide by
+    return mean, deviation if deviation > 1e-7 * abs(mean) else 1.0
 
 
 class Windows(Dataset):
     """`count` windows of at most `length` steps at random places of the training part.
 
     Item i depends on (seed, i) alone, so any process may form any item, at any time. Every window
-    is as likely as every other; a series that is shorter than a window is one.
+    is as likely as every other, but for the weight of its series; a series that is shorter than a
+    window is one.
 
     ends: (S,), where the training part of each series ends.  before: steps of a window that come
     before a forecast would begin, of whose values the scale is; half of a shorter one.
+    weights: (S,), how much likelier windows of a series are; default 1.
     """
 
     def __init__(
-        self, told: Told, ends: np.ndarray, *, before: int, length: int, count: int, seed: int
+        self,
+        told: Told,
+        ends: np.ndarray,
+        *,
+        before: int,
+        length: int,
+        count: int,
+        seed: int,
+        weights: np.ndarray | None = None,
     ) -> None:
         self.told, self.ends, self.before, self.length = told, ends, before, length
         self.count, self.seed = count, seed
-        self._last = np.cumsum(np.maximum(ends - length + 1, 1))
+        self._places = np.maximum(ends - length + 1, 1)
+        self._until = np.cumsum(self._places * (1.0 if weights is None else weights))
 
     def __len__(self) -> int:
         return self.count
@@ -185,9 +216,9 @@ class Windows(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """As `Told.window` gives it."""
         draw = np.random.Generator(np.random.Philox(key=[self.seed, index]))
-        at = int(draw.integers(self._last[-1]))
-        number = int(np.searchsorted(self._last, at, "right"))
-        first = at - (int(self._last[number - 1]) if number else 0)
+        number = int(np.searchsorted(self._until, draw.random() * self._until[-1], "right"))
+        number = min(number, len(self._until) - 1)  # the product may be rounded up
+        first = int(draw.integers(self._places[number]))
         stop = min(first + self.length, int(self.ends[number]))
         before = min(self.before, max(1, (stop - first) // 2))
         if stop - first == self.length:

@@ -25,7 +25,7 @@ from torch import Tensor
 from subquad.data.audio import RATE
 from subquad.data.resample import resample
 
-__all__ = ["SPEEDS", "SpecAugment", "draw_of", "faster", "mean_and_std"]
+__all__ = ["SPEEDS", "SpecAugment", "any_speed", "draw_of", "faster", "mean_and_std"]
 
 SPEEDS = (0.9, 1.0, 1.1)
 _LEAST_STD = (
@@ -86,16 +86,20 @@ def _spans(
         yield int(draw.integers(room - width + 1)), width
 
 
-def faster(wave: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """A wave (S,) played at one of SPEEDS: about S / speed samples."""
-    speed = SPEEDS[draw.integers(len(SPEEDS))]
+def any_speed(draw: np.random.Generator) -> float:
+    """One of SPEEDS, each as often."""
+    return SPEEDS[draw.integers(len(SPEEDS))]
+
+
+def faster(wave: np.ndarray, speed: float) -> np.ndarray:
+    """A wave (S,) played at so many times its speed: about S / speed samples."""
     # as if it had been recorded at another rate
     return resample(wave, round(RATE * speed), RATE)
 
 
 def mean_and_std(features: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each band, (E,) float32 each, over features (T, E) of a sample
-    of the training set; summed in float64.
+    """Mean and standard deviation of each band, (E,) float32 each, over features (T, E) that come
+    one after another; summed in float64.
 
     A deviation is at least 0.1, a decibel, so that a band that is always silent is not blown up.
     ValueError without frames.

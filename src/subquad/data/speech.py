@@ -7,10 +7,12 @@ A path is a folder or a .tar of recordings with what is said in them, a manifest
 `speech_tables`), spoken digits in an .npz file (`speech_arrays`), or TRAIN,TEST or TRAIN,VALID,TEST
 of those. Recordings are decoded when their row is asked for (`audio`); opening reads the headers.
 
-Parts that are said are taken at their word. If there is a test part and no valid part, valid is
-made of train in the way that the test part is: of a tenth of the speakers, if the test part has
-speakers of its own, else of a twentieth of the recordings. Without parts, or with train alone,
-speakers go 90/5/5, or recordings where there are less than 20 speakers. All by a hash of the names.
+Parts that are said are taken at their word; where valid or test is, a recording of which no part is
+said is left out, and counted, since it may be one of the test part. If there is a test part and no
+valid part, valid is made of train in the way that the test part is: of a tenth of the speakers, if
+the test part has speakers of its own, else of a twentieth of the recordings. Without parts, or with
+train alone, speakers go 90/5/5, or recordings where there are less than 20 speakers. All by a hash
+of the names.
 """
 
 import hashlib
@@ -33,6 +35,7 @@ __all__ = ["examples", "open_speech"]
 
 Row = dict[str, Any]
 _FEW = 20  # speakers
+_NO_PART = "no part, where others are of valid or test"
 # how much shorter than by its header a recording may be said to be: a share of it, and seconds
 _ROUNDED, _ROUNDED_BY = 0.01, 0.1
 
@@ -100,7 +103,8 @@ def examples(found: Sequence[tuple[str, Spoken]], says: str, key: str) -> Exampl
         raise ValueError(f"{says}: no recording can be used; left out are {reasons}")
     given = {part: some for part, some in given.items() if some}
     if not set(given) <= {"", "train"} and (outside := given.pop("", [])):
-        left_out["no part, where others have one"] += len(outside)
+        for counts in (left_out, left_in[""]):
+            counts[_NO_PART] += len(outside)
     rows = _parted(given)
     hours = sum(row["seconds"] for some in rows.values() for row in some) / 3600
     sizes = ", ".join(f"{len(rows[part]):,} {part}" for part in PARTS)

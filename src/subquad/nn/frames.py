@@ -50,6 +50,8 @@ class FrameStem(nn.Module):
     """Frames (B, T, bands), floating point, to features (B, N, C).
 
     A row of n frames gives `count(n)` tokens, those it gives alone, at the left of its row.
+    channels: of the convolutions, by default `dim`. For c of them the last costs about 9 c^2 bands
+    / 4 products a token; for a small model that is more than a block costs, and fewer will do.
     """
 
     #: it reads frames
@@ -61,19 +63,25 @@ class FrameStem(nn.Module):
         *,
         bands: int = 80,
         halvings: int = 2,
+        channels: int | None = None,
         position: nn.Module | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.bands, self.halvings = bands, halvings
+        channels = dim if channels is None else channels
+        if channels < 1:
+            raise ValueError(
+                f"a stem of {channels} channels reads nothing; channels must be at least 1"
+            )
         if halvings < 1 or self.count(bands) < 1:
             raise ValueError(
                 f"{bands} bands cannot be halved {halvings} times by 3 x 3 convolutions: halvings "
                 f"must be at least 1, and bands at least {self.field}"
             )
-        widths = [1, *[dim] * halvings]
+        widths = [1, *[channels] * halvings]
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2) for a, b in pairwise(widths))
-        self.project = nn.Linear(dim * self.count(bands), dim)
+        self.project = nn.Linear(channels * self.count(bands), dim)
         self.position = position
         self.dropout = nn.Dropout(dropout)
 
@@ -178,6 +186,7 @@ class FrameStemConfig:
 
     bands: int = 80
     halvings: int = 2
+    channels: int | None = None
     position: str = "none"
     dropout: float = 0.0
 
@@ -192,6 +201,7 @@ class FrameStemConfig:
             dim,
             bands=self.bands,
             halvings=self.halvings,
+            channels=self.channels,
             position=make(),
             dropout=self.dropout,
         )

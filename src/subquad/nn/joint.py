@@ -6,8 +6,7 @@
 Watanabe et al., 2017, Hybrid CTC/attention architecture for end-to-end speech recognition,
 https://doi.org/10.1109/JSTSP.2017.2763455. CTC keeps attention to the order of time in training;
 the decoder knows what goes with what. Time O(S (S + N)) beyond the CTC head for S labels.
-Ours differs: the decoder ranks what the beams of CTC have found, after they are found; the blank,
-which no transcript holds, begins and ends one.
+Ours differs: the blank, which no transcript holds, begins and ends one.
 
 Axes: B batch, N frames, S labels, C model width, V vocabulary.
 """
@@ -78,6 +77,21 @@ class JointHead(CTCHead):
         log_probs = logits.to(wide(logits.dtype)).log_softmax(-1)
         each = log_probs.gather(-1, wanted.unsqueeze(-1)).squeeze(-1)
         return each.masked_fill(~valid, 0.0).sum(1)
+
+    def follow(
+        self, tokens: Tensor, place: int, state: tuple, x: Tensor | None = None
+    ) -> tuple[Tensor, tuple]:
+        """log p(next | transcript so far, features) (B, V) after tokens (B,) at a place, and the
+        state of the decoder then.
+
+        x (B, N, C): the features, all real, given with the first token, which is the blank, at
+        place 0, and a fresh `decoder.init_state`; later None.
+        """
+        given = tokens.to(self.write.weight.device)[:, None]
+        context = Context(torch.full_like(given[:1], place), memory=x)
+        y, after = self.decoder(self.words(given), context, state)
+        logits = self.write(self.dropout(y[:, 0]))
+        return logits.to(wide(logits.dtype)).log_softmax(-1), after
 
 
 @dataclass(frozen=True)

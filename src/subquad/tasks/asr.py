@@ -65,6 +65,7 @@ class Asr(SpokenTask):
         stem = {
             "kind": "frames",
             "halvings": _HALVINGS,
+            "channels": self.config.channels,
             "position": "none" if own else "sinusoidal",
             "dropout": getattr(backbone, "dropout", 0.0),
         }
@@ -112,11 +113,11 @@ class Asr(SpokenTask):
     def settle(self, *, times: bool = False, **how: Any) -> None:
         self.times, self.beams, self._decoding = times, None, _GREEDY
         if self.config.decoder and how.get("beams") is None:
-            how["beams"] = BEAMS  # for the decoder to rank
+            how["beams"] = BEAMS  # where the decoder takes part
         found = find_beams(self.words, self._ngrams, **how)
         if found is not None:
-            ranks = ", ranked by the decoder too" if self.config.decoder else ""
-            self.beams, self._decoding = found[0], found[1] + ranks
+            parts = ", with the decoder" if self.config.decoder else ""
+            self.beams, self._decoding = found[0], found[1] + parts
 
     def hearing(self, model: Any) -> Hearing:
         """The model with what stands before and behind it."""
@@ -183,7 +184,8 @@ class Asr(SpokenTask):
             )
         numbers = rates(total)
         left = {**found.left(part), **damaged}
-        out = "".join(f"; left out: {many:,} with {why}" for why, many in left.items())
+        out = ", ".join(f"{many:,} with {why}" for why, many in left.items())
+        out = f"; left out: {out}" if out else ""
         told = f"{int(total[-1]):,} rows, the {part} part of {found.source}; {self._decoding}{out}"
         files = {}
         if share.world == 1 and mine:

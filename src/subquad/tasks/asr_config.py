@@ -16,12 +16,14 @@ class AsrConfig:
             training transcripts.
         window: seconds of a recording that are heard at once. Training leaves longer ones out;
             models that look both ways hear them in windows that overlap by a third.
+        channels: of the two convolutions that make a token of four frames; default: the model's
+            width, as published. They cost most of a small model's time, and a third of it will do.
         speed: training recordings are also played at 0.9 and 1.1 of their speed.
         mask: parts of the features of training recordings are hidden (SpecAugment).
-        decoder: layers of a decoder that writes the transcript by attention besides, and ranks what
-            beams find; 0 for none.
-        ctc_weight: that of CTC beside the decoder, in training and in ranks; above 0, since CTC
-            finds the texts that are ranked.
+        decoder: layers of a decoder that writes the transcript by attention besides; beams then
+            follow both, token by token; 0 for none.
+        ctc_weight: that of CTC beside the decoder, in training and in beams; above 0, since CTC
+            alone is scored while training goes on, and tells when a word is said.
         ngram: tokens of the longest n-gram that is counted in training transcripts, for --lm ngram.
         valid_rows: recordings of the validation part that are scored at each report.
         audio: the column that names the recording's file; default: the usual names.
@@ -30,6 +32,7 @@ class AsrConfig:
 
     tokenizer: str = "characters"
     window: float = 30.0
+    channels: int | None = None
     speed: bool = True
     mask: bool = True
     decoder: int = 0
@@ -47,8 +50,8 @@ class AsrConfig:
             raise ValueError(f"ctc_weight is {self.ctc_weight}; it lies from 0 to 1")
         if self.decoder and not self.ctc_weight:
             raise ValueError(
-                "ctc_weight is 0 beside a decoder; it must be above 0, since CTC finds the texts "
-                "that the decoder ranks"
+                "ctc_weight is 0 beside a decoder; it must be above 0, since CTC alone tells when "
+                "words are said"
             )
         kind, _, size = self.tokenizer.partition(":")
         if kind not in ("characters", "unigram", "bpe") or (kind == "characters") == bool(size):

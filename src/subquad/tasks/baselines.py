@@ -84,7 +84,8 @@ def ets(history: Any, horizon: int, season: int) -> tuple[Any, Any]:
             )
             found = model.fit(disp=False, maxiter=200)
             said = found.get_prediction(len(whole), len(whole) + horizon - 1)
-            mean, variance = np.asarray(said.predicted_mean), np.asarray(said.forecast_variance)
+            # copies: pandas gives arrays that must not be written to, and torch warns of them
+            mean, variance = np.array(said.predicted_mean), np.array(said.forecast_variance)
     except (ValueError, np.linalg.LinAlgError, FloatingPointError, ZeroDivisionError):
         raise Unfitted from None
     if not (np.isfinite(mean).all() and np.isfinite(variance).all() and (variance >= 0).all()):

@@ -23,6 +23,8 @@ class ForecastConfig:
         levels: the quantiles that are forecast.
         scaling: mean (each window by 1 + mean |value|) or standard (each series by mean and
             deviation of its training part, then so too).
+        weights: how likely windows are in training: even (all alike), or scale (in proportion to
+            1 + mean |value| of their series: Salinas et al., 2020, section 3.3).
         season: steps after which things come again, for MASE and what stands beside; default: a
             day of hours, a week of days, a year of months.
         held: steps at the end of each series that are test, as many before them valid; default:
@@ -45,6 +47,7 @@ class ForecastConfig:
     likelihood: str = "gaussian"
     levels: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     scaling: str = "mean"
+    weights: str = "even"
     season: int | None = None
     held: int | None = None
     split: tuple[int, ...] = ()
@@ -60,6 +63,7 @@ class ForecastConfig:
     def __post_init__(self) -> None:
         choose("likelihood", self.likelihood, LIKELIHOODS)
         choose("layout", self.layout, dict.fromkeys(LAYOUTS))
+        choose("weights", self.weights, dict.fromkeys(("even", "scale")))
         choose("scaling", self.scaling, dict.fromkeys(("mean", "standard")))
         for name in ("horizon", "context", "season", "held", "valid_windows"):
             if (given := getattr(self, name)) is not None and given < 1:

@@ -21,9 +21,9 @@ from torch.nn.utils.rnn import pad_sequence
 from subquad.model import run
 from subquad.nn.joint import JointHead
 from subquad.nn.logmel import LogMel
-from subquad.nn.losses import IGNORED
 from subquad.nn.streams import ended
-from subquad.tasks.ctc.beams import Beams, Found
+from subquad.tasks.ctc.beams import Beams
+from subquad.tasks.ctc.joint import search
 from subquad.tasks.ctc.paths import Placed, align, best_path
 from subquad.tasks.ctc.windows import numbers, parts, windows
 from subquad.tasks.ctc.words import Word, words
@@ -129,25 +129,12 @@ class Hearing:
         p = self.log_probs(outputs)
         if self.beams is None or not len(p):
             return best_path(p, self.blank)
-        found = self.beams.search(p, self.blank)
         head = self.model.model.head
         if isinstance(head, JointHead):
-            found = self._ranked(head, outputs, found)
+            found = search(head, outputs, self.beams)
+        else:
+            found = self.beams.search(p, self.blank)
         return align(p, found[0].tokens, self.blank)
-
-    def _ranked(self, head: JointHead, outputs: Tensor, found: list[Found]) -> list[Found]:
-        """Texts in the order of what CTC, the decoder, the language model and bonus say."""
-        longest = max(len(one.tokens) for one in found)
-        labels = torch.full((len(found), longest), IGNORED, device=outputs.device)
-        for row, one in zip(labels, found, strict=True):
-            row[: len(one.tokens)] = torch.tensor(one.tokens, dtype=torch.int64)
-        lengths = torch.full((len(found),), len(outputs), device=outputs.device)
-        written = head.written(outputs.expand(len(found), -1, -1), lengths, labels).tolist()
-        both = [
-            one.score + (1 - head.weight) * (nats - one.nats)
-            for one, nats in zip(found, written, strict=True)
-        ]
-        return [found[i] for i in sorted(range(len(found)), key=lambda i: -both[i])]
 
     def transcripts(self, waves: Sequence[Tensor]) -> list[Said]:
         """What is said in each wave (S,)."""

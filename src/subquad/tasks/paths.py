@@ -16,7 +16,7 @@ __all__ = ["drawn", "scored"]
 Window = tuple[int, int]
 
 _SIDE_BY_SIDE = 16_384  # steps in one call of a validation
-_KEPT = 131_072  # steps of all paths of a call: each keeps the state of its own past
+_KEPT = 65_536  # steps of all paths of a call: each copies the state of its own past at each step
 
 
 def scored(

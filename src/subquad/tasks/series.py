@@ -13,7 +13,7 @@ from subquad.data.frequency import Frequency
 from subquad.data.seasonal import seasonal
 from subquad.data.series import Parts, Series, divided
 from subquad.data.series_files import from_row, open_series
-from subquad.data.series_windows import Steps, Told, Windows, together, units
+from subquad.data.series_windows import Steps, Told, Windows, scales, together, units
 from subquad.tasks.forecast_config import ForecastConfig
 from subquad.tasks.task import Task
 
@@ -84,6 +84,9 @@ class SeriesTask(Task):
         return Told(series, self.steps, centre, unit)
 
     def train_set(self, count: int, seed: int) -> Dataset:
+        weights = None
+        if self.config.weights == "scale":
+            weights = scales(self.series, self.parts.train)
         return Windows(
             self.scaled(self.series, self.parts.train),
             self.parts.train,
@@ -91,6 +94,7 @@ class SeriesTask(Task):
             length=self.tokens_per_item,
             count=count,
             seed=seed,
+            weights=weights,
         )
 
     @property
@@ -116,10 +120,11 @@ class SeriesTask(Task):
         return Frequency.of(self.steps.frequency).season if self.steps.frequency else 1
 
     def read(self, raw: str | Path | dict[str, Any]) -> Series:
-        """The series of a file, or of a row of JSON with a target, and a start, and an item_id."""
+        """The series of a file, or of a row of JSON (`series_files.from_row`)."""
         if isinstance(raw, dict):
-            hours = self.steps.frequency and Frequency.of(self.steps.frequency)
-            return from_row(raw, hours or None, 0.0 if self.config.counts else None)
+            step = self.steps.frequency and Frequency.of(self.steps.frequency)
+            least = 0.0 if self.config.counts else None
+            return from_row(raw, self.config.columns, step or None, least)
         return self.open(str(raw), self.steps.frequency)[0]
 
     def save(self, folder: Path) -> dict[str, Any]:

@@ -7,8 +7,9 @@ scored, whatever stands in their transcripts and however long they are.
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from subquad.data.audio import RATE, Careful, Heard
 from subquad.data.augment import Augmented
 from subquad.data.examples import Examples
 from subquad.data.forms import Form
+from subquad.data.kept import Kept
 from subquad.data.morse import morse
 from subquad.data.rows import spread
-from subquad.data.spec_augment import SPEEDS, SpecAugment, faster, mean_and_std
+from subquad.data.spec_augment import SPEEDS, SpecAugment, any_speed, faster, mean_and_std
 from subquad.data.speech import open_speech
 from subquad.data.spoken import speech, synthesiser
 from subquad.data.transcripts import Letters, Transcripts, usable
@@ -34,7 +36,7 @@ from subquad.tasks.rows import Row, RowTask
 
 __all__ = ["SpokenTask", "closed", "tell"]
 
-_SAMPLE = 200  # recordings that mean and deviation are taken from
+_ROOM = 1 << 28  # bytes of features that are kept from epoch to epoch
 _LEARNT = 20_000  # transcripts that n-grams are counted in
 _NGRAMS = "transcripts.arpa"
 
@@ -136,12 +138,22 @@ class SpokenTask(RowTask):
                 f"{why}"
             )
         if self._log_mel is None:
-            rows = Careful(self.known.rows["train"], tell)
-            some = rows.those(spread(len(self.known.rows["train"]), _SAMPLE))
-            with torch.no_grad():
-                self._log_mel = LogMel(*mean_and_std(LogMel()(_wave(r)[None])[0][0] for r in some))
+            self._log_mel = self._normal(self.known.rows["train"])
         if self._ngrams is None and self.config.ngram:
             self._ngrams = self._counted([t for t in texts if not self.words.strange(t)])
+
+    @torch.no_grad()
+    def _normal(self, rows: Sequence[Row]) -> LogMel:
+        """Features, normalised by mean and deviation of all these recordings, one after another."""
+        opened, plain = Careful(rows, tell), LogMel()
+
+        def features() -> Iterator[Tensor]:
+            for place in range(len(rows)):
+                for row in opened.those([place]):
+                    yield plain(_wave(row)[None])[0][0]
+                self.report(1, len(rows))
+
+        return LogMel(*mean_and_std(features()))
 
     @staticmethod
     def _left_out(found: Examples) -> str:
@@ -173,17 +185,20 @@ class SpokenTask(RowTask):
 
     def train_set(self, count: int, seed: int) -> Dataset:
         every = self.known.rows["train"]
-        rows, hide = Careful(every, tell), SpecAugment()
+        rows, hide, kept = Careful(every, tell), SpecAugment(), Kept(_ROOM)
+
+        def played(place: int, speed: float) -> dict[str, Tensor]:
+            row = rows.near(place)
+            row = {**row, "audio": faster(row["audio"], speed)}
+            return self.inputs(row) | self.targets(row)
 
         def item(place: int, draw: Any) -> dict[str, Tensor]:
-            row = rows.near(place)
-            if self.config.speed:
-                row = {**row, "audio": faster(row["audio"], draw)}
-            given = self.inputs(row)
+            speed = any_speed(draw) if self.config.speed else 1.0
+            given = kept((place, speed), partial(played, place, speed))
             if self.config.mask:
-                features = hide(given["input_features"][None], None, [draw])
-                given["input_features"] = features[0]
-            return given | self.targets(row)
+                hidden = hide(given["input_features"][None], None, [draw])[0]
+                given = {**given, "input_features": hidden}
+            return given
 
         return Augmented(item, self.sizes(every), count, seed)
 

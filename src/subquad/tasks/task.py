@@ -83,7 +83,8 @@ class Task(ABC):
     #: those that can look ahead do so unless told otherwise
     looks_ahead: ClassVar[bool] = False
     config: Any
-    #: told as n more of so many seconds of a long input are done while `predict` answers
+    #: told as n more of so many are done: seconds of a long input while `predict` answers, rows
+    #: that must be seen before training
     report: Callable[[float, float], None] = staticmethod(lambda done, of: None)
 
     def begin(self, folder: Path) -> None:

@@ -179,7 +179,7 @@ def lags(layers: Sequence[tuple[str, np.ndarray, np.ndarray]], season: int, path
             for at in range(season, most + 1, season) if season > 1 else ():
                 panel.axvline(at, color="#999999", linestyle=":", linewidth=0.9, zorder=0)
             panel.set(title=name, ylabel="weight", yscale="log", ylim=(_FAINT, 1.5))
-            panel.set_xlim(0, most)
+            panel.set_xlim(-0.01 * most, 1.02 * most)  # the last marks whole
         axes.flat[-1].set_xlabel(f"steps back (dotted: every {season})")
         handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper")
