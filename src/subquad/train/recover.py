@@ -127,6 +127,7 @@ def _train(
             report_to=[],
             logging_strategy="no",
             remove_unused_columns=False,
+            dataloader_pin_memory=torch.cuda.is_available(),
             seed=how.seed,
         )
         trainer = _Towards(loss, model, args, train_dataset=rows(steps * how.batch))
