@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -47,7 +46,7 @@ class Goal:
         """Batches of held-out rows."""
         return math.ceil(self.count / _BATCH)
 
-    def _ids(self, documents: Any, most: int) -> np.ndarray:
+    def _ids(self, documents: Any, most: int) -> Tensor:
         """Tokens of about so many bytes of text."""
         found = []
         for document in documents.head(most).documents():
@@ -59,7 +58,7 @@ class Goal:
                 f"{documents.source} has {len(found)} tokens, and a row takes {self.context}; give "
                 "more text or a shorter --context"
             )
-        return np.asarray(found, np.int64)
+        return torch.tensor(found)
 
     def rows(self, count: int) -> Dataset:
         """So many training rows at random places."""
@@ -75,7 +74,7 @@ class Goal:
         """What a model is given of a batch."""
         return {name: batch[name] for name in ("input_ids", "attention_mask")}
 
-    def row(self, ids: np.ndarray, draw: np.random.Generator) -> dict[str, Tensor]:
+    def row(self, ids: Tensor, draw: torch.Generator) -> dict[str, Tensor]:
         """One row: tokens between the model's own ends."""
         whole = [*self.ends[:1], *ids.tolist(), *self.ends[1:]]
         tokens = torch.tensor(whole)
@@ -110,11 +109,11 @@ class HiddenToken(Goal):
 
     metric = "nats per hidden token"
 
-    def row(self, ids: np.ndarray, draw: np.random.Generator) -> dict[str, Tensor]:
+    def row(self, ids: Tensor, draw: torch.Generator) -> dict[str, Tensor]:
         made = super().row(ids, draw)
         hidden = torch.zeros_like(made["input_ids"], dtype=torch.bool)
         first = len(self.ends[:1])
-        hidden[first : first + len(ids)] = torch.from_numpy(draw.random(len(ids)) < 0.15)
+        hidden[first : first + len(ids)] = torch.rand(len(ids), generator=draw) < 0.15
         labels = made["input_ids"].masked_fill(~hidden, IGNORED)
         made["input_ids"] = made["input_ids"].masked_fill(hidden, self.tokenizer.mask_token_id)
         return {**made, "labels": labels}
@@ -140,16 +139,18 @@ class Vectors(Goal):
 class _Rows(Dataset):
     """Rows at random places, each by its number alone; or one after the other."""
 
-    def __init__(self, goal: Goal, ids: np.ndarray, count: int, *, random: bool = True) -> None:
+    def __init__(self, goal: Goal, ids: Tensor, count: int, *, random: bool = True) -> None:
         self.goal, self.ids, self.count, self.random = goal, ids, count, random
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        draw = np.random.Generator(np.random.Philox(key=[self.goal.seed, index]))
-        inner = self.goal._inner
-        at = int(draw.integers(len(self.ids) - inner)) if self.random else index * inner
+        draw = torch.Generator().manual_seed(1_000_003 * self.goal.seed + index)
+        inner, last = self.goal._inner, len(self.ids) - self.goal._inner
+        at = index * inner
+        if self.random:
+            at = int(torch.randint(last, (), generator=draw))
         return self.goal.row(self.ids[at : at + inner], draw)
 
 
