@@ -5,6 +5,7 @@ tag        {"tokens": [str, ...], "tags": [str, ...]}, as many of each
 answer     {"question": str, "context": str, "answers": [{"text": str, "start": int}, ...]}:
            context[start : start + len(text)] == text; no answers: it cannot be answered
 summarize  {"text": str, "summary": str}
+translate  {"text": str, "translation": str}
 image      {"image": uint8 (H, W, C), "label": str}
 caption    {"image": uint8 (H, W, C), "caption": str}, also for match
 
@@ -26,6 +27,7 @@ __all__ = [
     "IMAGE",
     "SUMMARIZE",
     "TAG",
+    "TRANSLATE",
     "Form",
     "UnfitError",
 ]
@@ -170,6 +172,10 @@ def _summarized(found: Row) -> Row:
     return {"text": _text(found, "text"), "summary": _text(found, "summary")}
 
 
+def _translated(found: Row) -> Row:
+    return {field: _text(found, field) for field in ("text", "translation")}
+
+
 def _pictured(found: Row) -> Row:
     return {"image": _picture(found), "label": _label(found["label"], "label")}
 
@@ -218,6 +224,15 @@ SUMMARIZE = Form(
     _summarized,
     "text",
 )
+TRANSLATE = Form(
+    "translate",
+    {
+        "text": ("text", "source", "src"),
+        "translation": ("translation", "target", "tgt", "trg"),
+    },
+    _translated,
+    "text",
+)
 IMAGE = Form("image", {"image": _IMAGE, "label": _LABEL}, _pictured, "image")
 CAPTION = Form(
     "caption", {"image": _IMAGE, "caption": ("caption", "text", "captions")}, _captioned, "image"
@@ -228,6 +243,7 @@ FORMS: Mapping[str, Form] = {
     "tag": TAG,
     "answer": ANSWER,
     "summarize": SUMMARIZE,
+    "translate": TRANSLATE,
     "image": IMAGE,
     "caption": CAPTION,
     "match": CAPTION,
