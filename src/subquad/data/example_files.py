@@ -82,6 +82,10 @@ def _matched(
 def find(path: str, form: Form) -> Source:
     """The source at a path. ValueError if there is nothing, or nothing that can be read."""
     named = Path(path).expanduser()
+    if "::" in path and not named.exists():
+        from subquad.data import parallel
+
+        return parallel.find(path, form)
     if "," in path and not named.exists():
         return _listed(path.split(","), form)
     here = named.exists() or named.suffix.lower() == ".npz" or reader(named)

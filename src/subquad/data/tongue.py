@@ -47,15 +47,15 @@ ADJECTIVES = _table(
 #: "" is "a" or "an" of one, and nothing of several
 QUANTITIES = {"the": "sa", "my": "mun", "this": "tam", "": "ko"}
 COUNTS = {"the": "sa", "my": "mun", "two": "kaksi", "three": "kolm", "many": "mont", "": "ko"}
+_VERBS = (
+    "see sees saw mako find finds found leto hear hears heard kuvi follow follows followed sero "
+    "like likes liked pide paint paints painted vari help helps helped avu hold holds held piru "
+    "bring brings brought tuvo lift lifts lifted nose know knows knew tunde draw draws drew joni"
+)
 #: base -> (what one does, what was done, stem)
 VERBS = {
-    word.split()[0]: tuple(word.split()[1:])
-    for word in (
-        "see sees saw mako,find finds found leto,hear hears heard kuvi,follow follows followed "
-        "sero,like likes liked pide,paint paints painted vari,help helps helped avu,hold holds "
-        "held piru,bring brings brought tuvo,lift lifts lifted nose,know knows knew tunde,draw "
-        "draws drew joni"
-    ).split(",")
+    base: (does, did, stem)
+    for base, does, did, stem in zip(*[iter(_VERBS.split())] * 4, strict=True)
 }
 PLACES = {"in": "ss", "on": "ll", "near": "nd", "behind": "kk"}
 TENSES = {"present": "r", "past": "n", "future": "v"}

@@ -2,92 +2,35 @@
 
 The default is a made-up language with a grammar of its own (`subquad.data.tongue`). Training leaves
 out pairs that are longer than `context` or `target`; `eval` and `predict` cut what they read at
-`context`, and say so. The texts are compared as they are, by sacrebleu's BLEU and chrF.
+`context`, and say so. Texts are compared as they are, by BLEU and chrF.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from subquad.archs import PAIRS
 from subquad.data.examples import Examples
 from subquad.data.forms import TRANSLATE
-from subquad.data.rows import alike, spread
+from subquad.data.rows import Bucketed, alike, spread
 from subquad.data.tongue import sentences
-from subquad.tasks.labels import measuring
-from subquad.tasks.rows import Row, RowScoring, rows_of
-from subquad.tasks.spoken import tell
-from subquad.tasks.task import Result, Share
+from subquad.tasks.bleu import scores, table
+from subquad.tasks.rows import Row, rows_of
+from subquad.tasks.task import Result, Share, tell
 from subquad.tasks.texts import arguments
+from subquad.tasks.translate_config import Search, TranslateConfig, TranslateScoring
 from subquad.tasks.written import WrittenTask
 
-__all__ = ["Search", "Translate", "TranslateConfig", "TranslateScoring"]
+__all__ = ["Translate"]
 
 _SIDE_BY_SIDE = 8_192  # tokens, read and written, in one call of an evaluation
 _LEARNT = 100_000  # pairs that a vocabulary is learnt from
 _SIZES = {"train": 20_000, "valid": 500, "test": 1_000}
 _PAIRS = ("lite_pair", "encoder_decoder", "led")
-
-
-@dataclass(frozen=True)
-class TranslateConfig:
-    """Fields of the task `translate`.
-
-    Args:
-        context: tokens of a source that are read at most, the end among them.
-        target: tokens that are written at most, the end among them.
-        tokenizer: 'bytes'; 'bpe:N', learnt from the training part; a tokenizer.json; a hub id.
-        beams: of the search for the likeliest translation; 1 takes the likeliest token each time.
-        length_penalty: with beams, log-probabilities are divided by this power of the length.
-        valid_rows: rows of the validation part that are scored at each report.
-        text: the column that holds the source; default: the usual names.
-        translation: the column that holds the translation; default: the usual names.
-    """
-
-    context: int = 256
-    target: int = 256
-    tokenizer: str = "bpe:4000"
-    beams: int = 4
-    length_penalty: float = 1.0
-    valid_rows: int = 500
-    text: str | None = None
-    translation: str | None = None
-
-    def __post_init__(self) -> None:
-        for name, least in (("context", 2), ("target", 2), ("beams", 1), ("valid_rows", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-
-
-@dataclass(frozen=True)
-class Search:
-    """How `subquad predict` searches.
-
-    Args:
-        beams: texts that are followed at once; default: as trained with.
-        length_penalty: log-probabilities are divided by this power of the length, with beams.
-    """
-
-    beams: int | None = None
-    length_penalty: float | None = None
-
-
-@dataclass(frozen=True)
-class TranslateScoring(RowScoring):
-    """How `subquad eval` scores translations.
-
-    Args:
-        part: train, valid, test or all; default: test of the run's own data, all of other data.
-        rows: score only so many rows, spread over the part.
-        beams: texts that are followed at once; default: as trained with.
-        length_penalty: log-probabilities are divided by this power of the length, with beams.
-    """
-
-    beams: int | None = None
-    length_penalty: float | None = None
 
 
 class Translate(WrittenTask):
@@ -102,8 +45,8 @@ class Translate(WrittenTask):
     columns = ("text", "translation")
     default = staticmethod(lambda: sentences(_SIZES))
     writes = "translation"
-    _beams: int | None = None
-    _length_penalty: float | None = None
+    lines = True
+    _asked = Search()
 
     # --- rows ---------------------------------------------------------------------------------
 
@@ -111,69 +54,66 @@ class Translate(WrittenTask):
         return (rows[i][field] for i in spread(len(rows), _LEARNT) for field in self.columns)
 
     def learn(self, rows: Sequence[Row]) -> None:
+        rows = list(rows)
         super().learn(rows)
         found, c = self.known, self.config
-        sizes = [(len(self.source(row)), len(self.words_of(row))) for row in rows]
-        fits = [
-            i
-            for i, (read, written) in enumerate(sizes)
-            if read <= c.context and written <= c.target
-        ]
-        left = dict(found.left_out)
-        if long := len(rows) - len(fits):
-            left[f"more than {c.context} tokens to read or {c.target} to write"] = long
+        lengths = [self._lengths(row) for row in rows]
+        fit = [i for i, (m, n) in enumerate(lengths) if m <= c.context and n <= c.target]
+        left = dict(found.left("train"))
+        why = f"more than {c.context:,} tokens to read or {c.target:,} to write"
+        if len(fit) < len(rows):
+            left[why] = len(rows) - len(fit)
         if left:
-            tell(
-                "left out of training: " + ", ".join(f"{n:,} with {why}" for why, n in left.items())
-            )
-        if not fits:
+            told = ", ".join(f"{many:,} with {reason}" for reason, many in left.items())
+            tell(f"left out of training: {told}")
+        if not fit:
             raise ValueError(
-                f"{found.source}: all {len(rows):,} pairs have more than {c.context} tokens to read "
-                f"or {c.target} to write; raise --task.context or --task.target"
+                f"{found.source}: all {len(rows):,} pairs have {why}; raise --task.context or "
+                "--task.target"
             )
         self.examples = replace(
-            found, rows={**found.rows, "train": [rows[i] for i in fits]}, left_out=left
+            found,
+            rows={**found.rows, "train": [rows[i] for i in fit]},
+            left_out={**found.left_out, **left},
         )
 
-    def source(self, row: Row) -> list[int]:
-        """All tokens of what is to be read, and the boundary."""
+    def _lengths(self, row: Row) -> tuple[int, int]:
+        """Tokens of both texts with their ends, uncut."""
+        return len(self._read(row)), len(self.words.encode(row[self.writes].encode())) + 1
+
+    def _read(self, row: Row) -> list[int]:
         return [*self.words.encode(row["text"].encode()).tolist(), self.words.boundary]
 
-    def words_of(self, row: Row) -> list[int]:
-        """All tokens of what is to be written, and the boundary."""
-        return [*self.words.encode(row["translation"].encode()).tolist(), self.words.boundary]
-
     def inputs(self, row: Row) -> dict[str, Tensor]:
-        ids = self.source(row)
-        return arguments([*ids[: self.config.context - 1], ids[-1]])
+        ids = self._read(row)
+        return arguments([*ids[:-1][: self.config.context - 1], ids[-1]])
 
     def sizes(self, rows: Sequence[Row]) -> list[int]:
-        c = self.config
-        return [
-            min(len(self.source(row)), c.context) + min(len(self.words_of(row)), c.target)
-            for row in rows
-        ]
+        c, lengths = self.config, map(self._lengths, rows)
+        return [min(read, c.context) + min(written, c.target) for read, written in lengths]
+
+    def token_batches(self, count: int, seed: int, tokens: int) -> Dataset:
+        rows = self.known.rows["train"]
+
+        def batch(places: Sequence[int]) -> dict[str, Tensor]:
+            some = [rows[i] for i in places]
+            return self.collate([self.inputs(row) | self.targets(row) for row in some])
+
+        return Bucketed(batch, self.sizes(rows), count, seed, tokens)
 
     # --- evaluation ---------------------------------------------------------------------------
 
-    def settle(
-        self, *, beams: int | None = None, length_penalty: float | None = None, **how: Any
-    ) -> None:
-        super().settle(**how)
-        if beams is not None and beams < 1:
-            raise ValueError(f"--beams is {beams}; it must be at least 1")
-        self._beams, self._length_penalty = beams, length_penalty
+    def settle(self, **how: Any) -> None:
+        others = {name: value for name, value in how.items() if not hasattr(Search, name)}
+        super().settle(**others)
+        self._asked = Search(**how)
 
     @property
     def search(self) -> dict[str, Any]:
-        beams = self._beams or self.config.beams
-        if beams == 1:
-            return {"num_beams": 1}
-        given = self._length_penalty
-        return {
-            "num_beams": beams,
-            "length_penalty": self.config.length_penalty if given is None else given,
-        }
+        c, asked = self.config, self._asked
+        beams = asked.beams or c.beams
+        penalty = c.length_penalty if asked.length_penalty is None else asked.length_penalty
+        return {"num_beams": beams, **({"length_penalty": penalty} if beams > 1 else {})}
 
     def evaluate_on(
         self,
@@ -199,8 +139,9 @@ class Translate(WrittenTask):
         share: Share,
         report: Callable[[int, int], None] = lambda done, of: None,
     ) -> Result:
-        """BLEU and chrF of a whole part; each process translates all of it."""
+        """BLEU and chrF of a whole part: each process translates all of it."""
         rows, was = rows_of(found, part, most), model.training
+        rows = [rows[i] for i in range(len(rows))]
         model.eval()
         said: dict[int, str] = {}
         for group in alike(self.sizes(rows), _SIDE_BY_SIDE):
@@ -208,43 +149,29 @@ class Translate(WrittenTask):
             said |= dict(zip(group, answers, strict=True))
             report(len(group), len(rows))
         model.train(was)
-        texts = [said[i] for i in range(len(rows))]
-        numbers, signatures = compared(texts, [row["translation"] for row in rows])
+        texts, true = [said[i] for i in range(len(rows))], [row[self.writes] for row in rows]
+        numbers, signatures = scores(texts, true)
         numbers |= self.foreseen(model, rows, share)
-        told = f"{len(rows):,} rows, the {part} part of {found.source}; {self.says(rows)}; {signatures}"
-        return Result(
-            {**numbers, "rows": len(rows)}, told, {"translations.tsv": table(rows, texts)}
-        )
+        left = "".join(f"; left out: {many:,} with {why}" for why, many in found.left(part).items())
+        told = f"{len(rows):,} rows, the {part} part of {found.source}{left}; {self.says(rows)}"
+        files = {"translations.tsv": table([row["text"] for row in rows], texts, true)}
+        return Result({**numbers, "rows": len(rows)}, f"{told}; {signatures}", files)
 
     def says(self, rows: Sequence[Row]) -> str:
-        search = self.search
+        search, most = self.search, self.config.context
         how = "greedily"
         if search["num_beams"] > 1:
             how = f"with {search['num_beams']} beams, length penalty {search['length_penalty']:g}"
-        most = self.config.context
-        cut = sum(len(self.source(row)) > most for row in rows)
+        cut = sum(len(self._read(row)) > most for row in rows)
         said = f"; {cut:,} sources cut at {most:,} tokens" if cut else ""
         return f"at most {self.config.target:,} tokens written {how}{said}"
 
+    # --- answers ------------------------------------------------------------------------------
 
-def compared(said: Sequence[str], true: Sequence[str]) -> tuple[dict[str, float], str]:
-    """BLEU and chrF of a whole corpus, exact matches, and the signatures of both scores."""
-    with measuring("translation"):
-        from sacrebleu.metrics import BLEU, CHRF
-
-    numbers, signatures = {}, []
-    for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
-        found = metric.corpus_score(said, [true])
-        numbers[name] = found.score
-        signatures.append(f"{found.name} {metric.get_signature()}")
-    exact = sum(a == b.strip() for a, b in zip(said, true, strict=True))
-    return {**numbers, "exact_match": exact / len(true)}, ", ".join(signatures)
-
-
-def table(rows: Sequence[Row], said: Sequence[str]) -> str:
-    """One row a line, tab-separated: source, what was said, the true translation."""
-    lines = ["text\tsaid\ttrue"]
-    for row, one in zip(rows, said, strict=True):
-        cells = (row["text"], one, row["translation"])
-        lines.append("\t".join(" ".join(cell.split()) for cell in cells))
-    return "\n".join(lines) + "\n"
+    @torch.no_grad()
+    def predict(self, model: Any, row: Row) -> dict[str, str]:
+        if not row["text"].strip():
+            return {self.writes: ""}  # nothing to say, and lines stay aligned
+        if (length := len(self._read(row))) > self.config.context:
+            tell(f"a source of {length:,} tokens is cut at {self.config.context:,}")
+        return super().predict(model, row)
