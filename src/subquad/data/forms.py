@@ -48,6 +48,7 @@ class Form:
     whole: from the values of the fields, as they were found (None: missing), to a row; raises
         UnfitError.
     by: the field whose content decides to which part a row goes.
+    inside: a column that may hold an object, whose names are then columns.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Form:
     whole: Callable[[Row], Row]
     by: str
     optional: frozenset[str] = frozenset()
+    inside: str = ""
 
     def identity(self, row: Row) -> str:
         """Rows of one identity are never in two parts."""
@@ -232,6 +234,7 @@ TRANSLATE = Form(
     },
     _translated,
     "text",
+    inside="translation",  # {"en": ..., "fr": ...}, as most sets of the hub have it
 )
 IMAGE = Form("image", {"image": _IMAGE, "label": _LABEL}, _pictured, "image")
 CAPTION = Form(

@@ -1,7 +1,7 @@
-"""Tongue: a made-up language, and English sentences with their one translation into it.
+"""A made-up language, and English sentences with their one translation into it.
 
-    two old cats did not see a red house near the river yesterday .
-    nahul jokinde sa talota punoata ko mirula vanoala kaksi nemakonas .
+    two old cats did not see a red house near the river yesterday.
+    nahul jokinde sa talota punoata ko mirula vanoala kaksi nemakonas.
 
 English is rendered from a `Sentence`, and so is the tongue, by other rules:
 
@@ -12,22 +12,30 @@ adjectives  take the harmony, the number and the case of their noun
 verbs       "ne" before the stem negates; behind it stand tense and the number of the subject
 
 All word forms differ, so `read` takes a sentence of the tongue apart again: either side is a
-function of the other. No sentence stands in two of the parts train, valid and test.
+function of the other.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import Any
 
-import numpy as np
-
-from subquad.data.documents import PARTS, by_hash
-from subquad.data.examples import Examples
-from subquad.data.made import Made
-
-__all__ = ["Noun", "Sentence", "Sentences", "english", "read", "tongue", "translate"]
+__all__ = [
+    "ADJECTIVES",
+    "COUNTS",
+    "NOUNS",
+    "PLACES",
+    "QUANTITIES",
+    "TENSES",
+    "TIMES",
+    "VERBS",
+    "Noun",
+    "Sentence",
+    "english",
+    "read",
+    "tongue",
+    "translate",
+]
 
 
 def _table(text: str) -> dict[str, str]:
@@ -112,7 +120,7 @@ def english(said: Sentence) -> str:
     if said.place:
         words += [said.place[0], *_noun(said.place[1])]
     words += [said.time] if said.time else []
-    return " ".join([*words, "?" if said.asked else "."])
+    return " ".join(words) + ("?" if said.asked else ".")
 
 
 def _noun(it: Noun) -> list[str]:
@@ -134,7 +142,7 @@ def tongue(said: Sentence) -> str:
     words += _bent(said.thing, "t") + _bent(said.subject, "")
     words.append(_verb(said.verb, said.tense, said.negated, said.subject.plural))
     words += [_ASKS] if said.asked else []
-    return " ".join([*words, "?" if said.asked else "."])
+    return " ".join(words) + ("?" if said.asked else ".")
 
 
 def _harmony(stem: str) -> str:
@@ -164,9 +172,8 @@ def _verb(verb: str, tense: str, negated: bool, plural: bool) -> str:
 
 def read(text: str) -> Sentence:
     """The sentence that stands in the tongue. ValueError for what is none."""
-    words = text.split()
     try:
-        found = _parsed(iter(words))
+        found = _parsed(iter(text.rstrip("?.").split()))
     except (KeyError, StopIteration):
         found = None
     if found is None or tongue(found) != text:
@@ -197,7 +204,7 @@ def _parsed(words: Iterator[str]) -> Sentence:
     verb, tense, negated = verbs[word]
     for name, case in PLACES.items():
         place = (name, parts[case]) if case in parts else place
-    asked = next(words) == _ASKS
+    asked = next(words, "") == _ASKS
     return Sentence(parts[""], verb, parts["t"], tense, negated, asked, place, time)
 
 
@@ -217,48 +224,3 @@ def _forms() -> tuple[dict[str, tuple], dict[str, str], dict[str, tuple]]:
         for verb, tense, negated, plural in product(VERBS, TENSES, (False, True), (False, True))
     }
     return nouns, adjectives, verbs
-
-
-# --- rows -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Sentences(Made):
-    """Rows {"text": English, "translation": the tongue}."""
-
-    def row(self, draw: np.random.Generator, index: int) -> dict[str, Any]:
-        floats = _floats(draw)
-        while True:
-            said = _drawn(floats)
-            text = english(said)
-            if by_hash([text], 0.2, 0.2)[0] == PARTS.index(self.part):
-                return {"text": text, "translation": tongue(said)}
-
-
-def _drawn(draw: Iterator[float]) -> Sentence:
-    def one(names: Any) -> Any:
-        return [*names][int(next(draw) * len(names))]
-
-    def noun() -> Noun:
-        plural, about = next(draw) < 0.5, list[str]()
-        while len(about) < 2 and next(draw) < 0.4:
-            about.append(one([word for word in ADJECTIVES if word not in about]))
-        return Noun(one(NOUNS), plural, one(COUNTS if plural else QUANTITIES), tuple(about))
-
-    tense = one(TENSES)
-    place = (one(PLACES), noun()) if next(draw) < 0.5 else None
-    time = one(TIMES[tense]) if next(draw) < 0.5 else ""
-    negated, asked = next(draw) < 0.3, next(draw) < 0.25
-    return Sentence(noun(), one(VERBS), noun(), tense, negated, asked, place, time)
-
-
-def _floats(draw: np.random.Generator) -> Iterator[float]:
-    while True:
-        yield from draw.random(64).tolist()
-
-
-def sentences(sizes: Mapping[str, int]) -> Examples:
-    """Examples of so many rows of each part."""
-    rows = {part: Sentences(count, 0, part) for part, count in sizes.items()}
-    told = ", ".join(f"{count:,} {part}" for part, count in sizes.items())
-    return Examples(rows, f"English into a made-up tongue ({told})", "tongue-1")

@@ -7,6 +7,7 @@ out pairs that are longer than `context` or `target`; `eval` and `predict` cut w
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -17,8 +18,10 @@ from subquad.archs import PAIRS
 from subquad.data.examples import Examples
 from subquad.data.forms import TRANSLATE
 from subquad.data.rows import Bucketed, alike, spread
-from subquad.data.tongue import sentences
+from subquad.data.sentences import sentences
+from subquad.data.vocabulary import Subwords, Vocabulary, vocabulary
 from subquad.tasks.bleu import scores, table
+from subquad.tasks.encoder import learn_words
 from subquad.tasks.rows import Row, rows_of
 from subquad.tasks.task import Result, Share, tell
 from subquad.tasks.texts import arguments
@@ -30,6 +33,7 @@ __all__ = ["Translate"]
 _SIDE_BY_SIDE = 8_192  # tokens, read and written, in one call of an evaluation
 _LEARNT = 100_000  # pairs that a vocabulary is learnt from
 _SIZES = {"train": 20_000, "valid": 500, "test": 1_000}
+_SOURCE = "source_tokenizer.json"  # the vocabulary of what is read, if it is another
 _PAIRS = ("lite_pair", "encoder_decoder", "led")
 
 
@@ -47,15 +51,33 @@ class Translate(WrittenTask):
     writes = "translation"
     lines = True
     _asked = Search()
+    _source_words: Subwords | None = None
 
     # --- rows ---------------------------------------------------------------------------------
 
     def texts(self, rows: Sequence[Row]) -> Iterable[str]:
-        return (rows[i][field] for i in spread(len(rows), _LEARNT) for field in self.columns)
+        fields = self.columns if self.config.joint else (self.writes,)
+        return (rows[i][field] for i in spread(len(rows), _LEARNT) for field in fields)
+
+    @property
+    def source_words(self) -> Vocabulary:
+        """The vocabulary of what is read."""
+        return self._source_words or self.words
+
+    @property
+    def fill(self) -> dict[str, int]:  # type: ignore[override]
+        return {**super().fill, "input_ids": self.source_words.pad}
 
     def learn(self, rows: Sequence[Row]) -> None:
         rows = list(rows)
         super().learn(rows)
+        if not self.config.joint and self._source_words is None:
+            texts = (rows[i]["text"] for i in spread(len(rows), _LEARNT))
+            self._source_words = learn_words(self.config.tokenizer, texts)  # type: ignore[assignment]
+        self._fit(rows)
+
+    def _fit(self, rows: Sequence[Row]) -> None:
+        """Leave out of training what is too long, and say so."""
         found, c = self.known, self.config
         lengths = [self._lengths(row) for row in rows]
         fit = [i for i, (m, n) in enumerate(lengths) if m <= c.context and n <= c.target]
@@ -82,7 +104,8 @@ class Translate(WrittenTask):
         return len(self._read(row)), len(self.words.encode(row[self.writes].encode())) + 1
 
     def _read(self, row: Row) -> list[int]:
-        return [*self.words.encode(row["text"].encode()).tolist(), self.words.boundary]
+        words = self.source_words
+        return [*words.encode(row["text"].encode()).tolist(), words.boundary]
 
     def inputs(self, row: Row) -> dict[str, Tensor]:
         ids = self._read(row)
@@ -100,6 +123,31 @@ class Translate(WrittenTask):
             return self.collate([self.inputs(row) | self.targets(row) for row in some])
 
         return Bucketed(batch, self.sizes(rows), count, seed, tokens)
+
+    # --- model and run folder -----------------------------------------------------------------
+
+    def parts(self, arch: str, fields: dict[str, Any]) -> dict[str, Any]:
+        parts = super().parts(arch, fields)
+        if self._source_words is None:
+            return parts
+        return {**parts, "encoder": {**parts["encoder"], "words": self._source_words.size}}
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        told = super().save(folder)
+        if self._source_words is None:
+            return told
+        self._source_words.tokenizer.save(str(folder / _SOURCE))
+        return {**told, "source_vocabulary": self._source_words.name}
+
+    @classmethod
+    def load(cls, folder: Path, facts: dict[str, Any]) -> "Translate":
+        made = super().load(folder, facts)
+        assert isinstance(made, Translate)
+        if name := facts.get("source_vocabulary"):
+            made._source_words = found = vocabulary(str(folder / _SOURCE))
+            assert isinstance(found, Subwords)
+            found.name = name
+        return made
 
     # --- evaluation ---------------------------------------------------------------------------
 

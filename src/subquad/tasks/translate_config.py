@@ -25,7 +25,7 @@ class TranslateConfig:
 
     context: int = 256
     target: int = 256
-    tokenizer: str = "bpe:4000"
+    tokenizer: str = "bpe:1000"
     joint: bool = True
     beams: int = 4
     length_penalty: float = 1.0
@@ -37,6 +37,8 @@ class TranslateConfig:
         for name, least in (("context", 2), ("target", 2), ("beams", 1), ("valid_rows", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        if not self.joint and self.tokenizer == "bytes":
+            raise ValueError("bytes are the same in both languages; leave --task.joint true")
 
 
 @dataclass(frozen=True)
