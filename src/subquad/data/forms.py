@@ -170,12 +170,8 @@ def _place(context: str, text: str, start: int | None) -> int:
     return first
 
 
-def _summarized(found: Row) -> Row:
-    return {"text": _text(found, "text"), "summary": _text(found, "summary")}
-
-
-def _translated(found: Row) -> Row:
-    return {field: _text(found, field) for field in ("text", "translation")}
+def _texts(*fields: str) -> Callable[[Row], Row]:
+    return lambda found: {field: _text(found, field) for field in fields}
 
 
 def _pictured(found: Row) -> Row:
@@ -223,7 +219,7 @@ SUMMARIZE = Form(
         "text": ("text", "document", "article", "dialogue"),
         "summary": ("summary", "abstract", "highlights", "target"),
     },
-    _summarized,
+    _texts("text", "summary"),
     "text",
 )
 TRANSLATE = Form(
@@ -232,7 +228,7 @@ TRANSLATE = Form(
         "text": ("text", "source", "src"),
         "translation": ("translation", "target", "tgt", "trg"),
     },
-    _translated,
+    _texts("text", "translation"),
     "text",
     inside="translation",  # {"en": ..., "fr": ...}, as most sets of the hub have it
 )

@@ -25,7 +25,7 @@ _NAME = "weights-{:09}.safetensors"
 
 
 class Averaging(TrainerCallback):
-    """Keeps the weights of the last `most` reports in a folder."""
+    """Keeps the weights of the last `most` reports in a folder; of none, it does nothing."""
 
     def __init__(self, folder: Path, most: int) -> None:
         self.folder, self.most = folder, most
@@ -43,7 +43,7 @@ class Averaging(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
     ) -> None:
-        if not state.is_world_process_zero:
+        if not self.most or not state.is_world_process_zero:
             return
         from safetensors.torch import save_file
 
@@ -62,7 +62,7 @@ class Averaging(TrainerCallback):
 def average(loop: "Loop", kept: Averaging) -> dict[str, Any]:
     """Score the mean, and let it be the run's weights if it is no worse; facts of the run then."""
     files, before = kept.kept, loop.state.best_metric
-    if loop.pace.stopped_by is not None or len(files) < 2:
+    if loop.pace.stopped_by is not None or not kept.most or len(files) < 2:
         return {}
     mean_of([*files.values()], loop.model)
     found = loop.evaluate()

@@ -68,12 +68,10 @@ def fit(
     if first:
         _start(folder, task, facts, config_text, before is None)
         loop.add_callback(events(folder / "events"))
-    kept = Averaging(folder / "averaging", config.average)
-    if config.average:
-        loop.add_callback(kept)
+    loop.add_callback(kept := Averaging(folder / "averaging", config.average))
     try:
         loop.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        averaged = average(loop, kept) if config.average else {}
+        averaged = average(loop, kept)
     finally:
         loop.close()
     if first:
