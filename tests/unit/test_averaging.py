@@ -89,9 +89,10 @@ def test_it_is_kept_if_it_is_no_worse(score, best, greater, taken, tmp_path):
 
 def test_not_before_the_end_and_not_unasked(tmp_path):
     assert not (reported(tmp_path / "none", {1: 1.0, 2: 2.0}, 0)).kept
-    assert average(Scored(1.0, 2.0, False), Averaging(tmp_path, 0)) == {}
     kept = reported(tmp_path, {1: 1.0, 2: 2.0}, 2)
+    assert average(Scored(1.0, 2.0, False), kept)
     assert average(Scored(1.0, 2.0, False, stopped="SIGINT"), kept) == {}
+    assert average(Scored(1.0, 2.0, False), Averaging(tmp_path, 0)) == {}
     assert average(Scored(1.0, 2.0, False), reported(tmp_path / "one", {1: 1.0}, 2)) == {}
 
 
