@@ -36,12 +36,12 @@ COMMANDS = [
 ]
 # what a command says once all its words are understood: no book and no run is here
 UNDERSTOOD = {
-    "train": r"there is nothing at (book\.txt|reviews\.csv|recordings|sales\.csv)",
+    "train": r"there is nothing at (book\.txt|reviews\.csv|recordings|sales\.csv|train\.en)",
     "compare": r"there is nothing at book\.txt",
     "eval": "there is no run folder runs/book",
     "generate": "there is no run folder runs/book",
     "swap": "models/(bert|gpt2) holds no model of transformers",
-    "predict": "there is no run folder runs/(reviews|heard|sales)",
+    "predict": "there is no run folder runs/(reviews|heard|sales|en-fr)",
 }
 
 

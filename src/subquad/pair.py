@@ -113,13 +113,16 @@ def build(
     """A freshly initialised pair from plain fields, as they stand in config.json.
 
     The decoder is described as in `subquad.model.build`, and so is the encoder: "arch", "model" and
-    "stem". `cross`, what reads the memory in each layer, has the fields of
-    `subquad.nn.crosses.CROSSES`, its "kind" among them. `tie` shares one table of words among
-    encoder, decoder and head where each has one of the same size. ValueError names what does not
-    fit, and the nearest name.
+    "stem"; with "words" it has a vocabulary of its own, of so many. `cross`, what reads the memory
+    in each layer, has the fields of `subquad.nn.crosses.CROSSES`, its "kind" among them. `tie`
+    shares one table of words among encoder, decoder and head where each has one of the same size;
+    an encoder with a vocabulary of its own keeps its table. ValueError names what does not fit, and
+    the nearest name.
     """
     first = complete_encoder(encoder)
-    reader = build_model(**first, head={"kind": "none"}, vocab_size=vocab_size)
+    own = first.pop("words", None)
+    words = vocab_size if own is None else own
+    reader = build_model(**first, head={"kind": "none"}, vocab_size=words)
     config = configure(arch, model)
     sizes = config.dim, config.num_heads, reader.backbone.out_dim, config.dropout
     writer = build_model(arch, model, vocab_size=vocab_size, stem=stem, head=head, tie=False)
@@ -133,22 +136,22 @@ def build(
     # once more: with three branches a block, each begins smaller
     initialise(writer)
     if tie:
-        words = writer.stem.embedding
+        ours = writer.stem.embedding
         if hasattr(writer.head, "tie"):
-            writer.head.tie(words)
-        other = getattr(reader.stem, "embedding", None)
-        if type(other) is type(words) is nn.Embedding and other.weight.shape == words.weight.shape:
-            share(other, words)
+            writer.head.tie(ours)
+        other = getattr(reader.stem, "embedding", None) if own is None else None
+        if type(other) is type(ours) is nn.Embedding and other.weight.shape == ours.weight.shape:
+            share(other, ours)
     return Pair(reader, writer)
 
 
 def complete_encoder(encoder: dict[str, Any]) -> dict[str, Any]:
     """All fields of an encoder, defaults included: what must be written to disk.
 
-    It looks both ways unless its fields say otherwise. ValueError for anything but "arch", "model"
-    and "stem", with the nearest name, or as `subquad.model.complete`.
+    It looks both ways unless its fields say otherwise. ValueError for anything but "arch", "model",
+    "stem" and "words", with the nearest name, or as `subquad.model.complete`.
     """
-    known = {"arch": "transformer", "model": {}, "stem": {}}
+    known: dict[str, Any] = {"arch": "transformer", "model": {}, "stem": {}, "words": None}
     for name in encoder:
         choose("part of an encoder", name, known)
     given = {**known, **{k: v for k, v in encoder.items() if v is not None}}
@@ -157,7 +160,8 @@ def complete_encoder(encoder: dict[str, Any]) -> dict[str, Any]:
     if "causal" in config.__dataclass_fields__:
         fields = {"causal": False, **fields}
     full = complete(given["arch"], fields, given["stem"], {"kind": "none"})
-    return {"arch": given["arch"], "model": full["model"], "stem": full["stem"]}
+    own = {} if given["words"] is None else {"words": given["words"]}
+    return {"arch": given["arch"], "model": full["model"], "stem": full["stem"], **own}
 
 
 def complete_cross(cross: dict[str, Any] | None) -> dict[str, Any]:

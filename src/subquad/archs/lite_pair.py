@@ -53,6 +53,16 @@ PRESETS = {
     "wmt-496": Config(drop_weights=0.05),
     # CNN/DailyMail
     "summaries": Config(dropout=0.15),
+    # learns a simple language on one core
+    "small": replace(
+        _SMALL,
+        dim=96,
+        encoder_layers=2,
+        decoder_layers=2,
+        ffn_dim=192,
+        dropout=0.0,
+        drop_weights=0.0,
+    ),
     "tiny": Config(
         dim=32,
         encoder_layers=2,

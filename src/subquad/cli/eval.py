@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from subquad.cli import episodes, overrides
-from subquad.cli.parser import Parser, add_flags, flag_of
+from subquad.cli.parser import Parser, add_flags, flag_of, two_files
 from subquad.cli.progress import bar
 from subquad.tasks import TASKS, find_task
 from subquad.tasks.task import Result
@@ -22,6 +22,8 @@ __all__ = ["run"]
 
 def run(argv: list[str]) -> int:
     """Score a run; print numbers and protocol, and keep them in RUN/evaluations.jsonl."""
+    if argv and not argv[0].startswith("-"):  # else the run may stand behind the data
+        argv = two_files(argv)
     argv, words = overrides.split(episodes.expand(argv))
     argv, meant = overrides.split(argv, "meta")
     given = _parser().read(argv)
@@ -110,7 +112,10 @@ def _parser() -> Parser:
     )
     parser.add_argument("run", type=str, help="the run folder")
     parser.add_argument(
-        "--data", type=str | None, default=None, help="file or folder; default: the run's own"
+        "--data",
+        type=str | None,
+        default=None,
+        help="file or folder, or SRC TGT; default: the run's own",
     )
     parser.add_argument(
         "--plot", type=str | None, default=None, help="a PNG of errors by series (task forecast)"

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
-__all__ = ["Parser", "add_fields", "add_flags", "fields_of", "flag_of"]
+__all__ = ["Parser", "add_fields", "add_flags", "fields_of", "flag_of", "two_files"]
 
 
 class Parser(ArgumentParser):
@@ -51,6 +51,17 @@ class Parser(ArgumentParser):
         hint = f"; did you mean --{near[0]}?" if near else ""
         hint += f" known: {', '.join(f.removeprefix(group) for f in siblings)}" if siblings else ""
         return f"there is no --{name}{hint}"
+
+
+def two_files(argv: list[str]) -> list[str]:
+    """Words in which `--data SRC TGT` is one source, SRC::TGT; nothing else may follow a path."""
+    words: list[str] = []
+    for word in argv:
+        if words[-2:-1] == ["--data"] and not word.startswith("-"):
+            words[-1] += f"::{word}"
+        else:
+            words.append(word)
+    return words
 
 
 def add_fields(parser: Parser, group: str, config: type, defaults: Any) -> None:

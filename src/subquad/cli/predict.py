@@ -1,9 +1,13 @@
-"""subquad predict RUN INPUT... [--question TEXT] [--json] [--stream] [--out FILE.csv]
+"""subquad predict RUN INPUT... [--text TEXT] [--question TEXT] [--json] [--stream] [--out FILE.csv]
 [--arch.FIELD V], and flags of the task, such as --times
 
 An input is a file, a text, or - for the lines of stdin, each answered as it comes. A .jsonl file
 holds a row on each line, with the fields of the task; so does a line that begins with {. Rows are
 answered in JSON, on a line each.
+
+--text TEXT is an input too, also where a file is called so. A text file is one input; in a run of
+the task translate it is one on each line, packed or not, and an empty line is answered by an empty
+one.
 
 Each input is answered by itself; but in a run of the task match, pictures are ranked for each
 text. In a run of the task forecast an input is a file of series; --out writes quantiles as a table,
@@ -23,6 +27,7 @@ from typing import Any
 from subquad.cli import overrides
 from subquad.cli.parser import Parser, add_flags
 from subquad.cli.progress import bar
+from subquad.data.tables import lines
 from subquad.tasks import TASKS, find_task
 from subquad.train.folder import read_facts
 from subquad.train.run import Run, load
@@ -38,6 +43,8 @@ def run(argv: list[str]) -> int:
     how = _how(given)
     if given.stream:
         _check_stream(given, how)
+    elif not given.input and given.text is None:
+        raise ValueError("predict wants something to answer: inputs, - for stdin, or --text")
     run = load(given.run, **changed)
     if given.stream:
         return _stream(run, given)
@@ -70,7 +77,7 @@ def _how(given: Any) -> dict[str, Any]:
 
 def _check_stream(given: Any, how: dict[str, Any]) -> None:
     """ValueError for anything but one input, and for what text that is out cannot heed."""
-    if len(given.input) != 1 or given.question is not None:
+    if len(given.input) != 1 or given.question is not None or given.text is not None:
         raise ValueError(f"--stream takes one recording, and - is stdin, not {given.input}")
     if how:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in how)
@@ -103,7 +110,7 @@ class _Rows:
         self.where, self.plain = "", given.json
 
     def __iter__(self) -> Iterator[Any]:
-        for where, raw in _inputs(self.given.input):
+        for where, raw in _inputs(self.given, self.task.lines):
             self.where = f"{where}: "
             self.plain = self.given.json or isinstance(raw, dict)
             row = self.task.read(raw)
@@ -113,31 +120,38 @@ class _Rows:
             self.where = ""  # errors from here on, until there is another row, are not of this one
 
 
-def _inputs(given: list[str]) -> Iterator[tuple[str, str | Path | dict[str, Any]]]:
+def _inputs(given: Any, by_line: bool) -> Iterator[tuple[str, str | Path | dict[str, Any]]]:
     """(what it is called in errors, what the task reads) of each input."""
-    for word in given:
+    if given.text is not None:
+        yield "this text", given.text
+    for word in given.input:
         path = Path(word) if len(word) < 4096 else None
         if word == "-":
-            yield from _lines("stdin", sys.stdin)
+            yield from _lines("stdin", sys.stdin, by_line)
         elif path is not None and path.is_dir():
             raise ValueError(f"{word} is a folder; name its files")
         elif path is not None and path.suffix == ".jsonl":
             if not path.is_file():
                 raise ValueError(f"there is no file {word}")
-            with open(path, encoding="utf-8") as lines:
-                yield from _lines(word, lines)
+            with open(path, encoding="utf-8") as rows:
+                yield from _lines(word, rows)
+        elif path is not None and path.is_file() and by_line:
+            yield from _lines(word, (line for _, line in lines(path)), by_line)
         elif path is not None and path.is_file():
             yield word, path
         else:
             yield "this text", word
 
 
-def _lines(name: str, lines: Any) -> Iterator[tuple[str, str | dict[str, Any]]]:
+def _lines(
+    name: str, lines: Any, empty: bool = False
+) -> Iterator[tuple[str, str | dict[str, Any]]]:
+    """empty: an empty line is an input as well."""
     for number, line in enumerate(lines, 1):
         where = f"{name}, line {number}"
         if not line.lstrip().startswith("{"):
-            if line.strip():
-                yield where, line.removesuffix("\n")
+            if line.strip() or empty:
+                yield where, line.rstrip("\r\n")
             continue
         try:
             yield where, json.loads(line)
@@ -148,15 +162,16 @@ def _lines(name: str, lines: Any) -> Iterator[tuple[str, str | dict[str, Any]]]:
 def _parser() -> Parser:
     parser = Parser(
         "subquad predict",
-        f"What a run says to inputs: a label, spans, a summary, a caption. {overrides.HELP}.",
+        f"What a run says to inputs: a label, spans, a summary, a translation. {overrides.HELP}.",
     )
     parser.add_argument("run", type=str, help="the run folder")
     parser.add_argument(
         "input",
         type=str,
-        nargs="+",
+        nargs="*",
         help="files, texts, or - for the lines of stdin; .jsonl: a row on each line",
     )
+    parser.add_argument("--text", type=str | None, default=None, help="a text, as an input")
     parser.add_argument(
         "--question", type=str | None, default=None, help="asked of each input (task answer)"
     )

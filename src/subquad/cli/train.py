@@ -9,8 +9,9 @@ from typing import Any
 
 from subquad.archs import ARCHS, configure
 from subquad.cli import episodes
-from subquad.cli.parser import Parser, add_fields, fields_of
+from subquad.cli.parser import Parser, add_fields, fields_of, two_files
 from subquad.cli.progress import bar
+from subquad.data.sources import absolute
 from subquad.nn.choices import choose, fill
 from subquad.tasks import TASKS, find_task
 from subquad.train.config import TrainConfig
@@ -65,7 +66,7 @@ def check(task: str, argv: list[str]) -> Any:
 def _read(task: str, argv: list[str]) -> tuple[Parser, Any]:
     kind = find_task(task)
     short = {**_SHORT, **{f"--{name}": f"--task.{name}" for name in kind.short}}
-    argv = [_long(word, short) for word in episodes.expand(argv)]
+    argv = [_long(word, short) for word in episodes.expand(two_files(argv))]
     if "--resume" in argv:
         argv = _resumed(argv)
     peeked, begun = _peek(argv), _value(argv, "--init_from")
@@ -133,7 +134,7 @@ def _parser(task: str, kind: Any, name: str, start: Any, arch: Any) -> Parser:
         f"{short}; the fields below are those of the chosen architecture.",
     )
     parser.add_argument("--config", action="config", help="a YAML file as --print_config writes")
-    parser.add_argument("--data", type=str | None, default=None, help="file or folder")
+    parser.add_argument("--data", type=str | None, default=None, help="file or folder, or SRC TGT")
     parser.add_argument("--out", type=str | None, default=None, help="the run folder to write")
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out is")
     parser.add_argument(
@@ -227,7 +228,7 @@ def _yaml(parser: Parser, given: Any) -> str:
     kept = given.clone()
     kept.pop("config", None)
     kept["resume"] = False
-    kept["data"] = None if given.data is None else str(Path(given.data).expanduser().resolve())
+    kept["data"] = given.data and absolute(given.data)
     return parser.dump(kept, skip_validation=True)
 
 

@@ -33,7 +33,7 @@ class Table:
 
     def values(self, form: Form, columns: Mapping[str, str]) -> Iterator[Row]:
         """Each row as field -> what its column holds. ValueError if there is no such column."""
-        rows = self.rows()
+        rows = (_flat(row, form.inside) for row in self.rows())
         first = list(islice(rows, _PEEK))
         there = list(dict.fromkeys(name for row in first for name in row))
         names = _matched(form, there, columns, self.says) if first else {}
@@ -42,6 +42,14 @@ class Table:
             if isinstance(image := found.get("image"), str):
                 found["image"] = Picture(image, self.root / image) if image else None
             yield found
+
+
+def _flat(row: Row, inside: str) -> Row:
+    """A row with the names of what it holds inside as columns."""
+    found = row.get(inside)
+    if not isinstance(found, dict):
+        return row
+    return {name: value for name, value in row.items() if name != inside} | found
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,10 @@ def _matched(
 def find(path: str, form: Form) -> Source:
     """The source at a path. ValueError if there is nothing, or nothing that can be read."""
     named = Path(path).expanduser()
+    if "::" in path and not named.exists():
+        from subquad.data import parallel
+
+        return parallel.find(path, form)
     if "," in path and not named.exists():
         return _listed(path.split(","), form)
     here = named.exists() or named.suffix.lower() == ".npz" or reader(named)

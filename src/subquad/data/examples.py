@@ -9,6 +9,7 @@ TRAIN,TEST    two such files, or three: TRAIN,VALID,TEST.
 FOLDER        the first of these that it holds: tables called by their part (train.csv,
               reviews-valid.jsonl), folders called by their part, any tables, or a folder per class
               with a file per text or picture; folders of a part hold tables or classes.
+SRC::TGT      two files whose lines are each other's translations (`subquad.data.parallel`).
 OWNER/NAME    a data set of the Hugging Face hub, if no such path exists; OWNER/NAME:CONFIG.
 
 Parts: train, valid (val, validation, dev) and test, where they are given, are taken at their word;
@@ -94,11 +95,12 @@ def open_examples(
             raise ValueError("columns belong to data of your own: give them with --data")
         return default()
     source = find(path, form)
-    left_out: Counter[str] = Counter()
+    left_in: dict[str, Counter[str]] = {part: Counter() for part in source.parts}
     given = {
-        part: list(_whole(source, part, form, columns or {}, left_out)) for part in source.parts
+        part: list(_whole(source, part, form, columns or {}, left_in[part]))
+        for part in source.parts
     }
-    count = sum(map(len, given.values()))
+    left_out, count = sum(left_in.values(), Counter()), sum(map(len, given.values()))
     reasons = ", ".join(f"{many:,} with {why}" for why, many in left_out.items())
     if not count and left_out:
         raise ValueError(f"{source.says}: no row can be used; left out are {reasons}")
@@ -110,7 +112,7 @@ def open_examples(
         rows = {part: Pictured(some) for part, some in rows.items()}
     asked = f"{source.key} {form.name} {sorted((columns or {}).items())}"
     key = hashlib.sha256(asked.encode()).hexdigest()[:32]
-    return Examples(rows, f"{source.says} ({sizes})", key, dict(left_out))
+    return Examples(rows, f"{source.says} ({sizes})", key, dict(left_out), left_in)
 
 
 def _whole(

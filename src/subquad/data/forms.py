@@ -5,6 +5,7 @@ tag        {"tokens": [str, ...], "tags": [str, ...]}, as many of each
 answer     {"question": str, "context": str, "answers": [{"text": str, "start": int}, ...]}:
            context[start : start + len(text)] == text; no answers: it cannot be answered
 summarize  {"text": str, "summary": str}
+translate  {"text": str, "translation": str}
 image      {"image": uint8 (H, W, C), "label": str}
 caption    {"image": uint8 (H, W, C), "caption": str}, also for match
 
@@ -26,6 +27,7 @@ __all__ = [
     "IMAGE",
     "SUMMARIZE",
     "TAG",
+    "TRANSLATE",
     "Form",
     "UnfitError",
 ]
@@ -46,6 +48,7 @@ class Form:
     whole: from the values of the fields, as they were found (None: missing), to a row; raises
         UnfitError.
     by: the field whose content decides to which part a row goes.
+    inside: a column that may hold an object, whose names are then columns.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Form:
     whole: Callable[[Row], Row]
     by: str
     optional: frozenset[str] = frozenset()
+    inside: str = ""
 
     def identity(self, row: Row) -> str:
         """Rows of one identity are never in two parts."""
@@ -166,8 +170,8 @@ def _place(context: str, text: str, start: int | None) -> int:
     return first
 
 
-def _summarized(found: Row) -> Row:
-    return {"text": _text(found, "text"), "summary": _text(found, "summary")}
+def _texts(*fields: str) -> Callable[[Row], Row]:
+    return lambda found: {field: _text(found, field) for field in fields}
 
 
 def _pictured(found: Row) -> Row:
@@ -215,8 +219,18 @@ SUMMARIZE = Form(
         "text": ("text", "document", "article", "dialogue"),
         "summary": ("summary", "abstract", "highlights", "target"),
     },
-    _summarized,
+    _texts("text", "summary"),
     "text",
+)
+TRANSLATE = Form(
+    "translate",
+    {
+        "text": ("text", "source", "src"),
+        "translation": ("translation", "target", "tgt", "trg"),
+    },
+    _texts("text", "translation"),
+    "text",
+    inside="translation",  # {"en": ..., "fr": ...}, as most sets of the hub have it
 )
 IMAGE = Form("image", {"image": _IMAGE, "label": _LABEL}, _pictured, "image")
 CAPTION = Form(
@@ -228,6 +242,7 @@ FORMS: Mapping[str, Form] = {
     "tag": TAG,
     "answer": ANSWER,
     "summarize": SUMMARIZE,
+    "translate": TRANSLATE,
     "image": IMAGE,
     "caption": CAPTION,
     "match": CAPTION,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["Shuffled", "alike", "padded", "spread"]
+__all__ = ["Bucketed", "Shuffled", "alike", "padded", "spread"]
 
 _POOL, _GROUP = 1024, 16
 
@@ -43,6 +43,45 @@ class Shuffled(Dataset):
             groups = [pool[i : i + _GROUP] for i in range(0, len(pool), _GROUP)]
             parts += [groups[i] for i in draw.permutation(len(groups))]
         return np.concatenate(parts)
+
+
+class Bucketed(Dataset):
+    """`count` batches: epoch after epoch over `len(sizes)` rows, in batches of about equal sizes.
+
+    A batch holds as many rows as fit into `tokens` elements, padding included, at least one. Each
+    epoch shuffles rows of one size among themselves, and the batches. Batch i depends on (seed, i)
+    alone.  mean: the elements of a batch that are no padding.
+    """
+
+    def __init__(
+        self,
+        batch: Callable[[list[int]], dict[str, Tensor]],
+        sizes: Sequence[int],
+        count: int,
+        seed: int,
+        tokens: int,
+    ) -> None:
+        self.batch, self.sizes, self.count, self.seed = batch, np.asarray(sizes), count, seed
+        # places in the order of sizes: the same for every order of equal ones
+        ends = np.cumsum([len(group) for group in alike(sizes, tokens)])
+        self._bounds = list(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True))
+        self.mean = round(float(self.sizes.sum() / len(self._bounds)))
+        self._order = lru_cache(maxsize=2)(self._draw)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        epoch, place = divmod(index, len(self._bounds))
+        rows, batches = self._order(epoch)
+        start, end = self._bounds[batches[place]]
+        return self.batch(rows[start:end].tolist())
+
+    def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        draw = np.random.Generator(np.random.Philox(key=[self.seed, epoch]))
+        order = draw.permutation(len(self.sizes))
+        rows = order[np.argsort(self.sizes[order], kind="stable")]
+        return rows, draw.permutation(len(self._bounds))
 
 
 def alike(sizes: Sequence[int], most: int) -> list[list[int]]:

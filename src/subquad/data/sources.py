@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 from zipfile import BadZipFile
 
-__all__ = ["Found", "damage", "existing", "find", "key_of", "unpacked", "visible"]
+__all__ = ["Found", "absolute", "damage", "existing", "find", "key_of", "unpacked", "visible"]
 
 Documents = Iterator[tuple[str, Iterator[bytes]]]
 _OPENERS: dict[str, Callable] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
@@ -75,6 +75,16 @@ def existing(path: str) -> Path:
     if where.is_file() and where.stat().st_size == 0:
         raise ValueError(f"{path} is empty")
     return where
+
+
+def absolute(path: str) -> str:
+    """The same data from any folder; what is no path, such as an id of the hub, stays."""
+    if Path(path).expanduser().exists():
+        return str(Path(path).expanduser().resolve())
+    for mark in ("::", ","):
+        if mark in path:
+            return mark.join(absolute(part) for part in path.split(mark))
+    return path
 
 
 def _library() -> Found:

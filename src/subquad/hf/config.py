@@ -19,7 +19,8 @@ class SubquadConfig(PreTrainedConfig):
     arch: a name of `subquad.ARCHS`.  model: fields of that architecture's Config.
     stem, head: fields as `subquad.model.build` takes them.
     encoder: "arch", "model" and "stem" of what reads the source of an encoder-decoder, whose
-    decoder the fields above describe; None for all other models.
+    decoder the fields above describe, and "words" if it has a vocabulary of its own; None for all
+    other models.
     cross: fields of what reads the source in that decoder, as `subquad.pair.build` takes them.
     ValueError with the nearest name for an unknown architecture or field.
     """

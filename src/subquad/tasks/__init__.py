@@ -44,6 +44,11 @@ TASKS = MappingProxyType(
             "Summarize",
             "a short text written of a long one, by ROUGE",
         ),
+        "translate": (
+            "subquad.tasks.translate",
+            "Translate",
+            "a sentence of one language written in another, by BLEU and chrF",
+        ),
         "image": (
             "subquad.tasks.image",
             "Image",

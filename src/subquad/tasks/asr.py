@@ -26,8 +26,8 @@ from subquad.tasks.ctc.lms import BEAMS, find_beams
 from subquad.tasks.hearing import Hearing, Said
 from subquad.tasks.rows import Row
 from subquad.tasks.spelling import writes
-from subquad.tasks.spoken import SpokenTask, closed, tell
-from subquad.tasks.task import Result, Share, add
+from subquad.tasks.spoken import SpokenTask, closed
+from subquad.tasks.task import Result, Share, add, tell
 from subquad.tasks.transcripts import COUNTS, counted, intervals, rates, table
 
 __all__ = ["Asr"]

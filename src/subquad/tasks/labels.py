@@ -69,12 +69,12 @@ class Labels:
 
 
 @contextmanager
-def measuring() -> Iterator[None]:
-    """Around the import of what measures: ValueError with the way to install it."""
+def measuring(extra: str = "metrics") -> Iterator[None]:
+    """Around the import of what measures: ValueError with the extra to install it."""
     try:
         yield
     except ImportError as error:
-        raise ValueError(f"{error}; scores need it: pip install 'subquad[metrics]'") from error
+        raise ValueError(f"{error}; scores need it: pip install 'subquad[{extra}]'") from error
 
 
 def _by_number(label: str) -> tuple[float, str]:

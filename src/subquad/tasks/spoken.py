@@ -5,7 +5,6 @@ out damaged when it is decoded is told of, by name, and another takes its place.
 scored, whatever stands in their transcripts and however long they are.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -33,8 +32,9 @@ from subquad.nn.logmel import LogMel
 from subquad.tasks import spelling
 from subquad.tasks.ctc.ngrams import Ngrams, counted
 from subquad.tasks.rows import Row, RowTask
+from subquad.tasks.task import tell
 
-__all__ = ["SpokenTask", "closed", "tell"]
+__all__ = ["SpokenTask", "closed"]
 
 _ROOM = 1 << 28  # bytes of features that are kept from epoch to epoch
 _LEARNT = 20_000  # transcripts that n-grams are counted in
@@ -54,11 +54,6 @@ def embedded() -> Examples:
         found = morse()
         return replace(found, source=f"{found.source}; espeak-ng, if installed, speaks sentences")
     return speech()
-
-
-def tell(text: str) -> None:
-    """Say what is left out."""
-    print(text, file=sys.stderr)
 
 
 class SpokenTask(RowTask):

@@ -9,6 +9,7 @@ Life of a task:  task = Task(config)            typed fields, the flags --task.F
 """
 
 import json
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -80,6 +81,8 @@ class Task(ABC):
     archs: ClassVar[Mapping[str, Any]] = ARCHS
     #: fields whose flags of `train` may leave --task. out
     short: ClassVar[tuple[str, ...]] = ()
+    #: a text file is an input on each line
+    lines: ClassVar[bool] = False
     #: those that can look ahead do so unless told otherwise
     looks_ahead: ClassVar[bool] = False
     config: Any
@@ -105,6 +108,17 @@ class Task(ABC):
     @abstractmethod
     def train_set(self, count: int, seed: int) -> Dataset:
         """`count` items; item i depends on (seed, i) alone."""
+
+    def token_batches(self, count: int, seed: int, tokens: int) -> Dataset:
+        """`count` batches of about `tokens` tokens; item i, one batch, depends on (seed, i) alone.
+
+        It has `mean`, the tokens of a batch that are no padding. ValueError for tasks that make
+        none.
+        """
+        raise ValueError(
+            f"the task {self.name} counts a batch in items (--train.batch); leave "
+            f"--train.batch_tokens {tokens} out"
+        )
 
     def memory_of(self, model: nn.Module) -> Callable[[int], ModelState] | None:
         """What a model that is trained by reading on remembers before its first batch, by rows.
@@ -215,6 +229,11 @@ class Task(ABC):
     @abstractmethod
     def model_class(self) -> Any:
         """The class of the Hugging Face shell that `build` makes."""
+
+
+def tell(text: str) -> None:
+    """Say what is left out."""
+    print(text, file=sys.stderr)
 
 
 def add(share: Share, *numbers: float) -> list[float]:

@@ -125,13 +125,18 @@ class WrittenTask(TextTask):
 
     # --- answers ------------------------------------------------------------------------------
 
+    @property
+    def search(self) -> dict[str, Any]:
+        """How the likeliest text is sought, in words of generate()."""
+        return {"num_beams": self.config.beams}
+
     def answers(self, model: Any, rows: Sequence[Row]) -> list[str]:
         words = self.words
         never = sorted({words.pad, words.hidden, words.mark} - {words.boundary})
         out = model.generate(
             **self.batch(model, rows),
+            **self.search,
             max_new_tokens=self.config.target,
-            num_beams=self.config.beams,
             do_sample=False,
             suppress_tokens=never or None,
         )

@@ -18,7 +18,7 @@ def arguments(task: Task, config: TrainConfig, folder: Path) -> TrainingArgument
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=config.limit,
-        per_device_train_batch_size=config.batch,
+        per_device_train_batch_size=config.batch if config.batch_tokens is None else 1,
         gradient_accumulation_steps=config.accumulate,
         learning_rate=config.lr,
         lr_scheduler_type=config.schedule,

@@ -20,6 +20,8 @@ class TrainConfig:
         steps: optimizer steps; without steps and minutes, 1000.
         minutes: stop by the clock instead; the learning rate follows the elapsed fraction.
         batch: items per step and process.
+        batch_tokens: about so many tokens per step and process, in place of `batch` items, in
+            batches of rows of about one length (task translate).
         accumulate: batches per optimizer step.
         lr: the peak learning rate.
         schedule: cosine, inverse_sqrt, linear, constant, constant_with_warmup.
@@ -35,12 +37,15 @@ class TrainConfig:
         seed: of weights, data and dropout.
         freeze: parts that stay as they are, as in [stem,backbone.blocks.0].
         layer_decay: each block learns at this times the rate of the block above it.
+        average: at the end the mean of the weights at the last so many reports is scored, and kept
+            if it is no worse; 0: never.
         patience: stop after so many reports without a better score; default: never.
     """
 
     steps: int | None = None
     minutes: float | None = None
     batch: int = 16
+    batch_tokens: int | None = None
     accumulate: int = 1
     lr: float = 1e-3
     schedule: str = "cosine"
@@ -56,6 +61,7 @@ class TrainConfig:
     seed: int = 0
     freeze: tuple[str, ...] = ()
     layer_decay: float = 1.0
+    average: int = 0
     patience: int | None = None
 
     def __post_init__(self) -> None:
@@ -63,7 +69,7 @@ class TrainConfig:
         for name in positive:
             if getattr(self, name) <= 0:
                 raise ValueError(f"train.{name} is {getattr(self, name)}; it must be positive")
-        for name in ("steps", "minutes"):
+        for name in ("steps", "minutes", "batch_tokens"):
             if (given := getattr(self, name)) is not None and given <= 0:
                 raise ValueError(f"train.{name} is {given}; it must be positive")
         for name in ("weight_decay", "clip"):
@@ -77,6 +83,11 @@ class TrainConfig:
         if not 0 < self.layer_decay <= 1:
             raise ValueError(
                 f"train.layer_decay is {self.layer_decay}; it lies above 0 and up to 1"
+            )
+        if not (self.average == 0 or 2 <= self.average <= self.reports):
+            raise ValueError(
+                f"train.average is {self.average} of {self.reports} reports; it is 0, or from 2 to "
+                "train.reports"
             )
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"train.patience is {self.patience}; it must be positive")

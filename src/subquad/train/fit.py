@@ -12,8 +12,10 @@ import torch
 import transformers
 from transformers import TrainerCallback, set_seed
 
+from subquad.data.sources import absolute
 from subquad.tasks.task import Task
 from subquad.train.atomic import write_files, write_text
+from subquad.train.averaging import Averaging, average
 from subquad.train.checkpoint import newest_checkpoint
 from subquad.train.config import TrainConfig
 from subquad.train.folder import START, read_facts, write_card, write_facts
@@ -62,18 +64,20 @@ def fit(
     facts = _facts(task, arch, fields, config, model, data, before)
     facts |= {"command": _command(before, command, config)}
     if before is None:
-        facts |= {"begun_from": _absolute(init_from and str(init_from)), "fresh": fresh}
+        facts |= {"begun_from": init_from and absolute(str(init_from)), "fresh": fresh}
     if first:
         _start(folder, task, facts, config_text, before is None)
         loop.add_callback(events(folder / "events"))
+    loop.add_callback(kept := Averaging(folder / "averaging", config.average))
     try:
         loop.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        averaged = average(loop, kept)
     finally:
         loop.close()
     if first:
         if not (folder / "model.safetensors").is_file():
             loop.save_best()
-        facts |= _outcome(loop, before)
+        facts |= _outcome(loop, before) | averaged
         write_facts(folder, facts)
         write_card(folder, facts)
     return facts
@@ -96,7 +100,8 @@ def _facts(
         "arch": arch,
         "model": fields,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "data": {"path": _absolute(data), **task.data_facts},
+        # a run may be used from another folder than it was made in
+        "data": {"path": data and absolute(data), **task.data_facts},
         "train": asdict(config),
         "versions": _versions(),
     }
@@ -136,11 +141,6 @@ def _before(folder: Path, resume: bool) -> dict[str, Any] | None:
             f"{folder} is not empty; continue its run with --resume, or choose another --out"
         )
     return None
-
-
-def _absolute(data: str | None) -> str | None:
-    """A run may be used from another folder than it was made in."""
-    return None if data is None else str(Path(data).expanduser().resolve())
 
 
 def _start(
@@ -200,11 +200,10 @@ def _outcome(loop: Loop, before: dict[str, Any] | None) -> dict[str, Any]:
     state, pace = loop.state, loop.pace
     scored = [row for row in state.log_history if f"eval_{loop.task.metric}" in row]
     best = next((row for row in scored if row["step"] == state.best_global_step), {})
-    items = loop.config.batch * loop.config.accumulate * loop.args.world_size
     return {
         "steps": state.global_step,
         "best_step": state.best_global_step,
-        "tokens": state.global_step * items * loop.task.tokens_per_item,
+        "tokens": state.global_step * loop.feed.tokens_per_step,
         "seconds": round(pace.elapsed, 1),
         "stopped_by": pace.stopped_by,
         "numbers": {k.removeprefix("eval_"): v for k, v in best.items() if k.startswith("eval_")},

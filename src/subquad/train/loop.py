@@ -21,9 +21,9 @@ from subquad.nn.mixer import after_step, penalty
 from subquad.tasks.task import Share, Task
 from subquad.train.arguments import arguments
 from subquad.train.atomic import finish_folder, reporting, write_files
-from subquad.train.carry import Carry
 from subquad.train.checkpoint import check_whole, reading, remove_older
 from subquad.train.config import TrainConfig
+from subquad.train.feed import feed
 from subquad.train.pace import Pace
 from subquad.train.records import Metrics, Progress
 from subquad.train.transfer import by_depth, freeze
@@ -49,20 +49,14 @@ class Loop(Trainer):
         self.protocol = ""
         args = arguments(task, config, folder)
         freeze(model, config.freeze)
-        items = config.batch * config.accumulate * args.world_size
-        tokens = items * task.tokens_per_item
+        self.feed = feed(task, model, config, args)
+        self.carry, tokens = self.feed.carry, self.feed.tokens_per_step
         self.progress = Progress(self.pace, tokens, task.metric)
-        count, start = config.limit * items, task.memory_of(model)
-        if start is None:
-            self.carry, data = None, task.train_set(count, config.seed)
-        else:
-            self.carry = Carry(start, args.process_index)
-            data = task.lanes(count, config.seed, config.batch * args.world_size)
         super().__init__(
             model,
             args,
-            train_dataset=data,
-            data_collator=task.collate,
+            train_dataset=self.feed.data,
+            data_collator=self.feed.collate,
             callbacks=[
                 _AfterStep(),
                 self.pace,
