@@ -116,7 +116,7 @@ class _Rows:
 def _inputs(given: list[str]) -> Iterator[tuple[str, str | Path | dict[str, Any]]]:
     """(what it is called in errors, what the task reads) of each input."""
     for word in given:
-        path = Path(word) if len(word) < 4096 else None
+        path = Path(word) if 0 < len(word) < 4096 else None  # nothing is a text, not a folder
         if word == "-":
             yield from _lines("stdin", sys.stdin)
         elif path is not None and path.is_dir():

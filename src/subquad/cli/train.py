@@ -66,7 +66,7 @@ def check(task: str, argv: list[str]) -> Any:
 def _read(task: str, argv: list[str]) -> tuple[Parser, Any]:
     kind = find_task(task)
     short = {**_SHORT, **{f"--{name}": f"--task.{name}" for name in kind.short}}
-    argv = [_long(word, short) for word in episodes.expand(argv)]
+    argv = [_long(word, short) for word in episodes.expand(argv, task)]
     if "--resume" in argv:
         argv = _resumed(argv)
     peeked, begun = _peek(argv), _value(argv, "--init_from")

@@ -9,7 +9,15 @@ from typing import Any
 from subquad.archs import configure
 from subquad.data.vocabulary import Bytes, Subwords, Symbols, Vocabulary, learn, vocabulary
 
-__all__ = ["described", "kept_words", "learn_words", "load_words", "token_stem", "words_in"]
+__all__ = [
+    "described",
+    "kept_words",
+    "learn_words",
+    "load_words",
+    "placed",
+    "token_stem",
+    "words_in",
+]
 
 
 def token_stem(
@@ -37,6 +45,26 @@ def token_stem(
     scale = getattr(backbone, "embedding_scale", 1.0)
     how = {"position": position, "scale": scale, **sizes.get(position, {})}
     return {**(tables or {"kind": "tokens"}), **how}
+
+
+def placed(parts: dict[str, Any], position: str, source: int, target: int) -> dict[str, Any]:
+    """The parts of a pair of `archs.PAIRS`, with positions in both token stems for so many tokens.
+
+    position: as in `token_stem`; auto keeps those that the pair has, and goes by the architecture
+    of each side where it has none. Embeddings count sqrt(dim)-fold next to sinusoids.
+    """
+    reader = {**parts["encoder"], "stem": _placed(parts["encoder"], position, source)}
+    return {**parts, "stem": _placed(parts, position, target), "encoder": reader}
+
+
+def _placed(side: dict[str, Any], position: str, length: int) -> dict[str, Any]:
+    stem, arch, fields = side["stem"], side["arch"], side["model"]
+    if position == "auto" and stem["position"] != "none":
+        return stem
+    made = token_stem(arch, fields, position, length)
+    sinusoids = made["position"] == "sinusoidal"
+    scale = configure(arch, fields).dim ** 0.5 if sinusoids else stem.get("scale", 1.0)
+    return {**stem, **made, "scale": scale}
 
 
 def described(words: Vocabulary) -> dict[str, int]:
