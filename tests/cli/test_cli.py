@@ -281,6 +281,7 @@ YAMLS = {
         ("train", "wants a task first: lm"),
         ("train lmm", "no task is called 'lmm'; did you mean 'lm'?"),
         ("train lm --arch perfomer", "no architecture is called 'perfomer'; did you mean 'perf"),
+        ("train summarize --arch performer", "no pair is called 'performer'; known: encoder_dec"),
         ("train lm --arch local --preset tny", "no preset is called 'tny'; did you mean 'tiny'?"),
         ("train lm --arch local --arch.widow 3", "no --arch.widow; did you mean --arch.window?"),
         ("train lm --arch.features 3", "there is no --arch.features"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from subquad.archs import ARCHS, configure
+from subquad.archs import ARCHS, PAIRS, configure
 from subquad.cli import episodes
 from subquad.cli.parser import Parser, add_fields, fields_of
 from subquad.nn.choices import choose, fill
@@ -76,7 +76,7 @@ def _read(task: str, argv: list[str]) -> tuple[Parser, Any]:
     if source is not None:
         peeked["name"] = source[0]
     name = peeked.get("name") or next(iter(kind.archs))
-    arch = choose("architecture", name, kind.archs)
+    arch = choose("pair" if kind.archs is PAIRS else "architecture", name, kind.archs)
     preset = peeked.get("preset")
     start = arch.Config() if preset is None else choose("preset", preset, arch.PRESETS)
     if source is not None:
