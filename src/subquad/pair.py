@@ -124,21 +124,24 @@ def build(
     words = vocab_size if own is None else own
     reader = build_model(**first, head={"kind": "none"}, vocab_size=words)
     config = configure(arch, model)
-    sizes = config.dim, config.num_heads, reader.backbone.out_dim, config.dropout
     writer = build_model(arch, model, vocab_size=vocab_size, stem=stem, head=head, tie=False)
-
+    # modules do not say what their attributes are
+    reads: Any = reader.backbone
+    writes: Any = writer.backbone
     made, layers = _cross(cross), count()
+    reading = Reading(config.dim, config.num_heads, reads.out_dim, config.dropout)
 
     def look() -> Mixer:
-        return made.build(Reading(*sizes), next(layers))
+        return made.build(reading, next(layers))
 
-    writer.backbone = attending(writer.backbone, look)
+    writer.backbone = attending(writes, look)
     # once more: with three branches a block, each begins smaller
     initialise(writer)
     if tie:
+        last: Any = writer.head
         ours = writer.stem.embedding
-        if hasattr(writer.head, "tie"):
-            writer.head.tie(ours)
+        if hasattr(last, "tie"):
+            last.tie(ours)
         other = getattr(reader.stem, "embedding", None) if own is None else None
         if type(other) is type(ours) is nn.Embedding and other.weight.shape == ours.weight.shape:
             share(other, ours)

@@ -193,6 +193,11 @@ def test_generate_from_prompt_and_stdin(trained, capsys, monkeypatch):
     assert done.stderr == ""
 
 
+def test_no_tokens_are_not_the_default(trained, capsys):
+    assert main(["generate", str(trained), "--max-new-tokens", "0"]) == 2
+    assert "max_new_tokens 0 and count 1 are at least 1" in capsys.readouterr().err
+
+
 def test_the_same_seed_says_the_same(trained):
     run = subquad.load(trained)
     one, two, three = (run.generate("7", max_new_tokens=30, seed=s) for s in (1, 1, 2))
@@ -276,6 +281,7 @@ YAMLS = {
         ("train", "wants a task first: lm"),
         ("train lmm", "no task is called 'lmm'; did you mean 'lm'?"),
         ("train lm --arch perfomer", "no architecture is called 'perfomer'; did you mean 'perf"),
+        ("train summarize --arch performer", "no pair is called 'performer'; known: encoder_dec"),
         ("train lm --arch local --preset tny", "no preset is called 'tny'; did you mean 'tiny'?"),
         ("train lm --arch local --arch.widow 3", "no --arch.widow; did you mean --arch.window?"),
         ("train lm --arch.features 3", "there is no --arch.features"),

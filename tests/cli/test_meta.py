@@ -1,6 +1,7 @@
 """Few-shot as a user meets it: train --meta, eval with and without it, what is refused."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -59,6 +60,7 @@ def test_pictures_by_episodes_and_plainly(tmp_path, capsys):
     said(capsys, *words, "--out", "plain")
     out = said(capsys, "eval", "plain", *META)
     assert "2 held-out classes of bars.npz" in out
+    assert re.search(r"^accuracy of fresh weights {2,}\d\.", out, re.MULTILINE)
     assert "2 of them trained on" in out
     assert "accuracy of one label" in said(capsys, "eval", "plain")
     begin = ["train", "image", "--init-from", "plain", "--data", "bars.npz", *QUICK[2:]]
@@ -83,7 +85,7 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     err = said(capsys, *words, "--meta", "5,5", code=2)
     assert "there are 8 classes in all" in err
     err = said(capsys, "train", "tag", "--meta", "5,5", code=2)
-    assert "there is no --meta" in err
+    assert "the task tag has no episodes; tasks: classify, image" in err
     said(capsys, *words)
     err = said(capsys, "eval", "run", *META, "--rows", "3", code=2)
     assert "--rows does not go with episodes" in err

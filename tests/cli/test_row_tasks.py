@@ -106,6 +106,16 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     bad.write_text('{"txt": "film"}\n')
     err = said(capsys, "predict", "run", str(bad), code=2)
     assert "line 1: a row wants text; this one has txt" in err
+    for wrong in ("5", "null", '["film"]'):
+        bad.write_text(f'{{"text": {wrong}}}\n')
+        assert "which is no text" in said(capsys, "predict", "run", str(bad), code=2)
+    empty = "this text: there is nothing in the text, so there is nothing to answer"
+    assert empty in said(capsys, "predict", "run", "", code=2)
+    assert empty in said(capsys, "predict", "run", " \n", code=2)
+    (tmp_path / "empty.txt").write_text("")
+    assert "empty.txt: there is nothing in the text" in said(
+        capsys, "predict", "run", "empty.txt", code=2
+    )
     (tmp_path / "raw.txt").write_bytes(b"\xff\xfe")
     assert "byte 0 is not UTF-8" in said(capsys, "predict", "run", "raw.txt", code=2)
     assert "is a folder; name its files" in said(capsys, "predict", "run", "run", code=2)

@@ -40,7 +40,9 @@ def drawn(m):
 
 def seq2seq(case):
     torch.manual_seed(5)
-    return drawn(SubquadForSeq2SeqLM(SubquadConfig(**parts(case), **TOKENS)))
+    # with words of its own a head does not say again what it was given, whatever the source
+    made = SubquadConfig(**parts(case), **TOKENS, tie_word_embeddings=False)
+    return drawn(SubquadForSeq2SeqLM(made))
 
 
 def pair(case, **changed):
@@ -68,11 +70,16 @@ MODES = {
 @pytest.mark.parametrize("case", CASES)
 def test_generated_with_a_state_as_without(case, mode):
     m, options = seq2seq(case), {"max_new_tokens": 10, **MODES[mode]}
+    scored = {"output_scores": True, "return_dict_in_generate": True}
     for side in ("right", "left"):
-        given, found = source(side), []
+        given, found, scores = source(side), [], []
         for use_cache in (True, False):
-            found.append(m.generate(**given, use_cache=use_cache, **options))
+            out = m.generate(**given, use_cache=use_cache, **scored, **options)
+            found.append(out.sequences)
+            scores.append(out.scores[-1] if mode == "greedy" else out.sequences_scores)
         assert torch.equal(*found)
+        torch.testing.assert_close(*scores, rtol=1e-10, atol=1e-10)
+        assert len({tuple(row) for row in found[0].tolist()}) > 1  # sources decide what is said
         rows = options.get("num_return_sequences", 1)
         assert len(found[0]) == 3 * rows
         for b in range(3):
@@ -165,15 +172,32 @@ def test_kinds_of_cross_attention():
     memory, _ = made.encode(torch.randint(0, WORDS, (1, 33)))
     state = made.decode(torch.zeros(1, 1, dtype=torch.int64), memory, state=made.init_state(1))[1]
     assert [c.k.shape for c in crosses(state)] == [(1, 4, 5, 8)] * 2
-    assert complete_cross(None) == {"kind": "full", "num_heads": None}
+    whole = {"kind": "full", "num_heads": None, "dropout": None}
+    assert complete_cross(None) == whole
     whole = SubquadConfig(**parts("performer"), **TOKENS).pair_parts()["cross"]
     assert whole == {"kind": "kernel", "num_heads": None, "features": 16, "seed": 0}
     # a configuration from before there was a choice
     old = SubquadConfig(**{**parts("dense"), "cross": None}, **TOKENS)
-    assert old.cross == {"kind": "full", "num_heads": None}
+    assert old.cross == {"kind": "full", "num_heads": None, "dropout": None}
     with pytest.raises(ValueError, match="no cross-attention is called 'kernal'; did you mean"):
         pair("dense", cross="kernal")
     with pytest.raises(ValueError, match="cross has no field 'feature'; did you mean 'features'"):
         pair("performer", cross_fields={"feature": 3})
     with pytest.raises(ValueError, match="5 heads do not divide 32"):
         pair("lite", cross_heads=5)
+
+
+def test_how_much_attention_to_a_source_is_dropped():
+    def rates(case, **changed):
+        blocks = pair(case, dropout=0.3, **changed).decoder.backbone.blocks
+        return [b.mixers[-1].dropout for b in blocks]
+
+    assert rates("dense") == [0.3, 0.3]
+    assert rates("dense", cross_fields={"dropout": 0.0}) == [0.0, 0.0]
+    low = {"rank": 5, "max_len": 40}
+    assert rates("dense", cross="low_rank", cross_fields=low) == [0.3, 0.3]
+    assert rates("dense", cross="low_rank", cross_fields={**low, "dropout": 0.1}) == [0.1, 0.1]
+    # the paper's attention weights have a rate of their own, on both sides and between them
+    assert rates("lite", drop_weights=0.2) == [0.2, 0.2]
+    made = pair("lite", dropout=0.3, drop_weights=0.2)
+    assert made.decoder.backbone.blocks[0].mixers[0].first.dropout == 0.2

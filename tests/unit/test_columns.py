@@ -320,8 +320,13 @@ def test_what_does_not_fit_is_said():
         built(kind="stride")
     with pytest.raises(ValueError, match="no way to combine is called 'merge'; did"):
         built(combine="merge")
-    with pytest.raises(ValueError, match="width and skip together are 9, and at most size"):
-        built(stride=8, columns=9)
+    for width in (0, 9):
+        with pytest.raises(ValueError, match=f"columns is {width}; of a block of stride 8"):
+            built(stride=8, columns=width)
+    built(kind="strided", stride=8, columns=9)  # has no columns
+    for kind in ("strided", "fixed"):
+        with pytest.raises(ValueError, match="stride is 0; it must be at least 1 token"):
+            built(kind=kind, stride=0)
     with pytest.raises(ValueError, match="2 heads do not divide 15"):
         built(key_dim=15)
     with pytest.raises(ValueError, match="wants at least 2 heads, and num_heads is 1"):

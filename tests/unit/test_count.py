@@ -182,7 +182,9 @@ def test_what_is_refused(capsys):
     assert "did you mean --arch.window" in said
     said = refused(capsys, "--count", *some, "--length", "3", "--target-length", "4")
     assert "a target of 4 tokens is for an encoder with a decoder alone" in said
-    assert "lengths are at least 0" in refused(capsys, "--count", *some, "--length", "-3")
+    assert "-3 tokens cannot be: a length is at least 0" in refused(
+        capsys, "--count", *some, "--length", "-3"
+    )
     with pytest.raises(ValueError, match="Linear is neither a model nor an encoder with a decoder"):
         count(lambda: torch.nn.Linear(2, 2), 3)
     nothing = Model(torch.nn.Identity(), torch.nn.Identity())

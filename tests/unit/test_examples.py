@@ -459,6 +459,7 @@ def test_rows_that_lack_something_are_left_out_and_counted(tmp_path, form, good,
     found = open_examples(json_lines(tmp_path / "a.jsonl", [good, bad, bad]), form)
     assert sum(sizes(found)) == 1
     assert found.left_out == {reason: 2}
+    assert found.source.endswith(f"; left out: 2 with {reason})")
     path = json_lines(tmp_path / "b.jsonl", [{**dict.fromkeys(good), **bad}] * 1200)
     message = f"b.jsonl: no row can be used; left out are 1,200 with {re.escape(reason)}$"
     with pytest.raises(ValueError, match=message):

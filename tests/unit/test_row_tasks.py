@@ -164,6 +164,22 @@ def test_tags_stand_at_the_last_byte_of_their_tokens():
     assert labels.tolist() == [-100, -100, word, -100, -100, number, -100, -100, word]
 
 
+@pytest.mark.parametrize("kind", ["tag", "answer"])
+def test_a_row_to_learn_from_is_tokenised_once(kind, monkeypatch):
+    rows = SENTENCES if kind == "tag" else [ASKED] * 8
+    task = opened(Tag(TagConfig()) if kind == "tag" else Answer(AnswerConfig()), rows)
+    both = task.inputs(rows[0]) | task.targets(rows[0])
+    encoded, plain = [], task.words.encode
+    monkeypatch.setattr(
+        type(task.words), "encode", lambda self, text: encoded.append(text) or plain(text)
+    )
+    item = task.train_set(1, 0)[0]
+    texts = [b" a", b" 12", b" bc"] if kind == "tag" else [CONTEXT.encode(), b"When?"]
+    assert encoded == texts
+    assert item.keys() == both.keys()
+    assert all(torch.equal(item[name], both[name]) for name in both)
+
+
 def test_long_rows_are_tagged_in_pieces():
     task = opened(Tag(TagConfig(context=6)), SENTENCES)
     model = task.build("local", tiny("local", causal=False)).eval()
@@ -174,6 +190,13 @@ def test_long_rows_are_tagged_in_pieces():
     assert len(task.predict(model, long)["tags"]) == 5
     assert task.score(model, task.known, "valid", None, Share()).numbers["tokens"] == 24
     assert task.read("a 1 b")["tokens"] == ["a", "1", "b"]
+    assert task.read({"tokens": ["a", "1 b"]})["tokens"] == ["a", "1 b"]
+    for wrong in (3, ["a", 1], ["a", ""], None):
+        with pytest.raises(ValueError, match="they must be a text, or a list of texts"):
+            task.read({"tokens": wrong})
+    for nothing in ("", " ", []):
+        with pytest.raises(ValueError, match="there is nothing in the tokens"):
+            task.read({"tokens": nothing})
 
 
 # --- answer -------------------------------------------------------------------------------------

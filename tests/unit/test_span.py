@@ -327,6 +327,15 @@ def test_what_does_not_fit_is_said():
         nn.DynamicSpan(8, 2, 9, ramp=-1)
     with pytest.raises(ValueError, match="max_span 9 and ramp 0 must be at least 1"):
         nn.SpanRamp(2, 9, ramp=0)
+    for kind in (
+        lambda: nn.SpanRamp(2, 9, cost=-1e-6),
+        lambda: nn.DynamicSpan(8, 2, 9, cost=-1e-6),
+    ):
+        with pytest.raises(ValueError, match="cost is -1e-06; spans have a price"):
+            kind()
+    adaptive = sq.ARCHS["adaptive_span"]
+    with pytest.raises(ValueError, match="max_span 0 and ramp 32 must be at least 1"):
+        adaptive.build(adaptive.Config(dim=16, num_heads=2, max_span=0))
     with pytest.raises(ValueError, match=r"distances 0 to 3 are asked for.*holds 1 to 9"):
         nn.RelativeTable(4, 9).rows(3, 0)
     with pytest.raises(ValueError, match=r"distances 0 to 9 are asked for.*holds 0 to 8"):

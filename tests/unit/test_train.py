@@ -215,13 +215,17 @@ def test_another_run_is_not_gone_on_with(tmp_path, data):
         train(tmp_path / "run", data)
     with pytest.raises(ValueError, match="begun with arch local, not transformer"):
         train(tmp_path / "run", data, arch="transformer", resume=True)
-    with pytest.raises(ValueError, match=r"'window': 8.* not .*'window': 4"):
+    with pytest.raises(ValueError, match=r"begun with --arch\.window 8, not 4"):
         train(tmp_path / "run", data, model=fields("local", window=4), resume=True)
-    with pytest.raises(ValueError, match="begun with task_facts"):
+    with pytest.raises(ValueError, match=r"begun with --task\.position auto, not none"):
         train(tmp_path / "run", data, task=task(position="none"), resume=True)
     Path(data).write_bytes(TEXT + b"more")
-    with pytest.raises(ValueError, match=r"is not what .* was begun with"):
+    with pytest.raises(ValueError, match=r"tables.txt.* is not what .*run was begun with: it is"):
         train(tmp_path / "run", data, resume=True)
+    other = tmp_path / "other.txt"
+    other.write_bytes(TEXT)
+    with pytest.raises(ValueError, match=r"^other.txt.* was begun with, tables.txt"):
+        train(tmp_path / "run", str(other), resume=True)
     with pytest.raises(ValueError, match="no run folder"):
         train(tmp_path / "none", data, resume=True)
 

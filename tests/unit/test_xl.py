@@ -346,7 +346,7 @@ def test_what_does_not_fit_is_said():
         lm(clamp_len=-1)
     with pytest.raises(ValueError, match="transformer_xl only predicts: causal=False"):
         lm(causal=False)
-    with pytest.raises(ValueError, match="length must be a whole number of at least 1, not 0"):
+    with pytest.raises(ValueError, match="segment 0 must be at least 1 token, and memory 8"):
         lm(segment=0)
     with pytest.raises(ValueError, match="no field 'memry'; did you mean 'memory'"):
         configure("transformer_xl", {"memry": 3})

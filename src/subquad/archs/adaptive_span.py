@@ -80,16 +80,18 @@ def build(config: Config) -> Stack:
         )
     table = RelativeTable(divide(c.dim, c.num_heads), c.max_span)
     span = choose("position", c.position, SPANS)
+    # before the window, so that a span that cannot be is called by its name
+    spans = [span(c, Borrowed(table) if layer else table) for layer in range(c.num_layers)]
     mixers = [
         Attention(
             c.dim,
             c.num_heads,
             Window(c.max_span, -1) & SameLabel(),
-            position=span(c, Borrowed(table) if layer else table),
+            position=one,
             bias=False,
             dropout=c.dropout,
         )
-        for layer in range(c.num_layers)
+        for one in spans
     ]
     return stack(
         mixers,

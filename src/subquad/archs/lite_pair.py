@@ -24,7 +24,7 @@ class Config:
     """Sizes of both sides, and of what stands in a layer (`archs.lite_transformer`).
 
     `num_heads`: of either half of a layer; `cross_heads`: of cross-attention, which is as wide as
-    the model.
+    the model. `drop_weights`: of attention weights, cross-attention's too, and of taps.
     """
 
     dim: int = 496
@@ -101,7 +101,7 @@ def parts(config: Config) -> dict[str, Any]:
         "arch": "lite_transformer",
         "model": {**both, "num_layers": c.decoder_layers, "causal": True},
         "stem": stem,
-        "cross": {"kind": "full", "num_heads": c.cross_heads},
+        "cross": {"kind": "full", "num_heads": c.cross_heads, "dropout": c.drop_weights},
         "encoder": {
             "arch": "lite_transformer",
             "model": {**both, "num_layers": c.encoder_layers, "causal": False},

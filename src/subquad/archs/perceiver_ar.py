@@ -25,8 +25,9 @@ __all__ = ["ONLY_PREDICTS", "PRESETS", "Config", "build"]
 @dataclass(frozen=True)
 class Config:
     """`latents` and `stride` (default half of the latents) may be changed after training: more
-    latents cost more and see more. `cross_heads`: default `num_heads`. `cross_dropout`: the rate at
-    which the cross-attention does not see an input in training. `num_layers`: those over latents.
+    latents cost more and see more, and more than there are positions are as many. `cross_heads`:
+    default `num_heads`. `cross_dropout`: the rate at which the cross-attention does not see an
+    input in training. `num_layers`: those over latents.
 
     With `position="none"` absolute positions of the stem must tell positions apart, as in both
     released configurations of the paper.

@@ -77,6 +77,13 @@ PRESETS = {
 def pattern(config: Config, layer: int) -> Pattern:
     """What the heads of a layer look at, the future and other documents apart."""
     near, far = choose("kind of pattern", config.kind, KINDS)
+    if config.stride < 1:
+        raise ValueError(f"stride is {config.stride}; it must be at least 1 token")
+    if config.kind == "fixed" and not 1 <= config.columns <= config.stride:
+        raise ValueError(
+            f"columns is {config.columns}; of a block of stride {config.stride}, later ones see 1 "
+            f"to {config.stride} places"
+        )
     return choose("way to combine", config.combine, COMBINED)(config, near, far, layer)
 
 

@@ -112,6 +112,10 @@ def build(config: Config) -> Stack:
             "transformer_xl only predicts: causal=False does not go with a memory of what came "
             "before; take the architecture transformer"
         )
+    if c.segment < 1 or c.memory < 0:
+        raise ValueError(
+            f"segment {c.segment} must be at least 1 token, and memory {c.memory} not negative"
+        )
     width = c.head_dim or divide(c.dim, c.num_heads)
     shared = None if c.untie else XLBiases(c.num_heads, width)
     mixers = [

@@ -83,8 +83,9 @@ def count(make: Callable[[], nn.Module], length: int, target: int | None = None)
     does depends on what it reads (hashes, say) it is run for a row of zeros. ValueError for a
     model that reads something else, or that writes nothing though a target is given.
     """
-    if length < 0 or (target or 0) < 0:
-        raise ValueError(f"{length} and {target} tokens cannot be: lengths are at least 0")
+    for tokens in (length, target or 0):
+        if tokens < 0:
+            raise ValueError(f"{tokens} tokens cannot be: a length is at least 0")
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
             # parts that are copied while a model is made; that a shape has no address is all right

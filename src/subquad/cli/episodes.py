@@ -18,14 +18,19 @@ HELP = (
 )
 
 
-def expand(argv: list[str]) -> list[str]:
-    """The words with --meta W,S written out. ValueError if it is not two numbers."""
+def expand(argv: list[str], task: str = EPISODIC[0]) -> list[str]:
+    """The words with --meta W,S written out.
+
+    ValueError if it is not two numbers, or if the task cannot go by episodes.
+    """
     words, rest = iter(argv), []
     for word in words:
         flag, equals, value = word.partition("=")
         if flag != "--meta":
             rest.append(word)
             continue
+        if task not in EPISODIC:
+            raise ValueError(f"the task {task} has no episodes; tasks: {', '.join(EPISODIC)}")
         value = value if equals else next(words, "")
         if not (found := re.fullmatch(r"(\d+),(\d+)", value)):
             raise ValueError(f"--meta wants ways and shots, as in --meta 5,5, not {value!r}")

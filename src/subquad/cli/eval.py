@@ -58,14 +58,16 @@ def run(argv: list[str]) -> int:
 
 def _show(result: Result) -> None:
     """The numbers, one a line, those of other methods beside them."""
+    names = {name: name.replace("_", " ").replace("gzip", "gzip -9") for name in result.numbers}
+    width = max(25, *(len(said) + 2 for said in names.values()))
     if result.beside:
-        print(" " * 25 + f"{'ours':<12}" + "".join(f"{name:<16}" for name in result.beside))
+        print(" " * width + f"{'ours':<12}" + "".join(f"{name:<16}" for name in result.beside))
     for name, value in result.numbers.items():
         shown = _number(value)
         beside = [_number(numbers.get(name)) for numbers in result.beside.values()]
         if any(beside):
             shown = f"{shown:<12}" + "".join(f"{one:<16}" for one in beside)
-        print(f"{name.replace('_', ' ').replace('gzip', 'gzip -9'):<25}{shown}".rstrip())
+        print(f"{names[name]:<{width}}{shown}".rstrip())
 
 
 def _number(value: float | None) -> str:

@@ -125,7 +125,7 @@ def _inputs(given: Any, by_line: bool) -> Iterator[tuple[str, str | Path | dict[
     if given.text is not None:
         yield "this text", given.text
     for word in given.input:
-        path = Path(word) if len(word) < 4096 else None
+        path = Path(word) if 0 < len(word) < 4096 else None  # nothing is a text, not a folder
         if word == "-":
             yield from _lines("stdin", sys.stdin, by_line)
         elif path is not None and path.is_dir():

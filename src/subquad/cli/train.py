@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from subquad.archs import ARCHS, configure
+from subquad.archs import ARCHS, PAIRS, configure
 from subquad.cli import episodes
 from subquad.cli.parser import Parser, add_fields, fields_of, two_files
 from subquad.cli.progress import bar
@@ -66,7 +66,7 @@ def check(task: str, argv: list[str]) -> Any:
 def _read(task: str, argv: list[str]) -> tuple[Parser, Any]:
     kind = find_task(task)
     short = {**_SHORT, **{f"--{name}": f"--task.{name}" for name in kind.short}}
-    argv = [_long(word, short) for word in episodes.expand(two_files(argv))]
+    argv = [_long(word, short) for word in episodes.expand(two_files(argv), task)]
     if "--resume" in argv:
         argv = _resumed(argv)
     peeked, begun = _peek(argv), _value(argv, "--init_from")
@@ -76,7 +76,7 @@ def _read(task: str, argv: list[str]) -> tuple[Parser, Any]:
     if source is not None:
         peeked["name"] = source[0]
     name = peeked.get("name") or next(iter(kind.archs))
-    arch = choose("architecture", name, kind.archs)
+    arch = choose("pair" if kind.archs is PAIRS else "architecture", name, kind.archs)
     preset = peeked.get("preset")
     start = arch.Config() if preset is None else choose("preset", preset, arch.PRESETS)
     if source is not None:

@@ -108,6 +108,7 @@ def open_examples(
         raise ValueError(f"{source.says} holds no rows")
     rows: Mapping[str, Sequence[Row]] = _parted(given, form)
     sizes = ", ".join(f"{len(rows[part]):,} {part}" for part in PARTS)
+    sizes += f"; left out: {reasons}" if reasons else ""
     if "image" in form.fields:
         rows = {part: Pictured(some) for part, some in rows.items()}
     asked = f"{source.key} {form.name} {sorted((columns or {}).items())}"

@@ -97,9 +97,15 @@ def alike(sizes: Sequence[int], most: int) -> list[list[int]]:
 
 
 def spread(length: int, most: int) -> list[int]:
-    """At most so many of `length` places, evenly apart."""
+    """At most so many of `length` places, about evenly apart, always the same ones.
+
+    One is drawn from each of as many equal stretches: at equal distances, rows whose labels take
+    turns would give one label alone.
+    """
     count = min(length, most)
-    return [i * length // count for i in range(count)]
+    ends = np.arange(count + 1) * length // max(count, 1)
+    draw = np.random.Generator(np.random.Philox(key=[length, count]))
+    return draw.integers(ends[:-1], ends[1:]).tolist()
 
 
 def padded(items: Sequence[Mapping[str, Tensor]], fill: Mapping[str, int]) -> dict[str, Tensor]:

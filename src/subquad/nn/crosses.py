@@ -35,14 +35,16 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class FullCross:
-    """`num_heads`: by default as many as the decoder has."""
+    """`num_heads`: by default as many as the decoder has; `dropout`, of attention weights, too."""
 
     num_heads: int | None = None
+    dropout: float | None = None
 
     def build(self, of: Reading, layer: int) -> Mixer:
         """The mixer of a layer."""
         heads = self.num_heads or of.num_heads
-        return CrossAttention(of.dim, heads, memory_dim=of.memory_dim, dropout=of.dropout)
+        drop = of.dropout if self.dropout is None else self.dropout
+        return CrossAttention(of.dim, heads, memory_dim=of.memory_dim, dropout=drop)
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,11 @@ class LinearCross:
 
 @dataclass(frozen=True)
 class LowRankCross:
-    """`num_heads` as in "full"; `rank` blends of a memory of `max_len` tokens at most."""
+    """`num_heads` and `dropout` as in "full"; `rank` blends of a memory of `max_len` tokens at
+    most."""
 
     num_heads: int | None = None
+    dropout: float | None = None
     rank: int = 256
     max_len: int = 1024
 
@@ -86,9 +90,8 @@ class LowRankCross:
         """The mixer of a layer."""
         heads = self.num_heads or of.num_heads
         blends = Projection(self.rank, self.max_len), Projection(self.rank, self.max_len)
-        return LowRankCrossAttention(
-            of.dim, heads, *blends, memory_dim=of.memory_dim, dropout=of.dropout
-        )
+        drop = of.dropout if self.dropout is None else self.dropout
+        return LowRankCrossAttention(of.dim, heads, *blends, memory_dim=of.memory_dim, dropout=drop)
 
 
 CROSSES: Mapping[str, Any] = MappingProxyType(

@@ -84,7 +84,7 @@ class SpanRamp(Position):
         table: Table | None = None,
     ) -> None:
         super().__init__()
-        _check(max_span, ramp)
+        _check(max_span, ramp, cost)
         self.max_span, self.ramp, self.cost, self.table = max_span, ramp, cost, table
         self.span = nn.Parameter(torch.zeros(num_heads, 1))
 
@@ -149,7 +149,7 @@ class DynamicSpan(Position):
         table: Table | None = None,
     ) -> None:
         super().__init__()
-        _check(max_span, ramp)
+        _check(max_span, ramp, cost)
         self.max_span, self.ramp, self.cost, self.table = max_span, ramp, cost, table
         self.weight = nn.Parameter(torch.zeros(num_heads, dim))
         self.offset = nn.Parameter(torch.full((num_heads,), -4.0))
@@ -180,9 +180,11 @@ class DynamicSpan(Position):
         return {**self.__dict__, "_mean": None}
 
 
-def _check(max_span: int, ramp: int) -> None:
+def _check(max_span: int, ramp: int, cost: float) -> None:
     if max_span < 1 or ramp < 1:
         raise ValueError(f"max_span {max_span} and ramp {ramp} must be at least 1")
+    if cost < 0:
+        raise ValueError(f"cost is {cost}; spans have a price, so it must not be negative")
 
 
 def _relative(

@@ -4,7 +4,8 @@ What the model reads is a mark, the question, the boundary, and a window of the 
 up to the boundary are marked, so the question sees everything and is seen (Longformer, section 5,
 https://arxiv.org/abs/2004.05150). The mark itself is the answer of a question without one.
 Documents that do not fit are read in windows that overlap by half, and the best span of all of them
-counts: its start and end, less the mark's (Devlin et al., 2019, section 4.3).
+counts: its start and end, less the mark's (Devlin et al., 2019, section 4.3). Of several answers to
+a question the first is learnt, and whichever is nearest to what is said counts.
 """
 
 import zlib
@@ -26,6 +27,8 @@ from subquad.tasks.rows import Row
 from subquad.tasks.texts import TextTask, arguments
 
 __all__ = ["Answer", "AnswerConfig", "best_span"]
+
+_TARGETS = ("start_positions", "end_positions")
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,18 @@ class Answer(TextTask):
         shift = len(begun) - first
         return window, span[0] + shift, min(span[1] + shift, len(window.ids) - 1)
 
+    def item(self, row: Row) -> dict[str, Tensor]:
+        window, start, end = self._lesson(row)
+        inputs = arguments(window.ids, slice(0, window.begins))
+        places = {"start_positions": torch.tensor(start), "end_positions": torch.tensor(end)}
+        return inputs | places
+
     def inputs(self, row: Row) -> dict[str, Tensor]:
-        window = self._lesson(row)[0]
-        return arguments(window.ids, slice(0, window.begins))
+        return {name: t for name, t in self.item(row).items() if name not in _TARGETS}
 
     def targets(self, row: Row) -> dict[str, Tensor]:
-        _, start, end = self._lesson(row)
-        return {"start_positions": torch.tensor(start), "end_positions": torch.tensor(end)}
+        item = self.item(row)
+        return {name: item[name] for name in _TARGETS}
 
     def sizes(self, rows: Sequence[Row]) -> list[int]:
         most = self.config.context

@@ -27,7 +27,8 @@ from subquad.tasks.hearing import Hearing, Said
 from subquad.tasks.rows import Row
 from subquad.tasks.spelling import writes
 from subquad.tasks.spoken import SpokenTask, closed
-from subquad.tasks.task import Result, Share, add, tell
+from subquad.tasks.task import Result, Share, add
+from subquad.tasks.telling import tell
 from subquad.tasks.transcripts import COUNTS, counted, intervals, rates, table
 
 __all__ = ["Asr"]

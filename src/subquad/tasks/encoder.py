@@ -15,6 +15,7 @@ __all__ = [
     "learn_words",
     "load_words",
     "ngram_tables",
+    "placed",
     "token_stem",
     "words_in",
 ]
@@ -50,6 +51,26 @@ def token_stem(
 def ngram_tables(sizes: Sequence[int], rows: int) -> dict[str, Any] | None:
     """The kind of a stem with hashed n-grams of these sizes; None if there are no sizes."""
     return {"kind": "ngrams", "sizes": list(sizes), "rows": rows} if sizes else None
+
+
+def placed(parts: dict[str, Any], position: str, source: int, target: int) -> dict[str, Any]:
+    """The parts of a pair of `archs.PAIRS`, with positions in both token stems for so many tokens.
+
+    position: as in `token_stem`; auto keeps those that the pair has, and goes by the architecture
+    of each side where it has none. Embeddings count sqrt(dim)-fold next to sinusoids.
+    """
+    reader = {**parts["encoder"], "stem": _placed(parts["encoder"], position, source)}
+    return {**parts, "stem": _placed(parts, position, target), "encoder": reader}
+
+
+def _placed(side: dict[str, Any], position: str, length: int) -> dict[str, Any]:
+    stem, arch, fields = side["stem"], side["arch"], side["model"]
+    if position == "auto" and stem["position"] != "none":
+        return stem
+    made = token_stem(arch, fields, position, length)
+    sinusoids = made["position"] == "sinusoidal"
+    scale = configure(arch, fields).dim ** 0.5 if sinusoids else stem.get("scale", 1.0)
+    return {**stem, **made, "scale": scale}
 
 
 def described(words: Vocabulary) -> dict[str, int]:

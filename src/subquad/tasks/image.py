@@ -138,8 +138,7 @@ class Image(OneLabelTask):
 
         def item(number: int, draw: Any) -> dict[str, Tensor]:
             row = rows[number]
-            row = {**row, "image": vary(row["image"], draw)}
-            return self.inputs(row) | self.targets(row)
+            return self.item({**row, "image": vary(row["image"], draw)})
 
         return Augmented(item, self.sizes(rows), count, seed)
 

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from subquad.data.examples import Examples, open_examples
 from subquad.data.forms import Form
 from subquad.data.rows import Shuffled, alike, padded, spread
+from subquad.tasks.given import row_given
 from subquad.tasks.task import Result, Share, Task, add
 
 __all__ = ["Row", "RowScoring", "RowTask"]
@@ -74,6 +75,10 @@ class RowTask(Task):
     @abstractmethod
     def targets(self, row: Row) -> dict[str, Tensor]:
         """What `loss` needs besides."""
+
+    def item(self, row: Row) -> dict[str, Tensor]:
+        """Both, of a row to learn from."""
+        return self.inputs(row) | self.targets(row)
 
     def sizes(self, rows: Sequence[Row]) -> list[int]:
         """About how many elements each row has."""
@@ -141,12 +146,7 @@ class RowTask(Task):
 
     def train_set(self, count: int, seed: int) -> Dataset:
         rows = self.known.rows["train"]
-
-        def item(i: int) -> dict[str, Tensor]:
-            row = rows[i]
-            return self.inputs(row) | self.targets(row)
-
-        return Shuffled(item, self.sizes(rows), count, seed)
+        return Shuffled(lambda i: self.item(rows[i]), self.sizes(rows), count, seed)
 
     def collate(self, items: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         """One batch of items."""
@@ -214,17 +214,7 @@ class RowTask(Task):
 
     def read(self, raw: str | Path | dict[str, Any]) -> Row:
         """A row from a text, a text file or a row of JSON that has all the task reads."""
-        if isinstance(raw, dict):
-            for field in self.reads:
-                if field not in raw:
-                    raise ValueError(f"a row wants {field}; this one has {', '.join(raw)}")
-            return {field: raw[field] for field in self.reads}
-        if isinstance(raw, Path):
-            try:
-                raw = raw.read_text(encoding="utf-8")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"byte {error.start} is not UTF-8") from None
-        return {self.reads[-1]: raw}
+        return row_given(raw, self.reads)
 
     @torch.no_grad()
     def predict(self, model: Any, row: Row) -> Any:

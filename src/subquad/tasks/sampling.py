@@ -54,9 +54,11 @@ def compose(
             raise ValueError(
                 f"the prompt has {len(begun)} tokens and a {kind.member} {kind.length}"
             )
-        max_new_tokens = max_new_tokens or kind.length - len(begun)
+        if max_new_tokens is None:
+            max_new_tokens = kind.length - len(begun)
         unsaid = [words.boundary, *unsaid]
-    how |= {"max_new_tokens": max_new_tokens or _NEW_TOKENS, "unsaid": unsaid}
+    most = _NEW_TOKENS if max_new_tokens is None else max_new_tokens
+    how |= {"max_new_tokens": most, "unsaid": unsaid}
     rows = continued(model, words, prompt, **how)
     if kind.words is None:
         made = [words.decode(ids) for ids in rows]

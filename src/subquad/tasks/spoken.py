@@ -32,7 +32,7 @@ from subquad.nn.logmel import LogMel
 from subquad.tasks import spelling
 from subquad.tasks.ctc.ngrams import Ngrams, counted
 from subquad.tasks.rows import Row, RowTask
-from subquad.tasks.task import tell
+from subquad.tasks.telling import tell
 
 __all__ = ["SpokenTask", "closed"]
 

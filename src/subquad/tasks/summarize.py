@@ -6,11 +6,13 @@ global token of encoders that have any (LED, section 7 of https://arxiv.org/abs/
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from subquad.data import stdlib
 from subquad.data.forms import SUMMARIZE
+from subquad.tasks.encoder import placed
 from subquad.tasks.rows import Row
 from subquad.tasks.texts import arguments
 from subquad.tasks.written import WrittenTask
@@ -27,6 +29,9 @@ class SummarizeConfig:
         target: tokens that are written at most, the end among them.
         tokenizer: 'bytes'; 'bpe:N', learnt from the training part; a tokenizer.json; a hub id.
         beams: of the search for the likeliest summary; 1 takes the likeliest token each time.
+        position: absolute positions added to the embeddings of both sides: none, sinusoidal,
+            learned, axial, or auto (those of the architecture, and sinusoidal where a side has none
+            at all).
         valid_rows: rows of the validation part that are scored at each report.
         text: the column that holds the source; default: the usual names.
         summary: the column that holds the summary; default: the usual names.
@@ -36,6 +41,7 @@ class SummarizeConfig:
     target: int = 128
     tokenizer: str = "bpe:2000"
     beams: int = 1
+    position: str = "auto"
     valid_rows: int = 200
     text: str | None = None
     summary: str | None = None
@@ -62,6 +68,10 @@ class Summarize(WrittenTask):
     def inputs(self, row: Row) -> dict[str, Tensor]:
         ids = self.words.encode(row["text"].encode())[: self.config.context - 1]
         return arguments([self.words.mark, *ids.tolist()], slice(0, 1))
+
+    def parts(self, arch: str, fields: dict[str, Any]) -> dict[str, Any]:
+        c = self.config
+        return placed(super().parts(arch, fields), c.position, c.context, c.target)
 
     def sizes(self, rows: Sequence[Row]) -> list[int]:
         c = self.config

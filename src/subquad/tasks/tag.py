@@ -98,14 +98,17 @@ class Tag(TextTask):
             ends.append(len(ids) - 1)
         yield ids, ends, slice(first, len(tokens))
 
-    def inputs(self, row: Row) -> dict[str, Tensor]:
-        return arguments(next(self._pieces(row["tokens"]))[0])
-
-    def targets(self, row: Row) -> dict[str, Tensor]:
+    def item(self, row: Row) -> dict[str, Tensor]:
         ids, ends, which = next(self._pieces(row["tokens"]))
         labels = torch.full((len(ids),), IGNORED)
         labels[torch.tensor(ends, dtype=torch.int64)] = self.labels.numbers(row["tags"][which])
-        return {"labels": labels}
+        return arguments(ids) | {"labels": labels}
+
+    def inputs(self, row: Row) -> dict[str, Tensor]:
+        return {name: t for name, t in self.item(row).items() if name != "labels"}
+
+    def targets(self, row: Row) -> dict[str, Tensor]:
+        return {"labels": self.item(row)["labels"]}
 
     def sizes(self, rows: Sequence[Row]) -> list[int]:
         most = self.config.context
@@ -114,7 +117,11 @@ class Tag(TextTask):
     def read(self, raw: str | Path | dict[str, Any]) -> Row:
         row = super().read(raw)
         tokens = row["tokens"]
-        return {"tokens": tokens.split() if isinstance(tokens, str) else tokens}
+        if isinstance(tokens, str):
+            return {"tokens": tokens.split()}
+        if not isinstance(tokens, list) or not all(isinstance(t, str) and t for t in tokens):
+            raise ValueError(f"tokens are {tokens!r}; they must be a text, or a list of texts")
+        return row
 
     # --- model --------------------------------------------------------------------------------
 

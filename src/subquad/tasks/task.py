@@ -9,7 +9,6 @@ Life of a task:  task = Task(config)            typed fields, the flags --task.F
 """
 
 import json
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from subquad.archs import ARCHS
+from subquad.nn.losses import IGNORED
 from subquad.nn.state import ModelState
 
 __all__ = ["Result", "Share", "Task"]
@@ -150,6 +150,14 @@ class Task(ABC):
     def loss(self, model: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
         """The mean loss of a batch; `model` may be wrapped for data parallelism."""
 
+    def scored(self, batch: dict[str, Any]) -> Tensor:
+        """How many targets that mean is over, (): what a batch weighs among those of one step.
+
+        1 where all batches weigh the same.
+        """
+        labels = batch.get("labels")
+        return torch.ones(()) if labels is None else (labels != IGNORED).sum()
+
     @abstractmethod
     def validate(self, model: nn.Module, share: Share) -> Result:
         """The numbers of the validation part, as fast as makes sense during training."""
@@ -188,8 +196,10 @@ class Task(ABC):
     def read(self, raw: str | Path | dict[str, Any]) -> Any:
         """What `predict` takes, from a text, a file or a row of JSON. ValueError if it is none."""
         if isinstance(raw, dict):
-            if not isinstance(raw.get("text"), str):
-                raise ValueError(f"a row wants a text, not {', '.join(raw) or 'nothing'}")
+            if "text" not in raw:
+                raise ValueError(f"a row wants text; this one has {', '.join(raw) or 'nothing'}")
+            if not isinstance(raw["text"], str):
+                raise ValueError(f"text is {raw['text']!r}, which is no text")
             return raw["text"]
         return raw.read_bytes() if isinstance(raw, Path) else raw
 
@@ -229,11 +239,6 @@ class Task(ABC):
     @abstractmethod
     def model_class(self) -> Any:
         """The class of the Hugging Face shell that `build` makes."""
-
-
-def tell(text: str) -> None:
-    """Say what is left out."""
-    print(text, file=sys.stderr)
 
 
 def add(share: Share, *numbers: float) -> list[float]:

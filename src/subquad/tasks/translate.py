@@ -23,7 +23,8 @@ from subquad.data.vocabulary import Subwords, Vocabulary, vocabulary
 from subquad.tasks.bleu import scores, table
 from subquad.tasks.encoder import learn_words
 from subquad.tasks.rows import Row, rows_of
-from subquad.tasks.task import Result, Share, tell
+from subquad.tasks.task import Result, Share
+from subquad.tasks.telling import tell
 from subquad.tasks.texts import arguments
 from subquad.tasks.translate_config import Search, TranslateConfig, TranslateScoring
 from subquad.tasks.written import WrittenTask

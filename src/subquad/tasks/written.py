@@ -93,7 +93,7 @@ class WrittenTask(TextTask):
         for number, group in enumerate(alike(self.sizes(rows), _SIDE_BY_SIDE)):
             if share.mine(number):
                 some = [rows[i] for i in group]
-                batch = self.collate([self.inputs(row) | self.targets(row) for row in some])
+                batch = self.collate([*map(self.item, some)])
                 batch = {name: t.to(at) for name, t in batch.items()}
                 logits, labels = model(**batch).logits.float(), batch["labels"]
                 asked = labels != IGNORED

@@ -121,9 +121,11 @@ def _ready(
         task = type(task).load(folder, before["task_facts"])
     task.prepare(data)
     if before is not None and before["data"]["key"] != task.data_facts["key"]:
+        was, now = before["data"]["source"], task.data_facts["source"]
+        other = "" if was == now else f", {was}"
         raise ValueError(
-            f"{before['data']['source']} is not what {folder} was begun with: it has moved, or its "
-            "size or time has changed"
+            f"{now} is not what {folder} was begun with{other}: it is other data, or its size or "
+            "time has changed"
         )
     return task
 
@@ -192,8 +194,16 @@ def _same_run(folder: Path, before: dict[str, Any], task: Task, arch: str, field
     # fields that a later version added have their defaults
     old = {**before, "task_facts": asdict(type(task.config)(**before["task_facts"]["config"]))}
     for name, value in json.loads(json.dumps(now)).items():
-        if old[name] != value:
-            raise ValueError(f"{folder} was begun with {name} {old[name]}, not {value}")
+        was, prefix = old[name], _FLAGS.get(name, "")
+        if was != value and prefix:  # the first field that differs
+            name = next(key for key in {**was, **value} if was.get(key) != value.get(key))
+            was, value = was.get(name), value.get(name)
+        if was != value:
+            raise ValueError(f"{folder} was begun with {prefix}{name} {was}, not {value}")
+
+
+#: what the flags of fields begin with
+_FLAGS = {"model": "--arch.", "task_facts": "--task."}
 
 
 def _outcome(loop: Loop, before: dict[str, Any] | None) -> dict[str, Any]:

@@ -8,14 +8,13 @@ checkpoint-STEP.
 import json
 import math
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, distributed, nn
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback, get_scheduler
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from subquad.nn.mixer import after_step, penalty
 from subquad.tasks.task import Share, Task
@@ -24,13 +23,11 @@ from subquad.train.atomic import finish_folder, reporting, write_files
 from subquad.train.checkpoint import check_whole, reading, remove_older
 from subquad.train.config import TrainConfig
 from subquad.train.feed import feed
-from subquad.train.pace import Pace
+from subquad.train.pace import Pace, by_clock
 from subquad.train.records import Metrics, Progress
 from subquad.train.transfer import by_depth, freeze
 
 __all__ = ["Loop"]
-
-_TICKS = 100_000  # the grain of a schedule that follows the clock
 
 
 class Loop(Trainer):
@@ -66,7 +63,7 @@ class Loop(Trainer):
             ],
         )
         self.remove_callback(PrinterCallback)
-        # the loss is a mean over a batch, and all batches are alike
+        # the Trainer takes the mean over a step's batches, and `compute_loss` weighs them
         self.model_accepts_loss_kwargs, self.loss_is_scaled_for_ga = False, False
 
     # --- what a step computes -----------------------------------------------------------------
@@ -74,6 +71,18 @@ class Loop(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         # items are random by themselves: in plain order a resumed run finds its place
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | None]:
+        """The batches of a step, and how many targets one of them has on average."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.args.world_size * len(batches) < 2:
+            return batches, None
+        scored = torch.stack([self.task.scored(batch).to(device) for batch in batches]).double()
+        number = scored.new_tensor(len(batches))
+        scored, number = self._total(torch.stack((scored.sum(), number)))
+        return batches, scored / number
 
     def compute_loss(
         self,
@@ -83,7 +92,10 @@ class Loop(Trainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         inputs = inputs if self.carry is None else self.carry.into(inputs)
-        loss = self.task.loss(model, inputs, self.config.label_smoothing) + penalty(self.model)
+        loss = self.task.loss(model, inputs, self.config.label_smoothing)
+        if num_items_in_batch is not None:  # the mean over all targets, not one of means
+            loss = loss * (self.task.scored(inputs) / num_items_in_batch).to(loss.dtype)
+        loss = loss + penalty(self.model)
         return (loss, {}) if return_outputs else loss
 
     def create_optimizer(self, model: Any = None) -> Any:
@@ -96,16 +108,7 @@ class Loop(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         if self.config.minutes is None or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        # the same schedule over ticks; the clock says how many have passed
-        optimizer = optimizer or self.optimizer
-        over_ticks = get_scheduler(
-            self.args.lr_scheduler_type,
-            optimizer,
-            num_warmup_steps=self.args.get_warmup_steps(_TICKS),
-            num_training_steps=_TICKS,
-        )
-        by_clock = partial(_at_clock, over_ticks.lr_lambdas[0], self.pace)
-        self.lr_scheduler = LambdaLR(optimizer, by_clock)
+        self.lr_scheduler = by_clock(self.args, optimizer or self.optimizer, self.pace)
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -229,7 +232,3 @@ class Loop(Trainer):
 class _AfterStep(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         after_step(model, state.global_step)
-
-
-def _at_clock(schedule: Any, pace: Pace, step: int) -> float:
-    return schedule(int(min(pace.fraction, 1.0) * _TICKS))

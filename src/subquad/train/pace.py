@@ -9,15 +9,20 @@ The schedule of the learning rate follows the fraction, reports come at its mult
 import signal
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import torch
 from torch import distributed
-from transformers import TrainerCallback
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import TrainerCallback, TrainingArguments, get_scheduler
 
 from subquad.train.config import TrainConfig
 
-__all__ = ["Pace"]
+__all__ = ["Pace", "by_clock"]
+
+_TICKS = 100_000  # the grain of a schedule that follows the clock
 
 
 class Pace(TrainerCallback):
@@ -79,3 +84,18 @@ class Pace(TrainerCallback):
             control.should_log = control.should_save = True
         if stop or fraction >= 1:
             control.should_training_stop = True
+
+
+def by_clock(args: TrainingArguments, optimizer: Optimizer, pace: Pace) -> LambdaLR:
+    """The schedule of the arguments over ticks; the clock says how many have passed."""
+    over_ticks = get_scheduler(
+        args.lr_scheduler_type,
+        optimizer,
+        num_warmup_steps=args.get_warmup_steps(_TICKS),
+        num_training_steps=_TICKS,
+    )
+    return LambdaLR(optimizer, partial(_at_clock, over_ticks.lr_lambdas[0], pace))
+
+
+def _at_clock(schedule: Any, pace: Pace, step: int) -> float:
+    return schedule(int(min(pace.fraction, 1.0) * _TICKS))
