@@ -34,8 +34,7 @@ from subquad.tasks.transcripts import COUNTS, counted, intervals, rates, table
 __all__ = ["Asr"]
 
 _SIDE_BY_SIDE = 16_384  # frames in one call of an evaluation
-_GREEDY = "the likeliest token of each output"
-_HALVINGS = 2  # of the frame rate: 10 ms to 40 ms
+_GREEDY, _HALVINGS = "the likeliest token of each output", 2  # halvings: 10 ms to 40 ms a frame
 
 
 class Asr(SpokenTask):

@@ -218,6 +218,11 @@ class Translate(WrittenTask):
     # --- answers ------------------------------------------------------------------------------
 
     @torch.no_grad()
+    def read(self, raw: str | Path | dict[str, Any]) -> Row:
+        if isinstance(raw, str) and not raw.strip():
+            return {"text": raw}
+        return super().read(raw)
+
     def predict(self, model: Any, row: Row) -> dict[str, str]:
         if not row["text"].strip():
             return {self.writes: ""}  # nothing to say, and lines stay aligned
