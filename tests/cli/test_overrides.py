@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import subquad
-from subquad.cli import main, overrides
+from subquad.cli import main
+from subquad.cli.parser import Parser, overrides
 
 # accelerate and tensorboard warn about themselves
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -87,3 +88,20 @@ def test_other_words_are_left_alone():
     rest, ours = overrides.split(words)
     assert rest == ["run", "--part", "test", "--carry"]
     assert ours == ["--arch.a=1", "--arch.b=x=y"]
+
+
+def test_inputs_may_stand_anywhere_among_flags():
+    parser = Parser("x", "")
+    parser.add_argument("run", type=str)
+    parser.add_argument("input", type=str, nargs="*")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--text", type=str | None, default=None)
+    for words in (
+        ["r", "--json", "-", "b"],
+        ["--json", "r", "-", "b"],
+        ["r", "-", "--json", "b"],
+    ):
+        assert parser.words_first(words) == ["r", "-", "b", "--json"]
+        assert parser.read(parser.words_first(words)).input == ["-", "b"]
+    given = parser.read(parser.words_first(["r", "--text", "a", "b", "--text=c"]))
+    assert (given.input, given.text) == (["b"], "c")

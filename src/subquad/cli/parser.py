@@ -34,6 +34,27 @@ class Parser(ArgumentParser):
         except ArgumentError as error:
             raise ValueError(self._clear(str(error))) from error
 
+    def words_first(self, argv: list[str]) -> list[str]:
+        """The same words, those that belong to no flag before all others.
+
+        argparse gives a list of no length to the first word it meets alone, so that inputs after a
+        flag would be unknown.
+        """
+        alone: list[str] = []
+        flags: list[str] = []
+        values = 0  # how many of the words that follow belong to the last flag
+        for word in argv:
+            if word.startswith("--"):
+                action = self._option_string_actions.get(word)
+                values = 0 if action is None or action.nargs == 0 else 1
+                flags.append(word)
+            elif values:
+                values -= 1
+                flags.append(word)
+            else:
+                alone.append(word)
+        return [*alone, *flags]
+
     def _clear(self, message: str) -> str:
         """A message in one line, with the nearest flag beside an unknown one."""
         lines = [line.strip() for line in message.strip().splitlines()]

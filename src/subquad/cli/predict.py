@@ -38,7 +38,8 @@ __all__ = ["run"]
 def run(argv: list[str]) -> int:
     """Print what the run says to each input."""
     argv, words = overrides.split(argv)
-    given = _parser().read(argv)
+    parser = _parser()
+    given = parser.read(parser.words_first(argv))
     changed = overrides.read(words, read_facts(Path(given.run)))  # before anything slow
     how = _how(given)
     if given.stream:
