@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import subquad
-from subquad.cli import main
-from subquad.cli.parser import Parser, overrides
+from subquad.cli import main, overrides
+from subquad.cli.parser import Parser
 
 # accelerate and tensorboard warn about themselves
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
