@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from subquad.nn.adaptive import Tables
 from subquad.nn.arrays import ArrayStemConfig
 from subquad.nn.axial import Axial
-from subquad.nn.choices import NORMS, choose, fill
+from subquad.nn.choices import choose, fill, normalise
 from subquad.nn.context import Context
 from subquad.nn.frames import FrameStemConfig
 from subquad.nn.modalities import ModalityStem
@@ -150,11 +150,11 @@ class TokenStemConfig:
                 "axial": lambda: Axial(dim, self.axial_shape, self.axial_dims),
             },
         )
-        norm = choose("stem norm", self.norm, {"none": lambda width: None, **NORMS})
+        norm = None if self.norm == "none" else normalise(self.norm)(dim)
         return self.kind(dim)(
             self.embedding(dim, vocab_size),
             position=make(),
-            norm=norm(dim),
+            norm=norm,
             scale=self.scale,
             dropout=self.dropout,
         )

@@ -1,0 +1,153 @@
+"""Fields: which settings there are which settings here, both ways.
+
+    Field("layer_norm_epsilon", ("model.norm", "stem.norm"), Spelled("layer"))
+
+Names are paths into nested settings, dots between.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Doubled", "Field", "Named", "Spelled", "Told", "get", "put", "there", "told"]
+
+
+class Told:
+    """A value that is the same on both sides."""
+
+    def there(self, value: Any) -> Any:
+        """Ours, from theirs. ValueError for one that we do not have."""
+        return value
+
+    def back(self, value: Any) -> Any:
+        """Theirs, from ours. ValueError for one that they do not have."""
+        return value
+
+
+@dataclass(frozen=True)
+class Named(Told):
+    """A value by another name: theirs -> ours; of several names, the first goes back."""
+
+    names: Mapping[Any, Any] = field(hash=False)
+
+    def there(self, value: Any) -> Any:
+        if value not in self.names:
+            raise ValueError(f"{value!r} is none of {', '.join(map(repr, self.names))}")
+        return self.names[value]
+
+    def back(self, value: Any) -> Any:
+        for theirs, ours in self.names.items():
+            if ours == value:
+                return theirs
+        raise ValueError(f"{value!r} is none of {', '.join(map(repr, self.names.values()))}")
+
+
+@dataclass(frozen=True)
+class Spelled(Told):
+    """A number that ours has inside a name: 1e-12 is "layer:1e-12"; `default` is of the bare name."""
+
+    word: str
+    default: float = 1e-5
+
+    def there(self, value: Any) -> Any:
+        return f"{self.word}:{float(value)!r}"
+
+    def back(self, value: Any) -> Any:
+        word, _, number = str(value).partition(":")
+        if word != self.word:
+            raise ValueError(f"{value!r} is no {self.word!r}")
+        return float(number) if number else self.default
+
+
+@dataclass(frozen=True)
+class Doubled(Told):
+    """Windows that count both sides there, and one here: one number, or one for each layer."""
+
+    def there(self, value: Any) -> Any:
+        windows = [value] if isinstance(value, int) else [*value]
+        if any(w % 2 for w in windows):
+            raise ValueError(f"windows {windows} must be even")
+        return [w // 2 for w in windows]
+
+    def back(self, value: Any) -> Any:
+        windows = [2 * w for w in value]
+        return windows[0] if len(windows) == 1 else windows
+
+
+@dataclass(frozen=True)
+class Field:
+    """One setting there, one or several here that are equal.
+
+    otherwise: where theirs says None, a multiple of another of their settings.
+    """
+
+    theirs: str
+    ours: str | tuple[str, ...]
+    how: Told = Told()  # noqa: RUF009 - it holds nothing
+    otherwise: tuple[str, int] | None = None
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        return (self.ours,) if isinstance(self.ours, str) else self.ours
+
+    def ours_of(self, config: Mapping[str, Any]) -> Any:
+        """Our value. ValueError, with the name, for one that we do not have."""
+        value = get(config, self.theirs)
+        if value is None and self.otherwise is not None:
+            other, times = self.otherwise
+            value = times * get(config, other)
+        try:
+            return self.how.there(value)
+        except ValueError as error:
+            raise ValueError(f"{self.theirs}: {error}") from error
+
+
+def there(fields: Sequence[Field], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Our settings, nested, from theirs. ValueError names the setting that is not there."""
+    made: dict[str, Any] = {}
+    for one in fields:
+        value = one.ours_of(config)
+        for place in one.places:
+            put(made, place, value)
+    return made
+
+
+def told(
+    fields: Sequence[Field], ours: Mapping[str, Any], base: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Their settings, nested, from ours; what `base` says in other words already stays.
+
+    ValueError for what they cannot say.
+    """
+    made: dict[str, Any] = {}
+    for one in fields:
+        values = [get(ours, place) for place in one.places]
+        if any(v != values[0] for v in values):
+            said = ", ".join(f"{p} {v!r}" for p, v in zip(one.places, values, strict=True))
+            raise ValueError(f"{one.theirs} is one setting there, and here {said}")
+        if base and one.ours_of(base) == values[0]:
+            put(made, one.theirs, get(base, one.theirs))
+            continue
+        try:
+            put(made, one.theirs, one.how.back(values[0]))
+        except ValueError as error:
+            raise ValueError(f"{one.places[0]}: {error}") from error
+    return made
+
+
+def get(settings: Mapping[str, Any], path: str) -> Any:
+    """The setting of a path. ValueError if there is none, with the path."""
+    found: Any = settings
+    for name in path.split("."):
+        if not isinstance(found, Mapping) or name not in found:
+            raise ValueError(f"its configuration has no {path}; was it written by another version?")
+        found = found[name]
+    return found
+
+
+def put(settings: dict[str, Any], path: str, value: Any) -> None:
+    """Set the setting of a path, making what is on the way."""
+    *way, last = path.split(".")
+    for name in way:
+        settings = settings.setdefault(name, {})
+    settings[last] = value

@@ -1,0 +1,157 @@
+"""Folders of others made ours, and ours made theirs.
+
+    report = to_ours(source, dest)        config.json, weights, tokenizer files as they are
+    report = to_theirs(source, dest)      the same the other way
+
+A converted folder also has convert.json (whence it came, and that configuration) and, where ours has
+no place for a tensor, aside.safetensors: so that the way back gives the same bits.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from subquad.convert import FAMILIES
+from subquad.convert.family import Family, Head
+from subquad.convert.files import COPIED, read_config, read_tensors
+from subquad.convert.rows import report_keys
+from subquad.nn.choices import choose
+
+__all__ = ["convert", "to_ours", "to_theirs"]
+
+ORIGIN, KEPT = "convert.json", "aside.safetensors"
+
+
+def convert(source: Path, dest: Path, family: str | None = None) -> str:
+    """Write `dest`, an empty folder; one line of what was done comes back.
+
+    Ours goes back to where it came from, or to `family`. ValueError for what cannot be converted.
+    """
+    if read_config(source).get("model_type") == "subquad":
+        return to_theirs(source, dest, family)
+    if family is not None:
+        raise ValueError(f"{source} is no model of subquad; only those can go to {family}")
+    return to_ours(source, dest)
+
+
+def to_ours(source: Path, dest: Path) -> str:
+    """A folder of theirs as one of ours."""
+    import subquad.hf as shell
+
+    family = choose("family to convert", str(read_config(source).get("model_type")), FAMILIES)
+    config = _their_config(source)
+    name, head = family.head(config.get("architectures"))
+    tensors, aside, prefix = family.there(read_tensors(source), config, head)
+    ours = shell.SubquadConfig(**family.ours(config, head), architectures=[head.ours])
+    check(getattr(shell, head.ours), ours, tensors)
+    ours.save_pretrained(dest)
+    _save(tensors, dest)
+    if aside:
+        _save(aside, dest, KEPT)
+    plain = read_config(source)
+    origin = {"family": family.name, "class": name, "prefix": prefix, "config": plain}
+    (dest / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    _copy(source, dest)
+    kept = f"; kept aside, unused: {', '.join(sorted(aside))}" if aside else ""
+    return f"{name} to {head.ours}, {len(tensors)} tensors{kept}"
+
+
+def to_theirs(source: Path, dest: Path, to: str | None = None) -> str:
+    """A folder of ours as one of theirs."""
+    from transformers import AutoConfig
+
+    from subquad.hf import SubquadConfig
+
+    origin = _origin(source)
+    if to is None and origin is None:
+        raise ValueError(f"{source} was not converted from another; say to what: --to FAMILY")
+    family = choose("family to convert", to or origin["family"], FAMILIES)
+    if origin is not None and origin["family"] != family.name:
+        origin = None
+    ours = SubquadConfig.from_pretrained(source).to_dict()
+    name, head = _their_head(family, origin, ours)
+    base = {} if origin is None else _without_type(origin["config"])
+    was = AutoConfig.for_model(family.name, **base).to_dict() if base else {}
+    config = AutoConfig.for_model(family.name, **{**base, **family.theirs(ours, head, was)})
+    config.architectures = [name]
+    prefix = head.prefix if origin is None else origin["prefix"]
+    aside = {} if origin is None else _aside(source)
+    made = family.back(read_tensors(source), aside, config.to_dict(), head, prefix)
+    config.save_pretrained(dest)
+    _save(made, dest)
+    _copy(source, dest)
+    return f"{head.ours} to {name}, {len(made)} tensors"
+
+
+def check(kind: type, config: Any, tensors: Mapping[str, Tensor]) -> None:
+    """ValueError unless these are the tensors of such a model, by name and shape."""
+    with torch.device("meta"):
+        model = kind(config)
+    tied = model.get_expanded_tied_weights_keys()
+    wanted = {name: t.shape for name, t in model.state_dict().items() if name not in tied}
+    report_keys([n for n in wanted if n not in tensors], [n for n in tensors if n not in wanted])
+    for name, shape in wanted.items():
+        if tensors[name].shape != shape:
+            raise ValueError(
+                f"{name} is {tuple(tensors[name].shape)}, and its configuration says {tuple(shape)}"
+            )
+
+
+def _their_config(source: Path) -> dict[str, Any]:
+    """All settings, defaults too, as the transformers at hand reads them."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(source).to_dict()
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{source}/config.json is of another version: {error}") from error
+
+
+def _their_head(family: Family, origin: dict | None, ours: Mapping[str, Any]) -> tuple[str, Head]:
+    """The class that stands for ours."""
+    if origin is not None:
+        return family.head([origin["class"]])
+    kinds = ours.get("architectures") or []
+    for name, head in family.heads.items():
+        if [head.ours] == [*kinds]:
+            return name, head
+    raise ValueError(f"{family.name} has no class for {', '.join(kinds) or 'a model without one'}")
+
+
+def _origin(source: Path) -> dict[str, Any] | None:
+    path = source / ORIGIN
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _aside(source: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(source / KEPT) if (source / KEPT).is_file() else {}
+
+
+def _without_type(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in config.items() if k not in ("model_type", "transformers_version")}
+
+
+def _save(tensors: Mapping[str, Tensor], dest: Path, name: str | None = None) -> None:
+    """One file, or shards where they would be large; each tensor in memory of its own."""
+    from huggingface_hub import save_torch_state_dict
+    from safetensors.torch import save_file
+
+    own = {key: t.contiguous().clone() for key, t in tensors.items()}
+    dest.mkdir(parents=True, exist_ok=True)
+    if name is not None:
+        save_file(own, dest / name)
+        return
+    save_torch_state_dict(own, dest, metadata={"format": "pt"})
+
+
+def _copy(source: Path, dest: Path) -> None:
+    for name in COPIED:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, dest / name)
