@@ -7,9 +7,24 @@ One file per family: its rows of tensors (`subquad.convert.rows`) and fields of 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from subquad.convert import gpt2
+from subquad.convert import bert, gpt2, llama, longformer, vit
 from subquad.convert.family import Family
 
 __all__ = ["FAMILIES"]
 
-FAMILIES: Mapping[str, Family] = MappingProxyType({one.name: one for one in (gpt2.FAMILY,)})
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        one.name: one
+        for one in (
+            gpt2.GPT2,
+            llama.LLAMA,
+            llama.MISTRAL,
+            llama.QWEN2,
+            bert.BERT,
+            bert.ROBERTA,
+            bert.BIGBIRD,
+            longformer.LONGFORMER,
+            vit.VIT,
+        )
+    }
+)

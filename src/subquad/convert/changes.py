@@ -81,7 +81,7 @@ class Lead(Change):
 
 @dataclass(frozen=True)
 class Reshape(Change):
-    """Another shape of the same numbers; sizes by name, or as numbers."""
+    """Another shape of the same numbers; sizes by name, or as numbers, -1 for what is left."""
 
     theirs: tuple[str | int, ...]
     ours: tuple[str | int, ...]
@@ -97,7 +97,9 @@ class Reshape(Change):
         want, has = (
             tuple(n if isinstance(n, int) else sizes[n] for n in s) for s in (wanted, found)
         )
-        if t.shape != has:
+        if len(t.shape) != len(has) or any(
+            h not in (-1, n) for n, h in zip(t.shape, has, strict=True)
+        ):
             raise ValueError(f"a shape of {has} is expected, not {tuple(t.shape)}")
         return t.reshape(want)
 

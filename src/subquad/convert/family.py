@@ -1,4 +1,4 @@
-"""A family of checkpoints: its settings and its tensors, as tables, and how ours are told by them."""
+"""A family of checkpoints: its settings and its tensors as tables, read in both directions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from torch import Tensor
 from subquad.convert import fields as settings
 from subquad.convert import rows as tables
 from subquad.convert.fields import Field, get, put
-from subquad.convert.rows import ASIDE, Entry, Row
+from subquad.convert.rows import ASIDE, Entry
 
 __all__ = ["BODY", "Family", "Head"]
 
@@ -54,8 +54,7 @@ class Family:
     fixed: settings of ours that are always so.  needs: settings of theirs that must be so (of a
     tuple, one of them; the first is written), or ours would compute something else.
     sizes: what rows count and shape by, by its path in their settings.
-    heads: by the name of their class.  own: tensors are read and written by this package's rows
-    alone; a family with `build` makes settings from the tensors.
+    heads: by the name of their class.
     """
 
     name: str
@@ -97,7 +96,9 @@ class Family:
         for path, wanted in {**self.needs, **head.needs}.items():
             if not base:
                 put(made, path, wanted[0] if isinstance(wanted, tuple) else wanted)
-        return made | {name: config[name] for name in SHARED if config.get(name) is not None}
+        # a model without words has no say in whether they are tied
+        told = [name for name in SHARED if not base or name in base]
+        return made | {name: config[name] for name in told if config.get(name) is not None}
 
     def counts(self, config: Mapping[str, Any]) -> dict[str, int]:
         """The sizes that rows go by."""

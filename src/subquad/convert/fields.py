@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Doubled", "Field", "Named", "Spelled", "Told", "get", "put", "there", "told"]
+__all__ = ["Doubled", "Field", "Less", "Named", "Spelled", "Told", "get", "put", "there", "told"]
 
 
 class Told:
@@ -44,7 +44,7 @@ class Named(Told):
 
 @dataclass(frozen=True)
 class Spelled(Told):
-    """A number that ours has inside a name: 1e-12 is "layer:1e-12"; `default` is of the bare name."""
+    """A number that ours has inside a name, as "layer:1e-12"; `default` is of the bare name."""
 
     word: str
     default: float = 1e-5
@@ -57,6 +57,19 @@ class Spelled(Told):
         if word != self.word:
             raise ValueError(f"{value!r} is no {self.word!r}")
         return float(number) if number else self.default
+
+
+@dataclass(frozen=True)
+class Less(Told):
+    """A number that counts so many more there."""
+
+    by: int
+
+    def there(self, value: Any) -> Any:
+        return value - self.by
+
+    def back(self, value: Any) -> Any:
+        return value + self.by
 
 
 @dataclass(frozen=True)

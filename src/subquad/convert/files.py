@@ -69,8 +69,8 @@ def read_torch(path: Path) -> Any:
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
         if foreign:
             raise ValueError(
-                f"{path} holds a {foreign[1]}, and reading that would run its code; where that code "
-                "is installed, save the tensors alone: torch.save(model.state_dict(), path)"
+                f"{path} holds a {foreign[1]}, and reading that would run its code; where that "
+                "code is installed, save the tensors alone: torch.save(model.state_dict(), path)"
             ) from error
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{path} is damaged, or no file of torch.save: {reason}") from error

@@ -3,8 +3,8 @@
     report = to_ours(source, dest)        config.json, weights, tokenizer files as they are
     report = to_theirs(source, dest)      the same the other way
 
-A converted folder also has convert.json (whence it came, and that configuration) and, where ours has
-no place for a tensor, aside.safetensors: so that the way back gives the same bits.
+A converted folder also has convert.json (whence it came, and that configuration) and, where ours
+has no place for a tensor, aside.safetensors: so that the way back gives the same bits.
 """
 
 import json

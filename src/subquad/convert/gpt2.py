@@ -6,7 +6,7 @@ from subquad.convert.family import BODY, Family, Head
 from subquad.convert.fields import Field, Named, Spelled
 from subquad.convert.rows import Constant, Row, Tied
 
-__all__ = ["FAMILY"]
+__all__ = ["GPT2"]
 
 BLOCK = "backbone.blocks.{layer}"
 
@@ -40,14 +40,21 @@ FIELDS = (
     Field(
         "activation_function",
         "model.mlp",
-        Named({"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "relu": "relu"}),
+        Named(
+            {
+                "gelu_new": "gelu_tanh",
+                "gelu_pytorch_tanh": "gelu_tanh",
+                "gelu": "gelu",
+                "relu": "relu",
+            }
+        ),
     ),
     Field("layer_norm_epsilon", "model.norm", Spelled("layer")),
     Field("resid_pdrop", "model.dropout"),
     Field("embd_pdrop", "stem.dropout"),
 )
 
-FAMILY = Family(
+GPT2 = Family(
     "gpt2",
     ROWS,
     FIELDS,

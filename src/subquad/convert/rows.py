@@ -16,7 +16,18 @@ from torch import Tensor
 
 from subquad.convert.changes import Change, Sizes
 
-__all__ = ["ASIDE", "Absent", "Constant", "Row", "Spare", "Tied", "back", "report_keys", "there", "untied"]
+__all__ = [
+    "ASIDE",
+    "Absent",
+    "Constant",
+    "Row",
+    "Spare",
+    "Tied",
+    "back",
+    "report_keys",
+    "there",
+    "untied",
+]
 
 ASIDE = "aside."
 
@@ -45,7 +56,7 @@ class Row:
 
 
 class Spare(Row):
-    """A row that may be absent: what our model never uses, and the way back needs if it was there."""
+    """A row that may be absent: what our model does not need, and the way back does if it was."""
 
     @property
     def spare(self) -> bool:
@@ -123,7 +134,9 @@ def back(rows: Sequence[Entry], tensors: Mapping[str, Tensor], sizes: Sizes) -> 
         if isinstance(row, Absent):
             used.add(row.ours)
             if tensors.get(row.ours) is not None and bool(tensors[row.ours].any()):
-                raise ValueError(f"{row.ours} is not zero, and they have no such bias: train without")
+                raise ValueError(
+                    f"{row.ours} is not zero, and they have no such bias: train without"
+                )
         if not isinstance(row, Row):
             continue
         lacks = [n for n in row.ours if n not in tensors and not n.startswith(ASIDE)]

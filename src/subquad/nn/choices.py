@@ -130,7 +130,7 @@ def of_layer(name: str, values: tuple[int, ...], layer: int, num_layers: int) ->
 
 
 def position(name: str, num_heads: int, head_dim: int) -> Position:
-    """A position inside attention, by its name in a configuration; "rotary:500000" has that base."""
+    """A position inside attention, by its name in settings; "rotary:500000" has that base."""
     word, number = _numbered("position", name, ("rotary",))
     base = {} if number is None else {"base": number}
     return choose("position", word, POSITIONS)(num_heads, head_dim, **base)
@@ -154,8 +154,8 @@ def _numbered(kind: str, name: str, known: Iterable[str]) -> tuple[str, float | 
         number = 0.0
     if word not in known or not 0 < number < inf:
         raise ValueError(
-            f"{kind} {name!r}: a positive number may follow {', '.join(known)}, as '{next(iter(known))}"
-            f":1e-5'"
+            f"{kind} {name!r}: after a colon stands a positive number, and before it one of "
+            f"{', '.join(known)}"
         )
     return word, number
 
