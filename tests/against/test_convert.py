@@ -34,6 +34,43 @@ BIG = {**BERT, "block_size": 64, "num_random_blocks": 2, "sep_token_id": 2}
 LONG = {**LATER, "attention_window": [8, 12], "sep_token_id": 2}
 MARKED = {"global_attention_mask": (torch.arange(LENGTH) < 2).long().expand(2, -1)}
 KINDS = {"token_type_ids": (torch.arange(LENGTH) > 12).long().expand(2, -1)}
+PAIR = {
+    "vocab_size": WORDS,
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 40,
+}
+WRITTEN = {"decoder_input_ids": torch.arange(3, 18).expand(2, -1)}
+PERCEIVER = {
+    "num_latents": 8,
+    "d_latents": 32,
+    "num_self_attends_per_block": 2,
+    "num_self_attention_heads": 4,
+    "d_model": 24,
+    "num_blocks": 2,
+    "num_cross_attention_heads": 8,
+    "qk_channels": 256,
+    "v_channels": 32,
+    "vocab_size": 64,
+    "max_position_embeddings": 48,
+}
+REFORMER = {
+    "attn_layers": ["local"] * 3,
+    "attention_head_size": 6,
+    "axial_pos_shape": (5, 8),
+    "axial_pos_embds_dim": (12, 20),
+    "feed_forward_size": 48,
+    "hidden_size": 32,
+    "is_decoder": True,
+    "local_attn_chunk_length": 8,
+    "num_attention_heads": 4,
+    "tie_word_embeddings": False,
+    "vocab_size": WORDS,
+}
 NAMED = {"num_labels": LABELS, "id2label": {0: "a", 1: "b", 2: "c"}}
 
 
@@ -89,6 +126,21 @@ CASES = {
     "bigbird-labels": Case("BigBirdForSequenceClassification", BIG | NAMED, KINDS),
     "bigbird-tags": Case("BigBirdForTokenClassification", BIG | NAMED, KINDS),
     "bigbird-body": Case("BigBirdModel", BIG, KINDS, out="last_hidden_state"),
+    "led": Case(
+        "LEDForConditionalGeneration",
+        {
+            **PAIR,
+            "max_encoder_position_embeddings": 64,
+            "max_decoder_position_embeddings": 40,
+            "attention_window": [8, 12],
+        },
+        WRITTEN | MARKED,
+        FLOAT32,
+    ),
+    "bart": Case("BartForConditionalGeneration", {**PAIR, "max_position_embeddings": 64}, WRITTEN),
+    "perceiver": Case("PerceiverForMaskedLM", PERCEIVER),
+    "reformer": Case("ReformerModelWithLMHead", REFORMER, rounding=FLOAT32),
+    "reformer-body": Case("ReformerModel", REFORMER, out="last_hidden_state"),
     "vit": Case("ViTForImageClassification", VIT),
     "vit-body": Case("ViTModel", VIT, out="last_hidden_state"),
 }

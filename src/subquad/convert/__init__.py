@@ -7,7 +7,7 @@ One file per family: its rows of tensors (`subquad.convert.rows`) and fields of 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from subquad.convert import bert, gpt2, llama, longformer, vit
+from subquad.convert import bert, gpt2, led, llama, longformer, perceiver, reformer, vit
 from subquad.convert.family import Family
 
 __all__ = ["FAMILIES"]
@@ -24,7 +24,11 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             bert.ROBERTA,
             bert.BIGBIRD,
             longformer.LONGFORMER,
+            led.LED,
+            led.BART,
             vit.VIT,
+            perceiver.PERCEIVER,
+            reformer.REFORMER,
         )
     }
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Change", "Cut", "Join", "Lead", "Reshape", "Split", "Transpose", "Turn"]
+__all__ = ["Change", "Copy", "Cut", "Join", "Lead", "Reshape", "Split", "Transpose", "Turn"]
 
 #: numbers that shapes are made of, by name: "layer" counts layers
 Sizes = Mapping[str, int]
@@ -61,6 +61,20 @@ class Join(Change):
 
     def back(self, given: Sequence[Tensor], count: int, sizes: Sizes) -> list[Tensor]:
         return Split().there(given, count, sizes)
+
+
+@dataclass(frozen=True)
+class Copy(Change):
+    """One tensor there is two or more of ours, which must still be equal on the way back."""
+
+    def there(self, given: Sequence[Tensor], count: int, sizes: Sizes) -> list[Tensor]:
+        (one,) = given
+        return [one] * count
+
+    def back(self, given: Sequence[Tensor], count: int, sizes: Sizes) -> list[Tensor]:
+        if not all(torch.equal(t, given[0]) for t in given):
+            raise ValueError("these are one tensor there, and differ here: train with them tied")
+        return [given[0]]
 
 
 @dataclass(frozen=True)

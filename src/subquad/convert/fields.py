@@ -9,7 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Doubled", "Field", "Less", "Named", "Spelled", "Told", "get", "put", "there", "told"]
+__all__ = [
+    "Doubled",
+    "Each",
+    "Field",
+    "Less",
+    "Named",
+    "Spelled",
+    "Told",
+    "get",
+    "put",
+    "there",
+    "told",
+]
 
 
 class Told:
@@ -40,6 +52,17 @@ class Named(Told):
             if ours == value:
                 return theirs
         raise ValueError(f"{value!r} is none of {', '.join(map(repr, self.names.values()))}")
+
+
+@dataclass(frozen=True)
+class Each(Named):
+    """A list of values by other names."""
+
+    def there(self, value: Any) -> Any:
+        return [super(Each, self).there(one) for one in value]
+
+    def back(self, value: Any) -> Any:
+        return [super(Each, self).back(one) for one in value]
 
 
 @dataclass(frozen=True)
@@ -121,7 +144,7 @@ def there(fields: Sequence[Field], config: Mapping[str, Any]) -> dict[str, Any]:
     for one in fields:
         value = one.ours_of(config)
         for place in one.places:
-            put(made, place, value)
+            put(made, place, value, one.theirs)
     return made
 
 
@@ -152,15 +175,25 @@ def get(settings: Mapping[str, Any], path: str) -> Any:
     """The setting of a path. ValueError if there is none, with the path."""
     found: Any = settings
     for name in path.split("."):
+        if isinstance(found, list | tuple) and name.isdigit() and int(name) < len(found):
+            found = found[int(name)]
+            continue
         if not isinstance(found, Mapping) or name not in found:
             raise ValueError(f"its configuration has no {path}; was it written by another version?")
         found = found[name]
     return found
 
 
-def put(settings: dict[str, Any], path: str, value: Any) -> None:
-    """Set the setting of a path, making what is on the way."""
+def put(settings: dict[str, Any], path: str, value: Any, source: str = "") -> None:
+    """Set the setting of a path, making what is on the way.
+
+    ValueError if it is there with another value, from another `source`.
+    """
     *way, last = path.split(".")
     for name in way:
         settings = settings.setdefault(name, {})
+    if source and settings.get(last, value) != value:
+        raise ValueError(
+            f"{source} says {value!r}, where ours has {last} {settings[last]!r} already"
+        )
     settings[last] = value

@@ -146,8 +146,11 @@ def back(rows: Sequence[Entry], tensors: Mapping[str, Tensor], sizes: Sizes) -> 
             continue
         used |= {*here}
         given = [tensors[name] for name in here]
-        for step in reversed(row.changes):
-            given = step.back(given, len(row.theirs), sizes)
+        try:
+            for step in reversed(row.changes):
+                given = step.back(given, len(row.theirs), sizes)
+        except ValueError as error:
+            raise ValueError(f"{', '.join(here)}: {error}") from error
         made |= dict(zip(row.theirs, given, strict=True))
     report_keys(missing, [name for name in tensors if name not in used])
     return made

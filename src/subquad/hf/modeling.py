@@ -102,7 +102,10 @@ class SubquadPreTrainedModel(PreTrainedModel):
         cache = self._cache(past_key_values, use_cache, len(inputs))
         state = None if cache is None else cache.state
         parts = self._parts
-        y, state = run(parts.stem, parts.backbone, None, inputs, state=state, last=last, **options)
+        asks = getattr(parts, "head", None)
+        y, state = run(
+            parts.stem, parts.backbone, None, inputs, state=state, last=last, asks=asks, **options
+        )
         if cache is not None:
             cache.advance(state, inputs.shape[1])
         return y, cache
