@@ -6,14 +6,15 @@ there and back gives the same bits. `Zeros` and `Cut` refuse or fill what the ot
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Change", "Copy", "Cut", "Join", "Lead", "Reshape", "Split", "Transpose", "Turn"]
+__all__ = ["Change", "Copy", "Cut", "Flip", "Join", "Lead", "Reshape", "Split", "Transpose", "Turn"]
 
-#: numbers that shapes are made of, by name: "layer" counts layers
-Sizes = Mapping[str, int]
+#: numbers that rows count and shape by, by name: "layer" counts layers
+Sizes = Mapping[str, Any]
 
 
 class Change:
@@ -40,10 +41,16 @@ class Transpose(Change):
 
 @dataclass(frozen=True)
 class Split(Change):
-    """One tensor there holds several of ours one after another, in equal parts."""
+    """One tensor there holds several of ours one after another, in equal parts, or in `parts`."""
+
+    parts: str | None = None
 
     def there(self, given: Sequence[Tensor], count: int, sizes: Sizes) -> list[Tensor]:
         (whole,) = given
+        if self.parts is not None:
+            if len(whole) != sum(sizes[self.parts]):
+                raise ValueError(f"{tuple(whole.shape)} does not fall into {sizes[self.parts]}")
+            return [*whole.split(sizes[self.parts])]
         if len(whole) % count:
             raise ValueError(f"{tuple(whole.shape)} does not fall into {count} equal parts")
         return [*whole.chunk(count)]
@@ -54,13 +61,25 @@ class Split(Change):
 
 @dataclass(frozen=True)
 class Join(Change):
-    """Several tensors there are one of ours, one after another, in equal parts."""
+    """Several tensors there are one of ours, one after another, in equal parts, or in `parts`."""
+
+    parts: str | None = None
 
     def there(self, given: Sequence[Tensor], count: int, sizes: Sizes) -> list[Tensor]:
-        return Split().back(given, count, sizes)
+        return Split(self.parts).back(given, count, sizes)
 
     def back(self, given: Sequence[Tensor], count: int, sizes: Sizes) -> list[Tensor]:
-        return Split().there(given, count, sizes)
+        return Split(self.parts).there(given, count, sizes)
+
+
+@dataclass(frozen=True)
+class Flip(Change):
+    """Rows stand in the opposite order."""
+
+    def there(self, given: Sequence[Tensor], count: int, sizes: Sizes) -> list[Tensor]:
+        return [t.flip(0) for t in given]
+
+    back = there
 
 
 @dataclass(frozen=True)

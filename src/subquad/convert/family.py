@@ -1,6 +1,6 @@
 """A family of checkpoints: its settings and its tensors as tables, read in both directions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,9 @@ from subquad.convert.fields import Field, get, put
 from subquad.convert.rows import ASIDE, Entry
 
 __all__ = ["BODY", "Family", "Head"]
+
+#: a table, or what makes it of their settings
+Rows = Sequence[Entry] | Callable[[Mapping[str, Any]], Sequence[Entry]]
 
 #: settings with one name on both sides, carried where they are set
 SHARED = (
@@ -37,7 +40,7 @@ class Head:
 
     ours: str
     prefix: str = ""
-    rows: Sequence[Entry] = ()
+    rows: Rows = ()
     fields: Sequence[Field] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
     needs: Mapping[str, Any] = field(default_factory=dict)
@@ -54,16 +57,22 @@ class Family:
     fixed: settings of ours that are always so.  needs: settings of theirs that must be so (of a
     tuple, one of them; the first is written), or ours would compute something else.
     sizes: what rows count and shape by, by its path in their settings.
-    heads: by the name of their class.
+    heads: by the name of their class.  derived: settings of ours, nested, that follow from theirs.
+    defaults: their settings where transformers has no such class (any more).
+    signature, infer: of a torch file without settings, names that it holds, and what tells them.
     """
 
     name: str
-    rows: Sequence[Entry]
+    rows: Rows
     fields: Sequence[Field]
     fixed: Mapping[str, Any]
     heads: Mapping[str, Head]
-    sizes: Mapping[str, str]
+    sizes: Mapping[str, str | Callable[[Mapping[str, Any]], Any]]
     needs: Mapping[str, Any] = field(default_factory=dict)
+    derived: Callable[[Mapping[str, Any]], dict[str, dict]] = lambda config: {}
+    defaults: Mapping[str, Any] | None = None
+    signature: Sequence[str] = ()
+    infer: Callable[[Mapping[str, Tensor]], dict[str, Any]] | None = None
 
     def head(self, architectures: Sequence[str] | None) -> tuple[str, Head]:
         """Their class and ours. ValueError for one that is not in the table."""
@@ -79,6 +88,8 @@ class Family:
         made = settings.there([*self.fields, *head.fields], config)
         for path, value in {**self.fixed, **head.fixed}.items():
             put(made, path, value)
+        for part, extra in self.derived(config).items():
+            made[part] |= extra
         return made | {name: config[name] for name in SHARED if config.get(name) is not None}
 
     def theirs(
@@ -100,20 +111,25 @@ class Family:
         told = [name for name in SHARED if not base or name in base]
         return made | {name: config[name] for name in told if config.get(name) is not None}
 
-    def counts(self, config: Mapping[str, Any]) -> dict[str, int]:
+    def counts(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The sizes that rows go by."""
-        return {name: get(config, path) for name, path in self.sizes.items()}
+        return {
+            name: get(config, size) if isinstance(size, str) else size(config)
+            for name, size in self.sizes.items()
+        }
 
     def _rows(self, config: Mapping[str, Any], head: Head) -> list[Entry]:
-        rows = [*self.rows, *head.rows]
+        rows = [*_made(self.rows, config), *_made(head.rows, config)]
         return rows if config.get("tie_word_embeddings", True) else tables.untied(rows)
 
     def there(
         self, tensors: Mapping[str, Tensor], config: Mapping[str, Any], head: Head
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], str]:
-        """Our tensors, those kept aside, and the prefix that was found."""
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+        """Our tensors, those kept aside, and how theirs were named: the prefix, and what had a
+        second name.
+        """
         sizes = self.counts(config)
-        own = {name for row in head.rows for one in tables.expand(row, sizes) for name in _of(one)}
+        own = _own(head, config, sizes)
         body = [name for name in tensors if name not in own]
         prefixed = any(name.startswith(head.prefix) for name in body)
         prefix = head.prefix if prefixed else ""
@@ -123,10 +139,13 @@ class Family:
         made = tables.there(self._rows(config, head), plain, sizes)
         aside = {name.removeprefix(ASIDE): t for name, t in made.items() if name.startswith(ASIDE)}
         before = "" if head.ours == BODY.ours else "model."
+        expanded = (one for row in self._rows(config, head) for one in tables.expand(row, sizes))
+        also = {one.theirs for one in expanded if isinstance(one, tables.Tied)}
+        second = sorted(n for n in tensors if (n if n in own else n.removeprefix(prefix)) in also)
         return (
             {before + name: t for name, t in made.items() if not name.startswith(ASIDE)},
             aside,
-            prefix,
+            {"prefix": prefix, "tied": second},
         )
 
     def back(
@@ -135,16 +154,31 @@ class Family:
         aside: Mapping[str, Tensor],
         config: Mapping[str, Any],
         head: Head,
-        prefix: str,
+        origin: Mapping[str, Any],
     ) -> dict[str, Tensor]:
-        """Their tensors, from ours and those kept aside."""
+        """Their tensors, from ours and those kept aside, named as the origin was."""
+        prefix, tied = origin["prefix"], origin["tied"]
         sizes = self.counts(config)
         before = "" if head.ours == BODY.ours else "model."
         plain = {name.removeprefix(before): t for name, t in tensors.items()}
         plain |= {ASIDE + name: t for name, t in aside.items()}
         made = tables.back(self._rows(config, head), plain, sizes)
-        own = {name for row in head.rows for one in tables.expand(row, sizes) for name in _of(one)}
+        own = _own(head, config, sizes)
+        for row in (one for many in self._rows(config, head) for one in tables.expand(many, sizes)):
+            full = getattr(row, "theirs", "")
+            if isinstance(row, tables.Tied) and (full if full in own else prefix + full) in tied:
+                made[full] = made[row.of]
         return {name if name in own else prefix + name: t for name, t in made.items()}
+
+
+def _made(rows: Rows, config: Mapping[str, Any]) -> Sequence[Entry]:
+    return rows(config) if callable(rows) else rows
+
+
+def _own(head: Head, config: Mapping[str, Any], sizes: Mapping[str, Any]) -> set[str]:
+    """The names of a head's tensors, which take no prefix."""
+    rows = _made(head.rows, config)
+    return {name for row in rows for one in tables.expand(row, sizes) for name in _of(one)}
 
 
 def _of(row: Entry) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ __all__ = [
     "Named",
     "Spelled",
     "Told",
+    "Unset",
     "get",
     "put",
     "there",
@@ -83,6 +84,19 @@ class Spelled(Told):
 
 
 @dataclass(frozen=True)
+class Unset(Told):
+    """A number that means "not set" there, and is None in ours."""
+
+    number: int
+
+    def there(self, value: Any) -> Any:
+        return None if value == self.number else value
+
+    def back(self, value: Any) -> Any:
+        return self.number if value is None else value
+
+
+@dataclass(frozen=True)
 class Less(Told):
     """A number that counts so many more there."""
 
@@ -115,16 +129,23 @@ class Field:
     """One setting there, one or several here that are equal.
 
     otherwise: where theirs says None, a multiple of another of their settings.
+    when: what is told in place of `how` where another of their settings, which a field before this
+    one tells, is true.
     """
 
     theirs: str
     ours: str | tuple[str, ...]
     how: Told = Told()  # noqa: RUF009 - it holds nothing
     otherwise: tuple[str, int] | None = None
+    when: tuple[str, Told] | None = None
 
     @property
     def places(self) -> tuple[str, ...]:
         return (self.ours,) if isinstance(self.ours, str) else self.ours
+
+    def told_by(self, config: Mapping[str, Any]) -> Told:
+        """How it is told, given their settings."""
+        return self.when[1] if self.when is not None and get(config, self.when[0]) else self.how
 
     def ours_of(self, config: Mapping[str, Any]) -> Any:
         """Our value. ValueError, with the name, for one that we do not have."""
@@ -133,7 +154,7 @@ class Field:
             other, times = self.otherwise
             value = times * get(config, other)
         try:
-            return self.how.there(value)
+            return self.told_by(config).there(value)
         except ValueError as error:
             raise ValueError(f"{self.theirs}: {error}") from error
 
@@ -165,7 +186,7 @@ def told(
             put(made, one.theirs, get(base, one.theirs))
             continue
         try:
-            put(made, one.theirs, one.how.back(values[0]))
+            put(made, one.theirs, one.told_by(made).back(values[0]))
         except ValueError as error:
             raise ValueError(f"{one.places[0]}: {error}") from error
     return made

@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["COPIED", "read_config", "read_tensors", "read_torch"]
+__all__ = ["COPIED", "read_config", "read_tensors", "read_torch", "state_dict"]
+
+#: where training scripts put the state dict beside their own notes
+HOLDERS = ("state_dict", "model", "model_state_dict")
 
 #: what goes along unchanged, if it is there: tokenizers, processors, how to generate
 COPIED = (
@@ -76,6 +79,18 @@ def read_torch(path: Path) -> Any:
         raise ValueError(f"{path} is damaged, or no file of torch.save: {reason}") from error
 
 
+def state_dict(found: Any, path: Path) -> dict[str, Tensor]:
+    """The tensors by name in what a torch file holds, perhaps under a usual name beside others.
+
+    ValueError if there are none.
+    """
+    inside = [found.get(name) for name in HOLDERS] if isinstance(found, dict) else []
+    for held in (found, *inside):
+        if isinstance(held, dict) and held and all(isinstance(t, Tensor) for t in held.values()):
+            return dict(held)
+    raise ValueError(f"{path} holds no tensors by name")
+
+
 def _safe(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -87,10 +102,7 @@ def _safe(path: Path) -> dict[str, Tensor]:
 
 
 def _torch_dict(path: Path) -> dict[str, Tensor]:
-    found = read_torch(path)
-    if not isinstance(found, dict) or not all(isinstance(t, Tensor) for t in found.values()):
-        raise ValueError(f"{path} holds no tensors by name")
-    return dict(found)
+    return state_dict(read_torch(path), path)
 
 
 def _shards(folder: Path, index: Path, read: Callable[[Path], dict]) -> dict[str, Tensor]:

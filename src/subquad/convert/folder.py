@@ -18,11 +18,11 @@ from torch import Tensor
 
 from subquad.convert import FAMILIES
 from subquad.convert.family import Family, Head
-from subquad.convert.files import COPIED, read_config, read_tensors
+from subquad.convert.files import COPIED, read_config, read_tensors, read_torch, state_dict
 from subquad.convert.rows import report_keys
 from subquad.nn.choices import choose
 
-__all__ = ["convert", "to_ours", "to_theirs"]
+__all__ = ["convert", "from_file", "to_ours", "to_theirs"]
 
 ORIGIN, KEPT = "convert.json", "aside.safetensors"
 
@@ -32,6 +32,10 @@ def convert(source: Path, dest: Path, family: str | None = None) -> str:
 
     Ours goes back to where it came from, or to `family`. ValueError for what cannot be converted.
     """
+    if source.is_file():
+        if family is not None:
+            raise ValueError(f"{source} is no model of subquad; only those can go to {family}")
+        return from_file(source, dest)
     if read_config(source).get("model_type") == "subquad":
         return to_theirs(source, dest, family)
     if family is not None:
@@ -41,30 +45,56 @@ def convert(source: Path, dest: Path, family: str | None = None) -> str:
 
 def to_ours(source: Path, dest: Path) -> str:
     """A folder of theirs as one of ours."""
+    plain = read_config(source)
+    family = choose("family to convert", str(plain.get("model_type")), FAMILIES)
+    if family.defaults is None:
+        config = _their_config(source)
+    else:
+        config = {**family.defaults, **plain}
+    said = _write(family, config, read_tensors(source), dest, {"config": plain})
+    _copy(source, dest)
+    return said
+
+
+def from_file(source: Path, dest: Path) -> str:
+    """A torch file of theirs as a folder of ours, of the first family whose names it holds."""
+    tensors = state_dict(read_torch(source), source)
+    for family in FAMILIES.values():
+        if family.infer and all(name in tensors for name in family.signature):
+            config = family.infer(tensors)
+            return _write(family, config, tensors, dest, {"config": config, "file": source.name})
+    known = ", ".join(family.name for family in FAMILIES.values() if family.infer)
+    raise ValueError(
+        f"{source} holds tensors of no family that is known from its names ({known}); its first "
+        f"are {', '.join(sorted(tensors)[:3])}"
+    )
+
+
+def _write(
+    family: Family,
+    config: Mapping[str, Any],
+    theirs: Mapping[str, Tensor],
+    dest: Path,
+    origin: dict[str, Any],
+) -> str:
     import subquad.hf as shell
 
-    family = choose("family to convert", str(read_config(source).get("model_type")), FAMILIES)
-    config = _their_config(source)
     name, head = family.head(config.get("architectures"))
-    tensors, aside, prefix = family.there(read_tensors(source), config, head)
+    tensors, aside, named = family.there(theirs, config, head)
     ours = shell.SubquadConfig(**family.ours(config, head), architectures=[head.ours])
     check(getattr(shell, head.ours), ours, tensors)
     ours.save_pretrained(dest)
     _save(tensors, dest)
     if aside:
         _save(aside, dest, KEPT)
-    plain = read_config(source)
-    origin = {"family": family.name, "class": name, "prefix": prefix, "config": plain}
+    origin = {"family": family.name, "class": name, **named, **origin}
     (dest / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
-    _copy(source, dest)
     kept = f"; kept aside, unused: {', '.join(sorted(aside))}" if aside else ""
     return f"{name} to {head.ours}, {len(tensors)} tensors{kept}"
 
 
 def to_theirs(source: Path, dest: Path, to: str | None = None) -> str:
     """A folder of ours as one of theirs."""
-    from transformers import AutoConfig
-
     from subquad.hf import SubquadConfig
 
     origin = _origin(source)
@@ -75,14 +105,16 @@ def to_theirs(source: Path, dest: Path, to: str | None = None) -> str:
         origin = None
     ours = SubquadConfig.from_pretrained(source).to_dict()
     name, head = _their_head(family, origin, ours)
-    base = {} if origin is None else _without_type(origin["config"])
-    was = AutoConfig.for_model(family.name, **base).to_dict() if base else {}
-    config = AutoConfig.for_model(family.name, **{**base, **family.theirs(ours, head, was)})
-    config.architectures = [name]
-    prefix = head.prefix if origin is None else origin["prefix"]
+    base = {} if origin is None else origin["config"]
+    was = _whole(family, base) if base else {}
+    config = {**base, **family.theirs(ours, head, was), "architectures": [name]}
+    named = {"prefix": head.prefix, "tied": []} if origin is None else origin
     aside = {} if origin is None else _aside(source)
-    made = family.back(read_tensors(source), aside, config.to_dict(), head, prefix)
-    config.save_pretrained(dest)
+    made = family.back(read_tensors(source), aside, _whole(family, config), head, named)
+    if "file" in named:
+        torch.save(made, dest / named["file"])
+        return f"{head.ours} to {named['file']}, {len(made)} tensors"
+    _write_config(family, config, dest)
     _save(made, dest)
     _copy(source, dest)
     return f"{head.ours} to {name}, {len(made)} tensors"
@@ -100,6 +132,25 @@ def check(kind: type, config: Any, tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(
                 f"{name} is {tuple(tensors[name].shape)}, and its configuration says {tuple(shape)}"
             )
+
+
+def _whole(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
+    """All their settings, defaults too."""
+    from transformers import AutoConfig
+
+    if family.defaults is not None:
+        return {**family.defaults, **config}
+    return AutoConfig.for_model(family.name, **_without_type(config)).to_dict()
+
+
+def _write_config(family: Family, config: Mapping[str, Any], dest: Path) -> None:
+    from transformers import AutoConfig
+
+    if family.defaults is None:
+        AutoConfig.for_model(family.name, **_without_type(config)).save_pretrained(dest)
+        return
+    text = json.dumps({**config, "model_type": family.name}, indent=2)
+    (dest / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _their_config(source: Path) -> dict[str, Any]:

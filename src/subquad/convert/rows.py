@@ -2,7 +2,8 @@
 
     Row("h.{layer}.mlp.c_fc.*", "backbone.blocks.{layer}.mlp.up.*", Transpose())
 
-`{name}` counts from 0 to below the size of that name. A name that ends in `.*` stands for `.weight`
+`{name}` counts from 0 to below the size of that name, or through a range, a row each; `{*name}`
+does so within a row. A name that ends in `.*` stands for `.weight`
 and `.bias`. What begins with "aside." has no place in our model and is kept beside it.
 """
 
@@ -172,14 +173,32 @@ def expand(row: Entry, sizes: Sizes) -> Iterator[Entry]:
         raise AssertionError(f"{row} counts by {counters}")
     kinds = ("weight", "bias") if every[0].endswith(".*") else ("",)
     for counter in counters or {""}:
-        for i in range(sizes[counter] if counter else 1):
+        for i in _counted(sizes[counter]) if counter else (0,):
             for kind in kinds:
 
-                def put(name: str, counter=counter, i=i, kind=kind) -> str:
+                def put(name: str, counter: str = counter, i: int = i, kind: str = kind) -> str:
                     name = name.replace(f"{{{counter}}}", str(i))
                     return name[:-1] + kind if name.endswith(".*") else name
 
-                yield _with(row, {k: _map(put, v) for k, v in names.items()})
+                yield _with(row, {k: _map(put, _within(v, sizes)) for k, v in names.items()})
+
+
+def _counted(size: int | range) -> range:
+    return range(size) if isinstance(size, int) else size
+
+
+def _within(names: Any, sizes: Sizes) -> Any:
+    """Names with each `{*name}` counted out."""
+    if not isinstance(names, tuple):
+        return names
+    made: list[str] = []
+    for name in names:
+        found = re.search(r"{\*(\w+)}", name)
+        if found is None:
+            made.append(name)
+        else:
+            made += [name.replace(found[0], str(i)) for i in _counted(sizes[found[1]])]
+    return tuple(made)
 
 
 def report_keys(missing: Sequence[str], extra: Sequence[str]) -> None:
