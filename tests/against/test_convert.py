@@ -4,9 +4,7 @@ Saved by transformers, converted, loaded through our shell; float64 on both side
 settings that come back are those that went, bit for bit.
 """
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 
 import subquad.hf as shell
+from converting import config, converted
 from subquad.convert.folder import convert
 
 WORDS, LENGTH, LABELS = 60, 40, 3
@@ -154,19 +153,6 @@ def theirs(case: Case) -> Any:
     for p in model.parameters():
         torch.nn.init.normal_(p, mean=float(p.dim() == 1), std=0.3)
     return model.eval()
-
-
-def converted(model: Any, folder: Path) -> Any:
-    """What our shell loads, once theirs is saved in `folder` and converted."""
-    model.save_pretrained(folder / "theirs")
-    (folder / "ours").mkdir()
-    convert(folder / "theirs", folder / "ours")
-    (name,) = config(folder / "ours")["architectures"]
-    return getattr(shell, name).from_pretrained(folder / "ours").eval()
-
-
-def config(folder: Path) -> dict:
-    return json.loads((folder / "config.json").read_text())
 
 
 def inputs(model: Any, case: Case) -> dict:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from subquad.convert.changes import Cut
 from subquad.convert.family import BODY, Family, Head
 from subquad.convert.fields import Field, Less, Named, Spelled
-from subquad.convert.rows import Constant, Entry, Row, Spare, Tied
+from subquad.convert.rows import Entry, Row, Spare, Tied
 
 __all__ = ["BERT", "BIGBIRD", "FIELDS", "FIXED", "ROBERTA", "around", "embeddings", "lm_head"]
 
@@ -40,8 +40,9 @@ def embeddings(skipped: int = 0) -> tuple[Entry, ...]:
         table,
         Row("embeddings.token_type_embeddings.weight", "stem.types.weight"),
         Row("embeddings.LayerNorm.*", "stem.norm.*"),
-        Constant("embeddings.position_ids"),
-        Constant("embeddings.token_type_ids"),
+        # counted anew by newer code
+        Spare("embeddings.position_ids", "aside.embeddings.position_ids"),
+        Spare("embeddings.token_type_ids", "aside.embeddings.token_type_ids"),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from subquad.convert.changes import Cut, Lead
 from subquad.convert.family import Family, Head
 from subquad.convert.fields import Doubled, Field, Named
-from subquad.convert.rows import Constant, Entry, Row, Tied
+from subquad.convert.rows import Entry, Row, Spare, Tied
 
 __all__ = ["BART", "LED"]
 
@@ -131,8 +131,8 @@ BART = Family(
         *attention(
             "encoder.layers.{encoder}.self_attn", "encoder.backbone.blocks.{encoder}.mixers.0"
         ),
-        Constant("encoder.version"),
-        Constant("decoder.version"),
+        Spare("encoder.version", "aside.encoder.version"),
+        Spare("decoder.version", "aside.decoder.version"),
     ),
     (*FIELDS, Field("max_position_embeddings", ("stem.max_len", "encoder.stem.max_len"))),
     fixed={**FIXED, "encoder.arch": "transformer", "encoder.model.bias": True},

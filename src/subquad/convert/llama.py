@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from subquad.convert.family import BODY, Family, Head
 from subquad.convert.fields import Field, Spelled
-from subquad.convert.rows import Absent, Constant, Row, Spare, Tied
+from subquad.convert.rows import Absent, Row, Spare, Tied
 
 __all__ = ["LLAMA", "MISTRAL", "QWEN2"]
 
@@ -25,7 +25,10 @@ ROWS = (
     Row("layers.{layer}.post_attention_layernorm.weight", f"{BLOCK}.norms.1.weight"),
     Row("norm.weight", "backbone.norm.weight"),
     # frequencies, in older files
-    Constant("layers.{layer}.self_attn.rotary_emb.inv_freq"),
+    Spare(
+        "layers.{layer}.self_attn.rotary_emb.inv_freq",
+        "aside.layers.{layer}.self_attn.rotary_emb.inv_freq",
+    ),
 )
 
 #: biases of the attention, where `attention_bias` says so

@@ -78,7 +78,7 @@ class Tied:
 
 @dataclass(frozen=True)
 class Constant:
-    """What their files may hold and their code makes anew: masks, numbers of positions."""
+    """What their files may hold and their code makes anew, too large to keep: masks."""
 
     theirs: str
 
