@@ -44,7 +44,7 @@ def test_equal_hidden_states_and_logits(
     model = theirs(windows)
     ours = converted(model, tmp_path)
     assert [str(b.mixers[0].inner.pattern) for b in ours.model.backbone.blocks] == [
-        f"(Window({w}, {w}) | Marked()) & SameLabel()" for w in windows
+        f"((Window(behind={w}, ahead={w}, dilation=1) | Marked()) & SameLabel())" for w in windows
     ]
     ids = torch.randint(2, WORDS, (2, n))
     mask = torch.ones_like(ids)
