@@ -111,6 +111,10 @@ def other_nonlinearity(folder):
     change(folder, activation_function="silu")
 
 
+def not_read(folder):
+    change(folder, n_embd="x")
+
+
 def cut_short(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -173,6 +177,7 @@ BAD = {
     unknown_head: "GPT2DoubleHeadsModel of gpt2 is not known; known: GPT2LMHeadModel, GPT2Model",
     other_scale: "this gpt2 has scale_attn_by_inverse_layer_idx True, which ours does not compute; "
     "it needs False",
+    not_read: "the transformers at hand does not read gpt2/config.json: Validation error for field",
     other_nonlinearity: "activation_function: 'silu' is none of 'gelu_new'",
     cut_short: "gpt2/model.safetensors is damaged or cut short",
     no_weights: "gpt2 has neither model.safetensors nor pytorch_model.bin",
@@ -194,6 +199,38 @@ def test_bad_sources(spoil, gpt2, capsys):
     spoil(gpt2)
     assert BAD[spoil] in refused(capsys, "gpt2", "ours")
     assert [p.name for p in gpt2.parent.iterdir()] == ["gpt2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("config.json", {"format_version": 9}, "is of format version 9; this library reads 1"),
+        ("config.json", {"vocab_size": 61}, "is (60, 32), and its configuration says (61, 32)"),
+        ("convert.json", {"family": "gpt3"}, "is called 'gpt3'; did you mean 'gpt2'"),
+        ("convert.json", {"file": "../x"}, "names the file '../x', which is no plain name"),
+    ],
+    ids=["version", "shape", "family", "file"],
+)
+def test_bad_folders_of_ours(name, fields, message, gpt2, capsys):
+    assert main(["convert", "gpt2", "ours"]) == 0
+    path = gpt2.parent / "ours" / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    assert message in refused(capsys, "ours", "back")
+    assert not (gpt2.parent / "back").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "ours/convert.json is not JSON"),
+        ("[]", "ours/convert.json does not say where it came from; remove it, and say --to"),
+    ],
+    ids=["json", "list"],
+)
+def test_bad_origins(text, message, gpt2, capsys):
+    assert main(["convert", "gpt2", "ours"]) == 0
+    (gpt2.parent / "ours" / "convert.json").write_text(text)
+    assert message in refused(capsys, "ours", "back")
 
 
 def test_long_lists_are_cut(gpt2, capsys):

@@ -95,7 +95,7 @@ def _write(
 
 def to_theirs(source: Path, dest: Path, to: str | None = None) -> str:
     """A folder of ours as one of theirs."""
-    from subquad.hf import SubquadConfig
+    import subquad.hf as shell
 
     origin = _origin(source)
     if to is None and origin is None:
@@ -103,14 +103,16 @@ def to_theirs(source: Path, dest: Path, to: str | None = None) -> str:
     family = choose("family to convert", to or origin["family"], FAMILIES)
     if origin is not None and origin["family"] != family.name:
         origin = None
-    ours = SubquadConfig.from_pretrained(source).to_dict()
+    settings = shell.SubquadConfig.from_pretrained(source)
+    ours = settings.to_dict()
     name, head = _their_head(family, origin, ours)
+    tensors = check(getattr(shell, head.ours), settings, read_tensors(source))
     base = {} if origin is None else origin["config"]
     was = _whole(family, base) if base else {}
     config = {**base, **family.theirs(ours, head, was), "architectures": [name]}
     named = {"prefix": head.prefix, "tied": []} if origin is None else origin
     aside = {} if origin is None else _aside(source)
-    made = family.back(read_tensors(source), aside, _whole(family, config), head, named)
+    made = family.back(tensors, aside, _whole(family, config), head, named)
     if "file" in named:
         torch.save(made, dest / named["file"])
         return f"{head.ours} to {named['file']}, {len(made)} tensors"
@@ -120,11 +122,14 @@ def to_theirs(source: Path, dest: Path, to: str | None = None) -> str:
     return f"{head.ours} to {name}, {len(made)} tensors"
 
 
-def check(kind: type, config: Any, tensors: Mapping[str, Tensor]) -> None:
-    """ValueError unless these are the tensors of such a model, by name and shape."""
+def check(kind: type, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, without second names. ValueError unless they are those of such a model, by name
+    and shape.
+    """
     with torch.device("meta"):
         model = kind(config)
     tied = model.get_expanded_tied_weights_keys()
+    tensors = {name: t for name, t in tensors.items() if name not in tied}
     wanted = {name: t.shape for name, t in model.state_dict().items() if name not in tied}
     report_keys([n for n in wanted if n not in tensors], [n for n in tensors if n not in wanted])
     for name, shape in wanted.items():
@@ -132,6 +137,7 @@ def check(kind: type, config: Any, tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(
                 f"{name} is {tuple(tensors[name].shape)}, and its configuration says {tuple(shape)}"
             )
+    return tensors
 
 
 def _whole(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,12 +161,16 @@ def _write_config(family: Family, config: Mapping[str, Any], dest: Path) -> None
 
 def _their_config(source: Path) -> dict[str, Any]:
     """All settings, defaults too, as the transformers at hand reads them."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(source).to_dict()
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{source}/config.json is of another version: {error}") from error
+    except (KeyError, TypeError, AttributeError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"the transformers at hand does not read {source}/config.json: {reason}"
+        ) from error
 
 
 def _their_head(family: Family, origin: dict | None, ours: Mapping[str, Any]) -> tuple[str, Head]:
@@ -176,7 +186,19 @@ def _their_head(family: Family, origin: dict | None, ours: Mapping[str, Any]) ->
 
 def _origin(source: Path) -> dict[str, Any] | None:
     path = source / ORIGIN
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(found, dict) or not {"family", "class", "prefix", "tied", "config"} <= {
+        *found
+    }:
+        raise ValueError(f"{path} does not say where it came from; remove it, and say --to FAMILY")
+    if Path(found.get("file", "x")).name != found.get("file", "x"):
+        raise ValueError(f"{path} names the file {found['file']!r}, which is no plain name")
+    return found
 
 
 def _aside(source: Path) -> dict[str, Tensor]:
