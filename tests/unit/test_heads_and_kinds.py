@@ -52,6 +52,11 @@ def test_kinds_without_a_table():
         model(inputs_embeds=embedded, token_type_ids=ids * 0)
 
 
+def test_kinds_beside_ngrams():
+    with pytest.raises(ValueError, match="types = 2: a stem of n-grams tells no kinds apart"):
+        masked(kind="ngrams", types=2)
+
+
 def test_a_map_before_words():
     head = TokenHeadConfig(bias=True, transform="gelu", norm="layer:0.5").build(8, 9)
     x = torch.randn(2, 3, 8)

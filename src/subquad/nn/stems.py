@@ -68,11 +68,10 @@ class TokenStem(nn.Module):
         kinds = None
         if self.types is not None and tokens.dim() == 3 and not embedded:
             tokens, kinds = tokens.unbind(-1)
-        x = tokens if embedded else self.embedding(tokens)
+        x = tokens if embedded else self.embedding(tokens) * self.scale
         if self.types is not None:
-            kind = self.types.weight[0] if kinds is None else self.types(kinds)
-            return self.finish(x * (1.0 if embedded else self.scale) + kind, context, True)
-        return self.finish(x, context, embedded)
+            x = x + (self.types.weight[0] if kinds is None else self.types(kinds))
+        return self.finish(x, context, True)
 
     def finish(self, x: Tensor, context: Context, scaled: bool = False) -> tuple[Tensor, Context]:
         """Features of vectors x (B, N, C): scaled, unless they are, with positions and norm."""
@@ -199,6 +198,10 @@ class NGramStemConfig(TokenStemConfig):
 
     sizes: tuple[int, ...] = (3, 4, 5)
     rows: int = 20_000
+
+    def __post_init__(self) -> None:
+        if self.types:
+            raise ValueError(f"types = {self.types}: a stem of n-grams tells no kinds apart")
 
     def kind(self, dim: int) -> Callable[..., TokenStem]:
         """What is built of embedding, position and norm."""
