@@ -111,8 +111,12 @@ def run(
     mark: Tensor | None = None,
     state: ModelState | None = None,
     last: int | None = None,
+    asks: nn.Module | None = None,
 ) -> tuple[Tensor, ModelState | None]:
-    """What `Model.forward` does, for parts that live in another module."""
+    """What `Model.forward` does, for parts that live in another module.
+
+    asks: the head whose queries are answered, where `head` is None and it is applied afterwards.
+    """
     if state is not None and len(state.length) != len(inputs):
         raise ValueError(
             f"the state holds {len(state.length)} rows and the batch has {len(inputs)}; "
@@ -128,7 +132,7 @@ def run(
     if context.valid is not valid:
         given = context.valid  # a stem that makes other tokens of them tells which are real
     _described(stem, x, label, mark)
-    queries = asked(head, backbone)
+    queries = asked(asks if head is None else head, backbone)
     label = None if label is None else label[:, None]
     mark = context.mark if mark is None else mark
     # rows that are not full end at different slots: then all outputs are needed

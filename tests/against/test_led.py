@@ -9,8 +9,7 @@ from transformers import (
     LEDForConditionalGeneration,
 )
 
-from subquad.archs import pair_parts
-from subquad.hf import SubquadConfig, SubquadForSeq2SeqLM
+from converting import converted
 
 SIZES = {
     "vocab_size": 60,
@@ -23,7 +22,6 @@ SIZES = {
     "decoder_ffn_dim": 48,
 }
 TOKENS = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2}
-OURS = {"dim": 32, "encoder_layers": 2, "decoder_layers": 2, "num_heads": 4, "ffn_dim": 48}
 
 
 def loud(model):
@@ -31,53 +29,6 @@ def loud(model):
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.2)
     return model.double().eval()
-
-
-def shell(parts):
-    return SubquadForSeq2SeqLM(SubquadConfig(**parts, vocab_size=60, **TOKENS)).double().eval()
-
-
-@torch.no_grad()
-def fill(ours, theirs):
-    """A linear map, norm or table of the same shape."""
-    ours.weight.copy_(theirs.weight)
-    if getattr(theirs, "bias", None) is not None:
-        ours.bias.copy_(theirs.bias)
-
-
-def fill_attention(mixer, theirs):
-    for ours, name in (
-        (mixer.query, "q"),
-        (mixer.key, "k"),
-        (mixer.value, "v"),
-        (mixer.out, "out"),
-    ):
-        fill(ours, getattr(theirs, f"{name}_proj"))
-
-
-def fill_block(block, theirs):
-    fill(block.norms[0], theirs.self_attn_layer_norm)
-    fill(block.norms[-1], theirs.final_layer_norm)
-    fill(block.mlp.up, theirs.fc1)
-    fill(block.mlp.down, theirs.fc2)
-
-
-def fill_side(side, theirs, skipped=0):
-    """Stem and feed-forward parts; the first rows of their table of positions may be of no use."""
-    fill(side.stem.embedding, theirs.embed_tokens)
-    with torch.no_grad():
-        side.stem.position.table.weight.copy_(theirs.embed_positions.weight[skipped:])
-    fill(side.stem.norm, theirs.layernorm_embedding)
-    for block, layer in zip(side.backbone.blocks, theirs.layers, strict=True):
-        fill_block(block, layer)
-
-
-def fill_decoder(decoder, theirs, skipped=0):
-    fill_side(decoder, theirs, skipped)
-    for block, layer in zip(decoder.backbone.blocks, theirs.layers, strict=True):
-        fill_attention(block.mixers[0], layer.self_attn)
-        fill_attention(block.mixers[1], layer.encoder_attn)
-        fill(block.norms[1], layer.encoder_attn_layer_norm)
 
 
 @pytest.fixture
@@ -96,37 +47,13 @@ def led():
     lengths = {"max_encoder_position_embeddings": 64, "max_decoder_position_embeddings": 40}
     config = LEDConfig(**SIZES, **TOKENS, **lengths, attention_window=[8, 12])
     theirs = loud(LEDForConditionalGeneration(config))
-    fields = {**OURS, "windows": [4, 6], "max_source": 64, "max_target": 40, "dropout": 0.0}
-    ours = shell(pair_parts("led", fields))
-    encoder = ours.model.encoder
-    fill_side(encoder, theirs.led.encoder)
-    for block, layer in zip(encoder.backbone.blocks, theirs.led.encoder.layers, strict=True):
-        mixer, attention = block.mixers[0], layer.self_attn
-        for name in ("query", "key", "value"):
-            fill(getattr(mixer.inner, name), getattr(attention.longformer_self_attn, name))
-            fill(getattr(mixer, name), getattr(attention.longformer_self_attn, f"{name}_global"))
-        fill(mixer.inner.out, attention.output)
-    fill_decoder(ours.model.decoder, theirs.led.decoder)
-    return ours, theirs
+    return theirs
 
 
 def bart():
     torch.manual_seed(0)
-    theirs = loud(
-        BartForConditionalGeneration(BartConfig(**SIZES, **TOKENS, max_position_embeddings=64))
-    )
-    own = {"position": "none", "wiring": "post"}
-    fields = {**OURS, "encoder_fields": own, "decoder_fields": own, "dropout": 0.0}
-    parts = pair_parts("encoder_decoder", fields)
-    stem = {"position": "learned", "max_len": 64, "norm": "layer"}
-    ours = shell({**parts, "stem": stem, "encoder": {**parts["encoder"], "stem": stem}})
-    # their first two positions are of padding
-    encoder = ours.model.encoder
-    fill_side(encoder, theirs.model.encoder, skipped=2)
-    for block, layer in zip(encoder.backbone.blocks, theirs.model.encoder.layers, strict=True):
-        fill_attention(block.mixers[0], layer.self_attn)
-    fill_decoder(ours.model.decoder, theirs.model.decoder, skipped=2)
-    return ours, theirs
+    config = BartConfig(**SIZES, **TOKENS, max_position_embeddings=64)
+    return loud(BartForConditionalGeneration(config))
 
 
 def source(marks=None):
@@ -149,9 +76,10 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_equal_logits(name, in_full_precision):
+def test_equal_logits(name, in_full_precision, tmp_path):
     make, how = SOURCES[name]
-    (ours, theirs), given = make(), source(**how)
+    theirs, given = make(), source(**how)
+    ours = converted(theirs, tmp_path)
     written = torch.randint(3, 60, (3, 15))
     found = ours(**given, decoder_input_ids=written)
     wanted = theirs(**given, decoder_input_ids=written)
@@ -174,12 +102,14 @@ MODES = {
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", SOURCES)
-def test_equal_words(name, mode, in_full_precision):
+def test_equal_words(name, mode, in_full_precision, tmp_path):
     make, how = SOURCES[name]
-    (ours, theirs), given = make(), source(**how)
+    theirs, given = make(), source(**how)
+    ours = converted(theirs, tmp_path)
     # random weights would say one word for ever
     options = {"max_new_tokens": 14, "no_repeat_ngram_size": 1, **MODES[mode]}
-    theirs.generation_config.forced_eos_token_id = None  # BART's own
+    for model in (ours, theirs):
+        model.generation_config.forced_eos_token_id = None  # BART's own
     words = [m.generate(**given, **options) for m in (ours, theirs)]
     assert torch.equal(*words)
     assert len(words[0].unique()) > 9

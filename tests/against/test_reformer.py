@@ -8,14 +8,7 @@ import pytest
 import torch
 from transformers import ReformerConfig, ReformerModelWithLMHead
 
-from subquad.hf import SubquadConfig, SubquadForCausalLM
-
-
-def set_(module, other):
-    with torch.no_grad():
-        module.weight.copy_(other.weight)
-        if getattr(other, "bias", None) is not None:
-            module.bias.copy_(other.bias)
+from converting import converted
 
 
 def theirs():
@@ -45,55 +38,18 @@ def theirs():
     return model.double().eval()
 
 
-def ours(model):
-    """Our Reformer with the weights of theirs."""
-    fields = {
-        "dim": 32,
-        "num_layers": 3,
-        "num_heads": 4,
-        "head_dim": 6,
-        "ffn_dim": 48,
-        "layers": ["chunks"],
-        "local_window": 8,
-        "mlp": "relu",
-        "dropout": 0.0,
-    }
-    stem = {"position": "axial", "axial_shape": [4, 8], "axial_dims": [12, 20]}
-    config = SubquadConfig(arch="reformer", model=fields, stem=stem, vocab_size=60)
-    made = SubquadForCausalLM(config).double().eval()
-    inner = model.reformer
-    set_(made.model.stem.embedding, inner.embeddings.word_embeddings)
-    weights = inner.embeddings.position_embeddings.weights
-    with torch.no_grad():
-        for table, weight in zip(made.model.stem.position.tables, weights, strict=True):
-            table.weight.copy_(weight.reshape(table.weight.shape))
-    for block, layer in zip(made.model.backbone.blocks, inner.encoder.layers, strict=True):
-        mixer, attention = block.mixers[0], layer.attention
-        for name in ("query", "key", "value"):
-            set_(getattr(mixer, name), getattr(attention.self_attention, name))
-        set_(mixer.out, attention.output.dense)
-        set_(block.mlp.up, layer.feed_forward.dense.dense)
-        set_(block.mlp.down, layer.feed_forward.output.dense)
-        set_(block.norms[0], attention.layer_norm)
-        set_(block.norms[1], layer.feed_forward.layer_norm)
-    set_(made.model.backbone.norm, inner.encoder.layer_norm)
-    with torch.no_grad():
-        made.model.head.project.weight.copy_(model.lm_head.decoder.weight)
-    return made
-
-
 @pytest.mark.parametrize("length", [5, 8, 29, 32])
-def test_outputs(length):
+def test_outputs(length, tmp_path):
     model = theirs()
     ids = torch.randint(1, 60, (2, length))
     with torch.no_grad():
         wanted = model(ids).logits
-    torch.testing.assert_close(ours(model)(ids).logits, wanted, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(converted(model, tmp_path)(ids).logits, wanted, rtol=1e-9, atol=1e-9)
 
 
-def test_gradients_of_both_reversible_implementations():
+def test_gradients_of_both_reversible_implementations(tmp_path):
     model = theirs()
-    made, ids = ours(model), torch.randint(1, 60, (2, 32))
+    made, ids = converted(model, tmp_path), torch.randint(1, 60, (2, 32))
     weight = torch.randn(2, 32, 60, dtype=torch.float64)
     for each in (made, model):
         each.train()

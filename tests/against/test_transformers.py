@@ -15,7 +15,7 @@ from transformers import (
 )
 
 import subquad as sq
-from subquad.hf import SubquadConfig, SubquadForCausalLM
+from converting import converted
 
 
 def set_(linear, weight, bias=None):
@@ -33,33 +33,17 @@ def loud(model):
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_gpt2(side):
+def test_gpt2(side, tmp_path):
     torch.manual_seed(0)
     theirs = loud(
         GPT2LMHeadModel(GPT2Config(vocab_size=60, n_positions=64, n_embd=32, n_layer=2, n_head=4))
     )
-    fields = tiny_fields(position="none", mlp="gelu_tanh", ffn_dim=128)
-    ours = shell(fields, stem={"position": "learned", "max_len": 64})
-    stem, blocks = ours.model.stem, ours.model.backbone.blocks
-    set_(stem.embedding, theirs.transformer.wte.weight)
-    set_(stem.position.table, theirs.transformer.wpe.weight)
-    for block, h in zip(blocks, theirs.transformer.h, strict=True):
-        mixer = block.mixers[0]
-        weights, biases = h.attn.c_attn.weight.T.split(32), h.attn.c_attn.bias.split(32)
-        for part, w, b in zip((mixer.query, mixer.key, mixer.value), weights, biases, strict=True):
-            set_(part, w, b)
-        set_(mixer.out, h.attn.c_proj.weight.T, h.attn.c_proj.bias)
-        set_(block.mlp.up, h.mlp.c_fc.weight.T, h.mlp.c_fc.bias)
-        set_(block.mlp.down, h.mlp.c_proj.weight.T, h.mlp.c_proj.bias)
-        set_(block.norms[0], h.ln_1.weight, h.ln_1.bias)
-        set_(block.norms[1], h.ln_2.weight, h.ln_2.bias)
-    last = theirs.transformer.ln_f
-    set_(ours.model.backbone.norm, last.weight, last.bias)
+    ours = converted(theirs, tmp_path)
     assert_same(ours, theirs, side)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_llama(side):
+def test_llama(side, tmp_path):
     torch.manual_seed(0)
     theirs = loud(
         LlamaForCausalLM(
@@ -75,24 +59,7 @@ def test_llama(side):
             )
         )
     )
-    fields = tiny_fields(
-        norm="rms", mlp="swiglu", bias=False, num_kv_heads=2, ffn_dim=48, position="rotary"
-    )
-    ours = shell(fields, tie_word_embeddings=False)
-    set_(ours.model.stem.embedding, theirs.model.embed_tokens.weight)
-    set_(ours.model.head.project, theirs.lm_head.weight)
-    set_(ours.model.backbone.norm, theirs.model.norm.weight)
-    for block, layer in zip(ours.model.backbone.blocks, theirs.model.layers, strict=True):
-        mixer, attention = block.mixers[0], layer.self_attn
-        set_(mixer.query, attention.q_proj.weight)
-        set_(mixer.key, attention.k_proj.weight)
-        set_(mixer.value, attention.v_proj.weight)
-        set_(mixer.out, attention.o_proj.weight)
-        set_(block.mlp.gate, layer.mlp.gate_proj.weight)
-        set_(block.mlp.up, layer.mlp.up_proj.weight)
-        set_(block.mlp.down, layer.mlp.down_proj.weight)
-        set_(block.norms[0], layer.input_layernorm.weight)
-        set_(block.norms[1], layer.post_attention_layernorm.weight)
+    ours = converted(theirs, tmp_path)
     # Llama keeps angles and norms in float32 whatever the weights are: a few of its roundings
     assert_same(ours, theirs, side, tolerance=8 * torch.finfo(torch.float32).eps)
 
@@ -139,17 +106,6 @@ def test_longformer_attention(window, marks):
     # their softmax is float32 whatever the weights are; their padded rows hold something else
     few = 8 * torch.finfo(torch.float32).eps
     torch.testing.assert_close(found[0][valid], wanted[valid], rtol=few, atol=few)
-
-
-def tiny_fields(**fields):
-    return {"dim": 32, "num_layers": 2, "num_heads": 4, "dropout": 0.0, **fields}
-
-
-def shell(fields, **config):
-    made = SubquadConfig(
-        arch="transformer", model=fields, vocab_size=60, pad_token_id=0, eos_token_id=59, **config
-    )
-    return SubquadForCausalLM(made).double().eval()
 
 
 def assert_same(ours, theirs, side, tolerance=1e-9):

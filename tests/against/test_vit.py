@@ -8,12 +8,10 @@ import torch
 from transformers import ViTConfig, ViTForImageClassification, ViTModel
 
 import subquad as sq
-from subquad.hf import SubquadConfig, SubquadForImageClassification
+from converting import converted
 from subquad.model import build
 
 SIZE, LABELS = 16, 3
-FIELDS = {"dim": 32, "num_layers": 2, "num_heads": 4, "ffn_dim": 48, "dropout": 0.0}
-STEM = {"kind": "patches", "image_size": SIZE, "patch": 4}
 
 
 def theirs(kind, **options):
@@ -34,53 +32,20 @@ def theirs(kind, **options):
     return model.double().eval()
 
 
-def ours():
-    config = SubquadConfig(arch="vit", model=FIELDS, stem=STEM, num_labels=LABELS)
-    return SubquadForImageClassification(config).double().eval()
-
-
-@torch.no_grad()
-def take(model, vit):
-    """Their weights in our stem and backbone."""
-
-    def set_(part, weight, bias):
-        part.weight.copy_(weight)
-        part.bias.copy_(bias)
-
-    stem, backbone, from_ = model.model.stem, model.model.backbone, vit.embeddings
-    patches = from_.patch_embeddings.projection
-    set_(stem.embedding, patches.weight.flatten(1), patches.bias)
-    stem.classes.weight.copy_(from_.cls_token[0])
-    stem.position.table.weight.copy_(from_.position_embeddings[0])
-    for block, layer in zip(backbone.blocks, vit.layers, strict=True):
-        mixer, attention = block.mixers[0], layer.attention
-        for name in ("query", "key", "value", "out"):
-            part = getattr(attention, f"{name[0]}_proj")
-            set_(getattr(mixer, name), part.weight, part.bias)
-        set_(block.mlp.up, layer.mlp.fc1.weight, layer.mlp.fc1.bias)
-        set_(block.mlp.down, layer.mlp.fc2.weight, layer.mlp.fc2.bias)
-        set_(block.norms[0], layer.layernorm_before.weight, layer.layernorm_before.bias)
-        set_(block.norms[1], layer.layernorm_after.weight, layer.layernorm_after.bias)
-    set_(backbone.norm, vit.layernorm.weight, vit.layernorm.bias)
-    return model
-
-
 @pytest.mark.parametrize("size", [(16, 16), (24, 24), (8, 20), (4, 4)])
-def test_features_at_any_size(size):
+def test_features_at_any_size(size, tmp_path):
     vit = theirs(ViTModel, add_pooling_layer=False)
-    model, pixels = take(ours(), vit), torch.randn(2, 3, *size, dtype=torch.float64)
-    found = model.features({"pixel_values": pixels})[0]
+    model, pixels = converted(vit, tmp_path), torch.randn(2, 3, *size, dtype=torch.float64)
+    found = model(pixel_values=pixels).last_hidden_state
     wanted = vit(pixels, interpolate_pos_encoding=True).last_hidden_state
     assert found.shape == wanted.shape
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
 
 
-def test_logits_and_gradients():
+def test_logits_and_gradients(tmp_path):
     vit = theirs(ViTForImageClassification)
-    model, pixels = take(ours(), vit.vit), torch.randn(2, 3, SIZE, SIZE, dtype=torch.float64)
-    with torch.no_grad():
-        model.model.head.label.weight.copy_(vit.classifier.weight)
-        model.model.head.label.bias.copy_(vit.classifier.bias)
+    model = converted(vit, tmp_path)
+    pixels = torch.randn(2, 3, SIZE, SIZE, dtype=torch.float64)
     labels, close = torch.tensor([2, 0]), {"rtol": 1e-10, "atol": 1e-10}
     found, wanted = model(pixels, labels=labels), vit(pixels, labels=labels)
     torch.testing.assert_close(found.logits, wanted.logits, **close)

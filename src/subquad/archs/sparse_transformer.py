@@ -18,7 +18,7 @@ from itertools import groupby
 
 from subquad.nn.attention import Attention, divide
 from subquad.nn.blocks import PreNorm
-from subquad.nn.choices import MLPS, NORMS, choose, position
+from subquad.nn.choices import MLPS, choose, normalise, position
 from subquad.nn.init import Init
 from subquad.nn.stacks import Decoder, Encoder, Stack
 from subquad.ops.pattern import Pattern, PerHead
@@ -105,12 +105,12 @@ def build(config: Config) -> Stack:
                 )
             ],
             choose("mlp", c.mlp, MLPS)(c.dim, c.ffn_dim),
-            norm=choose("norm", c.norm, NORMS),
+            norm=normalise(c.norm),
             dropout=c.dropout,
         )
         for layer in range(c.num_layers)
     ]
-    made = (Decoder if c.causal else Encoder)(blocks, c.dim, choose("norm", c.norm, NORMS)(c.dim))
+    made = (Decoder if c.causal else Encoder)(blocks, c.dim, normalise(c.norm)(c.dim))
     made.drawn = Init(0.125, by_inputs=True, head=0.0)
     return made
 

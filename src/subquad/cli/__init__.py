@@ -17,6 +17,7 @@ VERBS = {
     "generate": "continue a text, or draw new pictures, proteins, music",
     "predict": "answer inputs: a label, tags, a span, a summary, a caption",
     "compare": "train several architectures on equal terms, and report",
+    "convert": "a checkpoint of another library as ours, and back",
     "swap": "another attention inside a pretrained transformers model, and its recovery",
     "bench": "what a model costs: parameters, and multiply-adds at a length",
     "list": "architectures, presets and tasks; or the facts of a run",

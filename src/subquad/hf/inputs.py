@@ -16,6 +16,7 @@ __all__ = [
     "loss_options",
     "real_outputs",
     "token_inputs",
+    "with_kinds",
 ]
 
 #: arguments of transformers' loss functions
@@ -66,6 +67,21 @@ def token_inputs(given: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor | None
         "mark": None if marks is None else marks.bool(),
         "label": given.get("document_ids"),
     }
+
+
+def with_kinds(stem: nn.Module, inputs: Tensor, given: dict[str, Any]) -> Tensor:
+    """Token numbers beside their kinds (B, N, 2), if the stem tells kinds apart and they are given.
+
+    Other stems have no such vectors, and take no notice. ValueError where tokens come embedded.
+    """
+    kinds = given.get("token_type_ids")
+    if kinds is None or getattr(stem, "types", None) is None:
+        return inputs
+    if inputs.is_floating_point():
+        raise ValueError(
+            "token_type_ids go with input_ids; add the vectors of kinds to inputs_embeds"
+        )
+    return torch.stack((inputs, kinds), -1)
 
 
 def check_whole(stem: nn.Module, given: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from transformers.modeling_outputs import (
 from subquad.hf.cache import StateCache
 from subquad.hf.config import SubquadConfig
 from subquad.hf.generation import StateGenerationMixin
-from subquad.hf.inputs import check_whole, last_targets, loss_options, token_inputs
+from subquad.hf.inputs import check_whole, last_targets, loss_options, token_inputs, with_kinds
 from subquad.model import build, init_state, run
 from subquad.nn.adaptive import Tables
 from subquad.nn.init import initialise_one
@@ -32,7 +32,7 @@ class SubquadPreTrainedModel(PreTrainedModel):
         attention_mask (B, length so far): 0 marks padding, wherever it stands
         global_attention_mask (B, N): marked tokens, Longformer's global ones
         document_ids (B, N): keeps packed documents apart
-        token_type_ids: accepted from tokenizers, and ignored: there is no such embedding
+        token_type_ids (B, N): for stems with `types`; others have no such embedding, and ignore it
     Any other argument is refused by name.
     """
 
@@ -98,10 +98,14 @@ class SubquadPreTrainedModel(PreTrainedModel):
         after it."""
         inputs, options = token_inputs(given)
         check_whole(self._parts.stem, given)
+        inputs = with_kinds(self._parts.stem, inputs, given)
         cache = self._cache(past_key_values, use_cache, len(inputs))
         state = None if cache is None else cache.state
         parts = self._parts
-        y, state = run(parts.stem, parts.backbone, None, inputs, state=state, last=last, **options)
+        asks = getattr(parts, "head", None)
+        y, state = run(
+            parts.stem, parts.backbone, None, inputs, state=state, last=last, asks=asks, **options
+        )
         if cache is not None:
             cache.advance(state, inputs.shape[1])
         return y, cache

@@ -3,9 +3,10 @@
 Strings exist in configurations only; `stack` turns them into objects.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
+from math import inf
 from types import UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -65,9 +66,9 @@ WIRINGS: Mapping[str, Wiring] = {
     "reversible": Wiring(Reversible, ReversibleEncoder, ReversibleDecoder, closing=2),
 }
 
-POSITIONS: Mapping[str, Callable[[int, int], Position]] = {
+POSITIONS: Mapping[str, Callable[..., Position]] = {
     "none": lambda heads, width: Position(),
-    "rotary": lambda heads, width: Rotary(width),
+    "rotary": lambda heads, width, base=10000.0: Rotary(width, base=base),
     "rotary_half": lambda heads, width: Rotary(width, width=width // 4 * 2),
     "alibi": lambda heads, width: ALiBi(heads),
     "xl": lambda heads, width: XLRelative(heads, width),
@@ -129,13 +130,34 @@ def of_layer(name: str, values: tuple[int, ...], layer: int, num_layers: int) ->
 
 
 def position(name: str, num_heads: int, head_dim: int) -> Position:
-    """A position inside attention, by its name in a configuration."""
-    return choose("position", name, POSITIONS)(num_heads, head_dim)
+    """A position inside attention, by its name in settings; "rotary:500000" has that base."""
+    word, number = _numbered("position", name, ("rotary",))
+    base = {} if number is None else {"base": number}
+    return choose("position", word, POSITIONS)(num_heads, head_dim, **base)
 
 
 def normalise(name: str) -> Callable[[int], nn.Module]:
-    """A norm, by its name in a configuration: width -> module."""
-    return choose("norm", name, NORMS)
+    """A norm, by its name in a configuration: width -> module; "layer:1e-12" has that epsilon."""
+    word, number = _numbered("norm", name, NORMS)
+    made = choose("norm", word, NORMS)
+    return made if number is None else partial(made, eps=number)
+
+
+def _numbered(kind: str, name: str, known: Iterable[str]) -> tuple[str, float | None]:
+    """A name, and the number after its colon. ValueError where there can be none, or none is."""
+    word, colon, said = str(name).partition(":")
+    if not colon:
+        return name, None
+    try:
+        number = float(said)
+    except ValueError:
+        number = 0.0
+    if word not in known or not 0 < number < inf:
+        raise ValueError(
+            f"{kind} {name!r}: after a colon stands a positive number, and before it one of "
+            f"{', '.join(known)}"
+        )
+    return word, number
 
 
 def feed_forward(name: str) -> Callable[..., nn.Module]:

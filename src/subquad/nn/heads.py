@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from subquad.nn.adaptive import AdaptiveHead, Tables, share
-from subquad.nn.choices import choose
+from subquad.nn.choices import choose, normalise
 from subquad.nn.ctc import CTCHeadConfig
 from subquad.nn.forecast import ForecastHeadConfig
 from subquad.nn.joint import JointHeadConfig
 from subquad.nn.losses import token_loss
+from subquad.nn.masked import Transform
 from subquad.nn.pooling import POOLS, Pool, first, mean
 from subquad.nn.queries import FieldHeadConfig, QueryHeadConfig
 from subquad.ops.partial import wide
@@ -36,12 +37,20 @@ __all__ = [
 class TokenHead(nn.Module):
     """Features (B, N, C) to one logit per word of the vocabulary (B, N, V)."""
 
-    def __init__(self, dim: int, vocab_size: int, *, bias: bool = False) -> None:
+    def __init__(
+        self,
+        dim: int,
+        vocab_size: int,
+        *,
+        bias: bool = False,
+        transform: nn.Module | None = None,
+    ) -> None:
         super().__init__()
+        self.transform = nn.Identity() if transform is None else transform
         self.project = nn.Linear(dim, vocab_size, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.project(x)
+        return self.project(self.transform(x))
 
     def loss(self, x: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """The mean loss in nats of targets (B, N), -100 where not scored (`subquad.nn.losses`)."""
@@ -70,13 +79,20 @@ class TokenHead(nn.Module):
 
 @dataclass(frozen=True)
 class TokenHeadConfig:
-    """Fields of a token head."""
+    """Fields of a token head. `transform`: "none", or the nonlinearity of `subquad.nn.masked`, and
+    `norm` is the norm after it.
+    """
 
     bias: bool = False
+    transform: str = "none"
+    norm: str = "layer"
 
     def build(self, dim: int, vocab_size: int) -> TokenHead:
         """The head on features of this width."""
-        return TokenHead(dim, vocab_size, bias=self.bias)
+        if self.transform == "none":
+            return TokenHead(dim, vocab_size, bias=self.bias)
+        first = Transform(dim, self.transform, normalise(self.norm)(dim))
+        return TokenHead(dim, vocab_size, bias=self.bias, transform=first)
 
 
 @dataclass(frozen=True)
@@ -107,13 +123,20 @@ class LabelHead(TagHead):
     """Features (B, N, C) to one logit per label of each row (B, L), by a pool of its tokens."""
 
     def __init__(
-        self, dim: int, num_labels: int, *, pool: Pool = first, dropout: float = 0.0
+        self,
+        dim: int,
+        num_labels: int,
+        *,
+        pool: Pool = first,
+        hidden: nn.Module | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__(dim, num_labels, dropout=dropout)
         self.pool = pool
+        self.hidden = nn.Identity() if hidden is None else hidden
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        return super().forward(self.pool(x, valid))
+        return super().forward(self.hidden(self.pool(x, valid)))
 
 
 @dataclass(frozen=True)
@@ -130,14 +153,19 @@ class TagHeadConfig:
 
 @dataclass(frozen=True)
 class LabelHeadConfig(TagHeadConfig):
-    """Fields of a head with a few labels for each row. `pool`: "first", "last", "mean", "max"."""
+    """Fields of a head with a few labels for each row. `pool`: "first", "last", "mean", "max".
+
+    `hidden`: "none", or the nonlinearity of a map between (BERT's pooler has "tanh").
+    """
 
     pool: str = "first"
+    hidden: str = "none"
 
     def build(self, dim: int, vocab_size: int) -> LabelHead:
         """The head on features of this width."""
         pool = choose("pool", self.pool, POOLS)
-        return LabelHead(dim, self.num_labels, pool=pool, dropout=self.dropout)
+        hidden = None if self.hidden == "none" else Transform(dim, self.hidden)
+        return LabelHead(dim, self.num_labels, pool=pool, hidden=hidden, dropout=self.dropout)
 
 
 class VectorHead(nn.Module):

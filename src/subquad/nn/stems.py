@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from subquad.nn.adaptive import Tables
 from subquad.nn.arrays import ArrayStemConfig
 from subquad.nn.axial import Axial
-from subquad.nn.choices import NORMS, choose, fill
+from subquad.nn.choices import choose, fill, normalise
 from subquad.nn.context import Context
 from subquad.nn.frames import FrameStemConfig
 from subquad.nn.modalities import ModalityStem
@@ -37,7 +37,9 @@ class TokenStem(nn.Module):
     """Token numbers (B, N) to features (B, N, C): an embedding, and positions and a norm if given.
 
     `embedding` is an `nn.Embedding`, or a `Tables` of adaptive input. Features (B, N, C) that come
-    embedded already take the rest of the way.
+    embedded already take the rest of the way. With `types`, a vector by the kind of each token is
+    added (BERT's sentence A and B): numbers (B, N, 2) hold token and kind, and without a kind it is
+    the first.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class TokenStem(nn.Module):
         *,
         position: nn.Module | None = None,
         norm: nn.Module | None = None,
+        types: nn.Embedding | None = None,
         scale: float = 1.0,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.embedding = embedding
         self.position = position
+        self.types = types
         self.norm = nn.Identity() if norm is None else norm
         self.scale = scale
         self.dropout = nn.Dropout(dropout)
@@ -60,8 +64,14 @@ class TokenStem(nn.Module):
         self, tokens: Tensor, valid: Tensor | None = None, start: Tensor | None = None
     ) -> tuple[Tensor, Context]:
         """Features and context; rows begin at position `start` (B,), default 0."""
-        x = tokens if tokens.is_floating_point() else self.embedding(tokens)
-        return self.finish(x, Context.of(tokens, valid, start), tokens.is_floating_point())
+        context, embedded = Context.of(tokens, valid, start), tokens.is_floating_point()
+        kinds = None
+        if self.types is not None and tokens.dim() == 3 and not embedded:
+            tokens, kinds = tokens.unbind(-1)
+        x = tokens if embedded else self.embedding(tokens) * self.scale
+        if self.types is not None:
+            x = x + (self.types.weight[0] if kinds is None else self.types(kinds))
+        return self.finish(x, context, True)
 
     def finish(self, x: Tensor, context: Context, scaled: bool = False) -> tuple[Tensor, Context]:
         """Features of vectors x (B, N, C): scaled, unless they are, with positions and norm."""
@@ -127,7 +137,7 @@ class TokenStemConfig:
 
     `max_len` is for learned ones; `axial_shape` and `axial_dims` as in `subquad.nn.Axial`, by
     default the grid of Reformer's release for 65,536 tokens. `norm`: of the sum, "none", "layer",
-    "rms".
+    "rms".  `types`: kinds of tokens that have a vector each; 0 for none.
     """
 
     position: str = "none"
@@ -137,6 +147,7 @@ class TokenStemConfig:
     norm: str = "none"
     scale: float = 1.0
     dropout: float = 0.0
+    types: int = 0
 
     def build(self, dim: int, vocab_size: int) -> TokenStem:
         """The stem of a model of this width."""
@@ -150,13 +161,14 @@ class TokenStemConfig:
                 "axial": lambda: Axial(dim, self.axial_shape, self.axial_dims),
             },
         )
-        norm = choose("stem norm", self.norm, {"none": lambda width: None, **NORMS})
+        norm = None if self.norm == "none" else normalise(self.norm)(dim)
         return self.kind(dim)(
             self.embedding(dim, vocab_size),
             position=make(),
-            norm=norm(dim),
+            norm=norm,
             scale=self.scale,
             dropout=self.dropout,
+            **({"types": nn.Embedding(self.types, dim)} if self.types else {}),
         )
 
     def kind(self, dim: int) -> Callable[..., TokenStem]:
@@ -186,6 +198,10 @@ class NGramStemConfig(TokenStemConfig):
 
     sizes: tuple[int, ...] = (3, 4, 5)
     rows: int = 20_000
+
+    def __post_init__(self) -> None:
+        if self.types:
+            raise ValueError(f"types = {self.types}: a stem of n-grams tells no kinds apart")
 
     def kind(self, dim: int) -> Callable[..., TokenStem]:
         """What is built of embedding, position and norm."""

@@ -1,0 +1,206 @@
+"""BERT, RoBERTa and BigBird: one scheme of names
+(https://huggingface.co/docs/transformers/model_doc/bert). RoBERTa's positions begin at 2. BigBird's
+global tokens are its first and last block: mark them (`global_attention_mask`); its random blocks
+are drawn anew, as ours draws them."""
+
+from dataclasses import replace
+
+from subquad.convert.changes import Cut
+from subquad.convert.family import BODY, Family, Head
+from subquad.convert.fields import Field, Less, Named, Spelled
+from subquad.convert.rows import Entry, Row, Spare, Tied
+
+__all__ = ["BERT", "BIGBIRD", "FIELDS", "FIXED", "ROBERTA", "around", "embeddings", "lm_head"]
+
+BLOCK = "backbone.blocks.{layer}"
+LAYER = "encoder.layer.{layer}"
+TABLE = "embeddings.position_embeddings.weight"
+
+
+def around(mixer: str) -> tuple[Entry, ...]:
+    """A layer, without its queries, keys and values; `mixer`: where the output map is."""
+    return (
+        Row(f"{LAYER}.attention.output.dense.*", f"{BLOCK}.{mixer}.out.*"),
+        Row(f"{LAYER}.attention.output.LayerNorm.*", f"{BLOCK}.norms.0.*"),
+        Row(f"{LAYER}.intermediate.dense.*", f"{BLOCK}.mlp.up.*"),
+        Row(f"{LAYER}.output.dense.*", f"{BLOCK}.mlp.down.*"),
+        Row(f"{LAYER}.output.LayerNorm.*", f"{BLOCK}.norms.1.*"),
+    )
+
+
+def embeddings(skipped: int = 0) -> tuple[Entry, ...]:
+    """Words, positions (the first `skipped` are of no token), kinds, and their norm."""
+    places = "stem.position.table.weight"
+    if skipped:
+        table = Row(TABLE, ["aside.positions.skipped", places], Cut(skipped))
+    else:
+        table = Row(TABLE, places)
+    return (
+        Row("embeddings.word_embeddings.weight", "stem.embedding.weight"),
+        table,
+        Row("embeddings.token_type_embeddings.weight", "stem.types.weight"),
+        Row("embeddings.LayerNorm.*", "stem.norm.*"),
+        # counted anew by newer code
+        Spare("embeddings.position_ids", "aside.embeddings.position_ids"),
+        Spare("embeddings.token_type_ids", "aside.embeddings.token_type_ids"),
+    )
+
+
+SELF = tuple(
+    Row(f"{LAYER}.attention.self.{part}.*", f"{BLOCK}.mixers.0.{part}.*")
+    for part in ("query", "key", "value")
+)
+#: read from the first token by heads that ours does not have
+POOLER = Spare("pooler.dense.*", "aside.pooler.dense.*")
+
+NONLINEAR = Named({"gelu": "gelu", "gelu_new": "gelu_tanh", "relu": "relu"})
+FIELDS = (
+    Field("vocab_size", "vocab_size"),
+    Field("hidden_size", "model.dim"),
+    Field("num_hidden_layers", "model.num_layers"),
+    Field("num_attention_heads", "model.num_heads"),
+    Field("intermediate_size", "model.ffn_dim"),
+    Field("type_vocab_size", "stem.types"),
+    Field("hidden_act", "model.mlp", NONLINEAR),
+    Field("layer_norm_eps", ("model.norm", "stem.norm"), Spelled("layer")),
+    Field("hidden_dropout_prob", ("model.dropout", "stem.dropout")),
+)
+POSITIONS = Field("max_position_embeddings", "stem.max_len")
+AFTER_TWO = Field("max_position_embeddings", "stem.max_len", Less(2))
+
+FIXED = {
+    "model.position": "none",
+    "model.wiring": "post",
+    "stem.kind": "tokens",
+    "stem.position": "learned",
+}
+DENSE = {"arch": "transformer", "model.causal": False, "model.bias": True, **FIXED}
+
+MASKED = {
+    "fields": (
+        Field("layer_norm_eps", "head.norm", Spelled("layer")),
+        Field("hidden_act", "head.transform", NONLINEAR),
+    ),
+    "fixed": {"head.kind": "tokens", "head.bias": True},
+    # else theirs has two biases, of which it uses one
+    "needs": {"tie_word_embeddings": True},
+}
+CLS = (
+    Row("cls.predictions.transform.dense.*", "head.transform.dense.*"),
+    Row("cls.predictions.transform.LayerNorm.*", "head.transform.norm.*"),
+    Row("cls.predictions.bias", "head.project.bias"),
+    Tied("cls.predictions.decoder.bias", "cls.predictions.bias"),
+    Tied(
+        "cls.predictions.decoder.weight",
+        "embeddings.word_embeddings.weight",
+    ),
+    # which of two sentences comes first
+    Spare("cls.seq_relationship.*", "aside.seq_relationship.*"),
+)
+
+
+def lm_head(prefix: str) -> Head:
+    """RoBERTa's head for hidden words, and Longformer's."""
+    rows = (
+        Row("lm_head.dense.*", "head.transform.dense.*"),
+        Row("lm_head.layer_norm.*", "head.transform.norm.*"),
+        Row("lm_head.bias", "head.project.bias"),
+        Tied("lm_head.decoder.bias", "lm_head.bias"),
+        Tied("lm_head.decoder.weight", "embeddings.word_embeddings.weight"),
+    )
+    fields = (Field("layer_norm_eps", "head.norm", Spelled("layer")),)
+    fixed = {"head.kind": "tokens", "head.bias": True, "head.transform": "gelu"}
+    return Head("SubquadForMaskedLM", prefix, rows, fields, fixed, MASKED["needs"])
+
+
+def labels(prefix: str, hidden: str = "tanh") -> Head:
+    """Labels by the first token, with a map and a nonlinearity between."""
+    rows = (
+        Row("classifier.dense.*", "head.hidden.dense.*"),
+        Row("classifier.out_proj.*", "head.label.*"),
+    )
+    fixed = {"head.kind": "labels", "head.pool": "first", "head.hidden": hidden}
+    return Head("SubquadForSequenceClassification", prefix, rows, fixed=fixed)
+
+
+def tags(prefix: str) -> Head:
+    """Labels for each token."""
+    rows = (Row("classifier.*", "head.label.*"),)
+    return Head("SubquadForTokenClassification", prefix, rows, fixed={"head.kind": "tags"})
+
+
+def answers(prefix: str) -> Head:
+    """Where an answer starts and ends."""
+    rows = (Row("qa_outputs.*", "head.label.*"),)
+    return Head("SubquadForQuestionAnswering", prefix, rows, fixed={"head.kind": "tags"})
+
+
+BERT = Family(
+    "bert",
+    (*embeddings(), *SELF, *around("mixers.0"), POOLER),
+    (*FIELDS, POSITIONS),
+    fixed=DENSE,
+    needs={"is_decoder": False, "add_cross_attention": False},
+    sizes={"layer": "num_hidden_layers"},
+    heads={
+        "BertForMaskedLM": Head("SubquadForMaskedLM", "bert.", CLS, **MASKED),
+        "BertForPreTraining": Head("SubquadForMaskedLM", "bert.", CLS, **MASKED),
+        "BertForSequenceClassification": Head(
+            "SubquadForSequenceClassification",
+            "bert.",
+            (
+                Row("bert.pooler.dense.*", "head.hidden.dense.*"),
+                Row("classifier.*", "head.label.*"),
+            ),
+            fixed={"head.kind": "labels", "head.pool": "first", "head.hidden": "tanh"},
+        ),
+        "BertForTokenClassification": tags("bert."),
+        "BertForQuestionAnswering": answers("bert."),
+        "BertModel": BODY,
+    },
+)
+
+ROBERTA = replace(
+    BERT,
+    name="roberta",
+    rows=(*embeddings(2), *SELF, *around("mixers.0"), POOLER),
+    fields=(*FIELDS, AFTER_TWO),
+    needs={**BERT.needs, "pad_token_id": 1},
+    heads={
+        "RobertaForMaskedLM": lm_head("roberta."),
+        "RobertaForSequenceClassification": labels("roberta."),
+        "RobertaForTokenClassification": tags("roberta."),
+        "RobertaForQuestionAnswering": answers("roberta."),
+        "RobertaModel": BODY,
+    },
+)
+
+BIGBIRD = replace(
+    BERT,
+    name="big_bird",
+    rows=(*embeddings(), *SELF, *around("mixers.0"), Spare("pooler.*", "aside.pooler.*")),
+    fields=(
+        *FIELDS,
+        POSITIONS,
+        Field("block_size", "model.block"),
+        Field("num_random_blocks", "model.random_blocks"),
+    ),
+    fixed={"arch": "bigbird", "model.window": 1, **FIXED},
+    needs={
+        **BERT.needs,
+        "attention_type": "block_sparse",
+        "use_bias": True,
+        "rescale_embeddings": False,
+    },
+    heads={
+        "BigBirdForMaskedLM": Head("SubquadForMaskedLM", "bert.", CLS, **MASKED),
+        "BigBirdForPreTraining": Head("SubquadForMaskedLM", "bert.", CLS, **MASKED),
+        "BigBirdForSequenceClassification": replace(
+            labels("bert."),
+            fields=(Field("hidden_act", "head.hidden", NONLINEAR),),
+            fixed={"head.kind": "labels", "head.pool": "first"},
+        ),
+        "BigBirdForTokenClassification": tags("bert."),
+        "BigBirdModel": BODY,
+    },
+)

@@ -1,0 +1,118 @@
+"""Tensors from files of others. No pickle is opened: torch files are read with weights_only."""
+
+import json
+import re
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["COPIED", "read_config", "read_tensors", "read_torch", "state_dict"]
+
+#: where training scripts put the state dict beside their own notes
+HOLDERS = ("state_dict", "model", "model_state_dict")
+
+#: what goes along unchanged, if it is there: tokenizers, processors, how to generate
+COPIED = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "generation_config.json",
+)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json. ValueError if there is none, or it is none."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} has no config.json; name the folder of a saved model")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}, and settings by name are wanted")
+    return found
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a saved model, whole or in shards. ValueError says what is wrong with them."""
+    for name, read in (("model.safetensors", _safe), ("pytorch_model.bin", _torch_dict)):
+        whole, index = folder / name, folder / f"{name}.index.json"
+        if whole.is_file():
+            return read(whole)
+        if index.is_file():
+            return _shards(folder, index, read)
+    raise ValueError(f"{folder} has neither model.safetensors nor pytorch_model.bin")
+
+
+def read_torch(path: Path) -> Any:
+    """A file of torch.save: tensors in plain containers, and an argparse.Namespace at most.
+
+    ValueError names what else it holds: that would run code of its own.
+    """
+    try:
+        with torch.serialization.safe_globals([Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, KeyboardInterrupt, MemoryError):
+        raise
+    except Exception as error:  # torch raises the pickle module's own, which is not imported here
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if foreign:
+            raise ValueError(
+                f"{path} holds a {foreign[1]}, and reading that would run its code; where that "
+                "code is installed, save the tensors alone: torch.save(model.state_dict(), path)"
+            ) from error
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{path} is damaged, or no file of torch.save: {reason}") from error
+
+
+def state_dict(found: Any, path: Path) -> dict[str, Tensor]:
+    """The tensors by name in what a torch file holds, perhaps under a usual name beside others.
+
+    ValueError if there are none.
+    """
+    inside = [found.get(name) for name in HOLDERS] if isinstance(found, dict) else []
+    for held in (found, *inside):
+        if isinstance(held, dict) and held and all(isinstance(t, Tensor) for t in held.values()):
+            return dict(held)
+    raise ValueError(f"{path} holds no tensors by name")
+
+
+def _safe(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or cut short: {error}") from error
+
+
+def _torch_dict(path: Path) -> dict[str, Tensor]:
+    return state_dict(read_torch(path), path)
+
+
+def _shards(folder: Path, index: Path, read: Callable[[Path], dict]) -> dict[str, Tensor]:
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{index} names no shards: {error}") from error
+    made: dict[str, Tensor] = {}
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise ValueError(f"{index} names {name}, which is not in {folder}")
+        made |= read(folder / name)
+    return made

@@ -1,0 +1,230 @@
+"""Folders of others made ours, and ours made theirs.
+
+    report = to_ours(source, dest)        config.json, weights, tokenizer files as they are
+    report = to_theirs(source, dest)      the same the other way
+
+A converted folder also has convert.json (whence it came, and that configuration) and, where ours
+has no place for a tensor, aside.safetensors: so that the way back gives the same bits.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from subquad.convert import FAMILIES
+from subquad.convert.family import Family, Head
+from subquad.convert.files import COPIED, read_config, read_tensors, read_torch, state_dict
+from subquad.convert.rows import report_keys
+from subquad.nn.choices import choose
+
+__all__ = ["convert", "from_file", "to_ours", "to_theirs"]
+
+ORIGIN, KEPT = "convert.json", "aside.safetensors"
+
+
+def convert(source: Path, dest: Path, family: str | None = None) -> str:
+    """Write `dest`, an empty folder; one line of what was done comes back.
+
+    Ours goes back to where it came from, or to `family`. ValueError for what cannot be converted.
+    """
+    if source.is_file():
+        if family is not None:
+            raise ValueError(f"{source} is no model of subquad; only those can go to {family}")
+        return from_file(source, dest)
+    if read_config(source).get("model_type") == "subquad":
+        return to_theirs(source, dest, family)
+    if family is not None:
+        raise ValueError(f"{source} is no model of subquad; only those can go to {family}")
+    return to_ours(source, dest)
+
+
+def to_ours(source: Path, dest: Path) -> str:
+    """A folder of theirs as one of ours."""
+    plain = read_config(source)
+    family = choose("family to convert", str(plain.get("model_type")), FAMILIES)
+    if family.defaults is None:
+        config = _their_config(source)
+    else:
+        config = {**family.defaults, **plain}
+    said = _write(family, config, read_tensors(source), dest, {"config": plain})
+    _copy(source, dest)
+    return said
+
+
+def from_file(source: Path, dest: Path) -> str:
+    """A torch file of theirs as a folder of ours, of the first family whose names it holds."""
+    tensors = state_dict(read_torch(source), source)
+    for family in FAMILIES.values():
+        if family.infer and all(name in tensors for name in family.signature):
+            config = family.infer(tensors)
+            return _write(family, config, tensors, dest, {"config": config, "file": source.name})
+    known = ", ".join(family.name for family in FAMILIES.values() if family.infer)
+    raise ValueError(
+        f"{source} holds tensors of no family that is known from its names ({known}); its first "
+        f"are {', '.join(sorted(tensors)[:3])}"
+    )
+
+
+def _write(
+    family: Family,
+    config: Mapping[str, Any],
+    theirs: Mapping[str, Tensor],
+    dest: Path,
+    origin: dict[str, Any],
+) -> str:
+    import subquad.hf as shell
+
+    name, head = family.head(config.get("architectures"))
+    tensors, aside, named = family.there(theirs, config, head)
+    ours = shell.SubquadConfig(**family.ours(config, head), architectures=[head.ours])
+    check(getattr(shell, head.ours), ours, tensors)
+    ours.save_pretrained(dest)
+    _save(tensors, dest)
+    if aside:
+        _save(aside, dest, KEPT)
+    origin = {"family": family.name, "class": name, **named, **origin}
+    (dest / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    kept = f"; kept aside, unused: {', '.join(sorted(aside))}" if aside else ""
+    return f"{name} to {head.ours}, {len(tensors)} tensors{kept}"
+
+
+def to_theirs(source: Path, dest: Path, to: str | None = None) -> str:
+    """A folder of ours as one of theirs."""
+    import subquad.hf as shell
+
+    origin = _origin(source)
+    if to is None and origin is None:
+        raise ValueError(f"{source} was not converted from another; say to what: --to FAMILY")
+    family = choose("family to convert", to or origin["family"], FAMILIES)
+    if origin is not None and origin["family"] != family.name:
+        origin = None
+    settings = shell.SubquadConfig.from_pretrained(source)
+    ours = settings.to_dict()
+    name, head = _their_head(family, origin, ours)
+    tensors = check(getattr(shell, head.ours), settings, read_tensors(source))
+    base = {} if origin is None else origin["config"]
+    was = _whole(family, base) if base else {}
+    config = {**base, **family.theirs(ours, head, was), "architectures": [name]}
+    named = {"prefix": head.prefix, "tied": []} if origin is None else origin
+    aside = {} if origin is None else _aside(source)
+    made = family.back(tensors, aside, _whole(family, config), head, named)
+    if "file" in named:
+        torch.save(made, dest / named["file"])
+        return f"{head.ours} to {named['file']}, {len(made)} tensors"
+    _write_config(family, config, dest)
+    _save(made, dest)
+    _copy(source, dest)
+    return f"{head.ours} to {name}, {len(made)} tensors"
+
+
+def check(kind: type, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, without second names. ValueError unless they are those of such a model, by name
+    and shape.
+    """
+    with torch.device("meta"):
+        model = kind(config)
+    tied = model.get_expanded_tied_weights_keys()
+    tensors = {name: t for name, t in tensors.items() if name not in tied}
+    wanted = {name: t.shape for name, t in model.state_dict().items() if name not in tied}
+    report_keys([n for n in wanted if n not in tensors], [n for n in tensors if n not in wanted])
+    for name, shape in wanted.items():
+        if tensors[name].shape != shape:
+            raise ValueError(
+                f"{name} is {tuple(tensors[name].shape)}, and its configuration says {tuple(shape)}"
+            )
+    return tensors
+
+
+def _whole(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
+    """All their settings, defaults too."""
+    from transformers import AutoConfig
+
+    if family.defaults is not None:
+        return {**family.defaults, **config}
+    return AutoConfig.for_model(family.name, **_without_type(config)).to_dict()
+
+
+def _write_config(family: Family, config: Mapping[str, Any], dest: Path) -> None:
+    from transformers import AutoConfig
+
+    if family.defaults is None:
+        AutoConfig.for_model(family.name, **_without_type(config)).save_pretrained(dest)
+        return
+    text = json.dumps({**config, "model_type": family.name}, indent=2)
+    (dest / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _their_config(source: Path) -> dict[str, Any]:
+    """All settings, defaults too, as the transformers at hand reads them."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(source).to_dict()
+    except (KeyError, TypeError, AttributeError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"the transformers at hand does not read {source}/config.json: {reason}"
+        ) from error
+
+
+def _their_head(family: Family, origin: dict | None, ours: Mapping[str, Any]) -> tuple[str, Head]:
+    """The class that stands for ours."""
+    if origin is not None:
+        return family.head([origin["class"]])
+    kinds = ours.get("architectures") or []
+    for name, head in family.heads.items():
+        if [head.ours] == [*kinds]:
+            return name, head
+    raise ValueError(f"{family.name} has no class for {', '.join(kinds) or 'a model without one'}")
+
+
+def _origin(source: Path) -> dict[str, Any] | None:
+    path = source / ORIGIN
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(found, dict) or not {"family", "class", "prefix", "tied", "config"} <= {
+        *found
+    }:
+        raise ValueError(f"{path} does not say where it came from; remove it, and say --to FAMILY")
+    if Path(found.get("file", "x")).name != found.get("file", "x"):
+        raise ValueError(f"{path} names the file {found['file']!r}, which is no plain name")
+    return found
+
+
+def _aside(source: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(source / KEPT) if (source / KEPT).is_file() else {}
+
+
+def _without_type(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in config.items() if k not in ("model_type", "transformers_version")}
+
+
+def _save(tensors: Mapping[str, Tensor], dest: Path, name: str | None = None) -> None:
+    """One file, or shards where they would be large; each tensor in memory of its own."""
+    from huggingface_hub import save_torch_state_dict
+    from safetensors.torch import save_file
+
+    own = {key: t.contiguous().clone() for key, t in tensors.items()}
+    dest.mkdir(parents=True, exist_ok=True)
+    if name is not None:
+        save_file(own, dest / name)
+        return
+    save_torch_state_dict(own, dest, metadata={"format": "pt"})
+
+
+def _copy(source: Path, dest: Path) -> None:
+    for name in COPIED:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, dest / name)
