@@ -8,6 +8,7 @@ import subquad as sq
 from subquad.hf import swapping
 from subquad.hf.swapping import Exact, Features, Looks, plan_of, restore, swap
 from subquad.hf.swapping.attention import attentions
+from subquad.hf.swapping.states import SumLayer
 
 WORDS = 31
 SMALL = {"vocab_size": WORDS, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -54,12 +55,12 @@ REPLACEMENTS = {
 }
 
 
-def made(families, name):
+def made(families, name, std=0.2):
     torch.manual_seed(0)
     model = families[name]().eval()
     for p in model.parameters():  # as drawn, attention would be almost flat
         if p.dim() > 1:
-            torch.nn.init.normal_(p, std=0.2)
+            torch.nn.init.normal_(p, std=std)
     return model
 
 
@@ -334,3 +335,75 @@ def test_learned_features_are_the_definition():
     turned = torch.stack([x[:, h] @ part.weight[h].T for h in range(2)], 1)
     wanted = torch.cat((turned.softmax(-1), (-turned).softmax(-1)), -1)
     torch.testing.assert_close(part(x, True), wanted)
+
+
+# --- what must not pass in silence ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kept", "read"),
+    [
+        (hf.BertForMaskedLM, hf.AutoModel),
+        (hf.BertModel, hf.AutoModelForSequenceClassification),
+    ],
+    ids=["body", "head"],
+)
+def test_a_folder_keeps_its_attention_under_another_head(tmp_path, kept, read):
+    torch.manual_seed(0)
+    model = swap(kept(hf.BertConfig(**WIDE)).eval(), sq.Window(1, 1))
+    model.save_pretrained(tmp_path)
+    again = read.from_pretrained(tmp_path).eval()
+    assert len(plan_of(again)) == 3
+    given = ids(1, 17)
+    (found,) = (getattr(again, "bert", again)(given).last_hidden_state,)
+    close(found, getattr(model, "bert", model)(given).last_hidden_state)
+
+
+def test_restored_after_loading(tmp_path):
+    model = swap(made(CAUSAL, "llama"), sq.Window(1))
+    model.save_pretrained(tmp_path)
+    again = hf.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    restore(again)
+    assert type(again) is hf.LlamaForCausalLM
+    assert torch.equal(again(ids(1, 9)).logits, restore(model)(ids(1, 9)).logits)
+
+
+def test_packed_rows_of_a_sliding_window_are_refused():
+    model = swap(made(CAUSAL, "mistral"), Exact())
+    packed = torch.tensor([[0, 1, 2, 0, 1]])
+    with pytest.raises(ValueError, match="knows causal, two-sided and sliding masks, not"):
+        model(ids(1, 5), position_ids=packed, use_cache=False)
+
+
+def test_scores_that_are_capped_are_refused():
+    torch.manual_seed(0)
+    config = hf.Gemma2Config(**GROUPED, head_dim=8, attn_logit_softcapping=1.0)
+    model = swap(hf.Gemma2ForCausalLM(config).eval(), Exact())
+    with pytest.raises(ValueError, match="Gemma2Attention caps its scores or adds sinks"):
+        model(ids(1, 5))
+
+
+@pytest.mark.parametrize("pattern", ["SameLabel()", "Window(1, 1) | Marked()"])
+def test_patterns_of_labels_and_marks_are_refused(pattern):
+    with pytest.raises(ValueError, match="asks for labels or marks, which a swapped model"):
+        Looks(pattern)
+
+
+def test_sums_that_keys_never_reached_are_refused():
+    layer = SumLayer()
+    layer.update(torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 4))
+    with pytest.raises(ValueError, match="changes keys after its cache has seen them"):
+        layer.update(torch.zeros(1, 1, 1, 4), torch.zeros(1, 1, 1, 4))
+
+
+def test_more_features_come_nearer_to_softmax():
+    wanted = made(CAUSAL, "llama", 0.1)(given := ids(1, 17)).logits
+
+    def apart(count):
+        errors = []
+        for seed in range(5):
+            found = swap(made(CAUSAL, "llama", 0.1), Features("favor", count, seed))(given).logits
+            errors.append(float((found - wanted).detach().square().mean()))
+        return sorted(errors)[2]
+
+    assert apart(2048) < apart(64) / 4

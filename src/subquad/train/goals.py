@@ -131,6 +131,7 @@ class Vectors(Goal):
 
     def loss(self, model: Any, batch: dict[str, Tensor]) -> Tensor:
         with torch.no_grad():
+            self.original.to(batch["input_ids"].device)
             wanted = self.original(**self.inputs(batch)).last_hidden_state.mean(1)
         found = model(**self.inputs(batch)).last_hidden_state.mean(1)
         return 1 - F.cosine_similarity(found, wanted, dim=-1).mean()

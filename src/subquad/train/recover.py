@@ -30,12 +30,12 @@ class Recovery:
 
     Args:
         steps: optimizer steps of imitation, layer by layer; only where a part has weights of its
-            own, or with lora.
+            own, and only those move.
         tune_steps: optimizer steps of the whole model on its own task; default: as many.
         batch: rows of a step.
         lr: of imitation; tuning takes a tenth of it.
-        lora: the rank of low-rank adapters of the projections (by peft), which are merged at the
-            end; default: none, and tuning moves all weights.
+        lora: the rank of low-rank adapters of the projections (by peft), which tuning moves, and
+            which are merged at the end; default: none, and tuning moves all weights.
         seed: of the rows and of the adapters.
     """
 
@@ -58,9 +58,8 @@ class Recovery:
 def recover(model: Any, goal: Goal, how: Recovery, say: Callable[[str], None]) -> Any:
     """Train a swapped model, in place; the model, its adapters merged."""
     torch.manual_seed(how.seed)
-    made = model if how.lora is None else _adapted(model, how.lora)
-    learns = [p for name, p in made.named_parameters() if f".{PART}." in name or "lora_" in name]
-    if how.steps and learns:
+    parts = [p for name, p in model.named_parameters() if f".{PART}." in name]
+    if how.steps and parts:
         with watching(model) as layers:
             say(f"each of {len(layers)} layers imitates its attention, {how.steps} steps")
 
@@ -68,7 +67,10 @@ def recover(model: Any, goal: Goal, how: Recovery, say: Callable[[str], None]) -
                 model(**goal.inputs(batch))
                 return sum(layer.error for layer in layers.values()) / len(layers)  # type: ignore
 
-            _train(made, learns, imitate, goal.rows, how, how.steps, how.lr)
+            _train(model, parts, imitate, goal.rows, how, how.steps, how.lr)
+    # adapters come after: while they move, what is imitated would move with them
+    made = model if how.lora is None else _adapted(model, how.lora)
+    learns = [p for name, p in made.named_parameters() if f".{PART}." in name or "lora_" in name]
     steps = how.steps if how.tune_steps is None else how.tune_steps
     if steps:
         say(f"the whole model is tuned, {steps} steps")

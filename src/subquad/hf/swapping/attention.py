@@ -32,11 +32,18 @@ def _attention(
     is_causal: bool | None = None,
     position_bias: Tensor | None = None,
     output_attentions: bool | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """out (B, N, H, D) of query (B, H, N, D), key and value (B, G, M, D); no weights."""
     if position_bias is not None:
         raise ValueError(f"{type(module).__name__} adds a position bias to scores: {_NO_BIAS}")
+    if softcap is not None or s_aux is not None:
+        raise ValueError(
+            f"{type(module).__name__} caps its scores or adds sinks to them, and swapped attention "
+            "does not; restore(model) goes back"
+        )
     if output_attentions:
         raise ValueError(
             "swapped attention writes no matrix of weights; ask subquad.viz for maps, or restore "
@@ -53,7 +60,7 @@ def _attention(
     call = Call(scale, rule.causal, rule.window, valid, dropout, state)
     out, state = getattr(module, PART, _EXACT)(query, key, value, call)
     if layer is not None:
-        layer.state = state
+        layer.keep(state)
     return out.transpose(1, 2).contiguous(), None
 
 

@@ -57,6 +57,7 @@ def _ready(kind: type, plan: dict) -> Any:
 
     def begin(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         kind.__init__(self, config, *args, **kwargs)  # type: ignore[misc]
+        self.__class__ = kind  # so that `restore` gives the class that it was
         install(self, plan)
 
     return type(kind.__name__, (kind,), {"__module__": kind.__module__, "__init__": begin})

@@ -57,8 +57,10 @@ def _padding(
     ValueError for rules that are neither causal nor all-to-all, within a window or not.
     """
     kind = mask_function.__qualname__.split(".")[0]
-    plain = ("causal_mask_function", "bidirectional_mask_function", "and_masks")
-    if use_vmap or kind not in plain or (kind == "and_masks" and local_size is None):
+    # a window of the model's own is the one joined rule that `local_size` tells in full
+    joined = {one.__qualname__.split(".")[0] for one in _joined(mask_function)}
+    plain = joined in ({kind}, *_SLIDING) and kind in (*_PLAIN, "and_masks")
+    if use_vmap or not plain or (kind == "and_masks" and local_size is None):
         raise ValueError(
             f"swapped attention knows causal, two-sided and sliding masks, not {kind} (packed "
             "documents, chunks or prefixes); give each document a row of its own"
@@ -71,6 +73,20 @@ def _padding(
     mask = mask.bool().view(mask.shape)
     mask._subquad_rule = Rule(causal, local_size)  # type: ignore[attr-defined]
     return mask
+
+
+_PLAIN = ("causal_mask_function", "bidirectional_mask_function")
+_SLIDING = (
+    {"sliding_window_overlay", "causal_mask_function"},
+    {"sliding_window_bidirectional_overlay", "bidirectional_mask_function"},
+)
+
+
+def _joined(rule: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    """The rules that transformers joined into one; a rule alone is itself."""
+    if rule.__qualname__.split(".")[0] != "and_masks" or rule.__closure__ is None:
+        return (rule,)
+    return tuple(one for cell in rule.__closure__ for one in cell.cell_contents)
 
 
 def _looks_back(mask_function: Callable[..., Any]) -> bool:

@@ -102,8 +102,9 @@ def install(model: Any, plan: Plan) -> None:
     """Give each attention module its part, and the model its class. Weights of parts that are
     there already, of an equal replacement, stay.
     """
-    old = plan_of(model)
-    for index, found in enumerate(attentions(model)):
+    old, places = plan_of(model), attentions(model)
+    plan = _placed(model, plan, [found.name for found in places])
+    for index, found in enumerate(places):
         new = plan.get(found.name)
         if new is None or (old.get(found.name) == new and hasattr(found.module, PART)):
             continue
@@ -119,6 +120,19 @@ def install(model: Any, plan: Plan) -> None:
     if model.config._attn_implementation != NAME:
         raise ValueError(f"{model.config.model_type} keeps its own attention implementation")
     model.subquad_plan = dict(plan)
+
+
+def _placed(model: Any, plan: Plan, names: list[str]) -> Plan:
+    """A plan by this model's own names: with a head they begin with the name of its body.
+
+    ValueError for a place that there is not.
+    """
+    start = f"{model.base_model_prefix}."
+    own = {name.removeprefix(start): name for name in names}
+    for name in plan:
+        if name.removeprefix(start) not in own:
+            raise ValueError(f"{name} is no self-attention of a {type(model).__name__}")
+    return {own[name.removeprefix(start)]: one for name, one in plan.items()}
 
 
 def plan_of(model: nn.Module) -> Plan:

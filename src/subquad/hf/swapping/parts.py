@@ -17,7 +17,7 @@ from subquad.nn.features import EluFeatures, FeatureMap, PositiveRandomFeatures,
 from subquad.nn.learned import LearnedFeatures
 from subquad.ops.attend import attend
 from subquad.ops.linear import Sum, accumulate, kernel_attention
-from subquad.ops.lowering import parse
+from subquad.ops.lowering import parse, without
 from subquad.ops.pattern import Coords, Pattern
 from subquad.ops.patterns import Causal, Full, Marked, Window
 
@@ -78,7 +78,12 @@ class Looks(Replacement):
     kind: ClassVar[str] = "looks"
 
     def __post_init__(self) -> None:
-        parse(self.pattern)
+        pattern = parse(self.pattern)
+        if without(pattern, labels=False, marks=False) != pattern:
+            raise ValueError(
+                f"{self.pattern} asks for labels or marks, which a swapped model does not have; "
+                "first=True makes the first token of each row global"
+            )
 
     def build(self, num_heads: int, head_dim: int, index: int) -> nn.Module:
         return Looking(parse(self.pattern), first=self.first)

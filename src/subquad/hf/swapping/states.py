@@ -29,7 +29,7 @@ class SumLayer(CacheLayerMixin):
     def __init__(self) -> None:
         super().__init__()
         self.state: Sum | None = None
-        self.seen = 0
+        self.seen, self.waits = 0, False
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -38,11 +38,24 @@ class SumLayer(CacheLayerMixin):
     def update(
         self, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """The new keys and values alone, the keys with this layer beside them."""
+        """The new keys and values alone, the keys with this layer beside them.
+
+        ValueError if the last ones never reached the attention function as they were.
+        """
+        if self.waits:
+            raise ValueError(
+                "this model changes keys after its cache has seen them (latent attention, say), so "
+                "sums cannot stand for them; generate with use_cache=False, or swap to a pattern"
+            )
+        self.waits = True
         key = key.view(key.shape)
         key._subquad_layer = self  # type: ignore[attr-defined]
         self.seen += key.shape[2]
         return key, value
+
+    def keep(self, state: Sum | None) -> None:
+        """Take the sums after the keys that came last."""
+        self.state, self.waits = state, False
 
     def get_seq_length(self) -> int:
         return self.seen
@@ -54,7 +67,7 @@ class SumLayer(CacheLayerMixin):
         return -1
 
     def reset(self) -> None:
-        self.state, self.seen = None, 0
+        self.state, self.seen, self.waits = None, 0, False
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self.state = select(self.state, beam_idx)
