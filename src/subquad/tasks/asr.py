@@ -124,20 +124,6 @@ class Asr(SpokenTask):
         raw = writes(self.words)
         return Hearing(model, self.log_mel, raw, self.beams, self.config.window)
 
-    def evaluate_on(
-        self,
-        model: nn.Module,
-        data: str | None,
-        trained_on: dict[str, Any],
-        *,
-        part: str | None = None,
-        rows: int | None = None,
-        report: Callable[[int, int], None] = lambda done, of: None,
-        **how: Any,
-    ) -> Result:
-        self.settle(**how)
-        return super().evaluate_on(model, data, trained_on, part=part, rows=rows, report=report)
-
     @torch.no_grad()
     def score(
         self,

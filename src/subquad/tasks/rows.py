@@ -169,7 +169,9 @@ class RowTask(Task):
         part: str | None = None,
         rows: int | None = None,
         report: Callable[[int, int], None] = lambda done, of: None,
+        **how: Any,
     ) -> Result:
+        self.settle(**how)
         found = self.open(trained_on["path"] if data is None else data)
         own = found.key == trained_on["key"]
         if data is None and not own:

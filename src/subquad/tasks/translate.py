@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from subquad.archs import PAIRS
@@ -163,20 +163,6 @@ class Translate(WrittenTask):
         beams = asked.beams or c.beams
         penalty = c.length_penalty if asked.length_penalty is None else asked.length_penalty
         return {"num_beams": beams, **({"length_penalty": penalty} if beams > 1 else {})}
-
-    def evaluate_on(
-        self,
-        model: nn.Module,
-        data: str | None,
-        trained_on: dict[str, Any],
-        *,
-        part: str | None = None,
-        rows: int | None = None,
-        report: Callable[[int, int], None] = lambda done, of: None,
-        **how: Any,
-    ) -> Result:
-        self.settle(**how)
-        return super().evaluate_on(model, data, trained_on, part=part, rows=rows, report=report)
 
     @torch.no_grad()
     def score(
