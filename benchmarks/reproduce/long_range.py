@@ -70,7 +70,15 @@ def learn(arm: str, seed: int, args: argparse.Namespace) -> dict:
     subquad("eval", str(folder), "--part", "test")
     scored = json.loads((folder / "evaluations.jsonl").read_text().splitlines()[-1])
     kept = ("parameters", "steps", "tokens", "seconds", "command")
-    return {"arm": arm, "seed": seed, **{k: told[k] for k in kept}, "test": scored}
+    known = {"arm": arm, "seed": seed, **{k: told[k] for k in kept}}
+    return {**known, "curve": curve(folder), "test": scored}
+
+
+def curve(folder: Path) -> list[dict]:
+    """Validation accuracy as training went."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    kept = ("step", "tokens", "seconds", "eval_accuracy")
+    return [{k: line[k] for k in kept} for line in lines if "eval_accuracy" in line]
 
 
 COLUMNS = {
