@@ -28,6 +28,7 @@ Column = Callable[[Sequence[dict]], str]
 __all__ = [
     "Column",
     "arms_of",
+    "budget",
     "each",
     "growth_of",
     "interleaved",
@@ -166,6 +167,7 @@ def arms_of(
     parser.add_argument("--data", type=Path, required=True, help=data)
     parser.add_argument("--arms", nargs="+", default=list(arms), choices=arms)
     parser.add_argument("--minutes", type=float, default=minutes, help="of training, for each arm")
+    parser.add_argument("--steps", type=int, help="of training, in place of minutes")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs") / name)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / name)
@@ -179,6 +181,12 @@ def arms_of(
     text = table_of(args.out, list(arms), columns)
     (args.out / "table.md").write_text(text + "\n")
     print(text)
+
+
+def budget(args: argparse.Namespace) -> list[str]:
+    """Words of `subquad train`: minutes, or on a machine that others use too, steps."""
+    asked = args.minutes if args.steps is None else args.steps
+    return ["--train.minutes" if args.steps is None else "--train.steps", str(asked)]
 
 
 def _slug(arm: str) -> str:
