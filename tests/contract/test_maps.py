@@ -114,4 +114,4 @@ def test_rollout_of_blocks_is_that_of_the_whole(arch, causal):
 
 def test_every_architecture_is_looked_at():
     assert {arch for arch, _ in BOTH_WAYS} == set(sq.ARCHS)
-    assert DIM == mixer("full").out.in_features
+    assert mixer("full").out.in_features == DIM

@@ -122,9 +122,7 @@ class Attention(Mixer):
         """The matrix that `look` multiplies by, (B, H, N, M), or its rows (R,)."""
         q = self._queries(x, context)
         # over the whole pattern: what `sight` leaves out must come out as zero
-        q, distance = self.position.lower(
-            q, self.scale, *_span(self.pattern, seen.k.shape[2]), x
-        )
+        q, distance = self.position.lower(q, self.scale, *_span(self.pattern, seen.k.shape[2]), x)
         rows = torch.arange(x.shape[1], device=x.device) if rows is None else rows
         where = Where(context.rows(rows).coords(), seen.at, seen.valid)
         distance = None if distance is None else distance.rows(rows)

@@ -15,9 +15,7 @@ __all__ = ["asset", "document", "facts", "figure", "table"]
 
 def document(title: str, body: str, script: str = "") -> str:
     """The page of a body; `script` stands behind it."""
-    return _DOCUMENT.format(
-        title=escape(title), style=asset("page.css"), body=body, script=script
-    )
+    return _DOCUMENT.format(title=escape(title), style=asset("page.css"), body=body, script=script)
 
 
 def asset(name: str) -> str:

@@ -1,6 +1,6 @@
 """The page of maps: one HTML file in which one looks from the whole to single tokens.
 
-    Page([shown]).write(path)          in a notebook `Page([shown])` shows itself
+Page([shown]).write(path)          in a notebook `Page([shown])` shows itself
 """
 
 import json
@@ -33,6 +33,7 @@ class Page:
         for name in ("map.js", "page.js"):
             script += f"<script>\n{asset(name)}</script>\n"
         body = _BODY.format(
+            count=len(self.shown),
             spans="".join(_spans(one) for one in self.shown),
             numbers="".join(_numbers(one) for one in self.shown),
             facts="".join(f"<h3>{escape(x.title)}</h3>{facts(x.facts)}" for x in self.shown),
@@ -67,7 +68,7 @@ def _spans(shown: Shown) -> str:
                 f'<i style="width: {100 * mean / most:.2f}%"></i><em>{says}</em></div>\n'
             )
     return (
-        f"<section><h2>Spans: {escape(shown.title)}</h2>\n<p class=\"faint\">How far back each head "
+        f'<section><h2>Spans: {escape(shown.title)}</h2>\n<p class="faint">How far back each head '
         f"has learned to look.</p>\n{rows}</section>\n"
     )
 
@@ -92,9 +93,9 @@ def _told(layer: Layer, i: int) -> list[str]:
     ]
 
 
-_BODY = """<p>Rows are queries, columns the keys they look at. A cell is the weight by which the layer
-multiplies; where tokens are joined to blocks, the mean over their queries of what all their keys
-get. Colour grows with the root of the weight; orange is below zero.</p>
+_BODY = """<p>Rows are queries, columns the keys they look at. A cell is the weight by which the
+layer multiplies; where tokens are joined to blocks, the mean over their queries of what all their
+keys get. Colour grows with the root of the weight; orange is below zero.</p>
 <div class="bar" role="group" aria-label="Zoom">
 <button type="button" id="zoom-in">Closer</button>
 <button type="button" id="zoom-out">Farther</button>
@@ -102,14 +103,16 @@ get. Colour grows with the root of the weight; orange is below zero.</p>
 <label>Query <input type="number" id="query" min="0" step="1"></label>
 <label>Contrast <input type="range" id="contrast" min="0.5" max="4" step="0.1" value="1"></label>
 </div>
+<div class="stage" data-models="{count}">
 <div class="models" id="models"></div>
 <section><h2>One query, on its input</h2>
 <div class="models" id="rows" aria-live="polite"></div></section>
+</div>
 <section id="overview"><h2>All heads</h2></section>
 {spans}<section id="buckets" hidden><h2>Buckets</h2></section>
 <section><h2>Numbers</h2>
-<p class="faint">Entropy: how many keys a query spreads over, in bits, the mean over queries. Distance:
-how far they lie, in positions, the mean by weight.</p>
+<p class="faint">Entropy: how many keys a query spreads over, in bits, the mean over queries.
+Distance: how far they lie, in positions, the mean by weight.</p>
 {numbers}</section>
 <section><h2>Facts</h2>
 {facts}</section>"""

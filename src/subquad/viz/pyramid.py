@@ -113,7 +113,7 @@ def drawn(source: Source, *, tiles: int, rows: Sequence[int] = ()) -> list[Head]
 
 def scales(queries: int, keys: int) -> list[tuple[int, int]]:
     """Tokens of a cell, down and across, of each level, the coarsest first."""
-    start = [4 ** k for size in (queries, keys) for k in range(16) if size <= SIDE * 4**k]
+    start = [4**k for size in (queries, keys) for k in range(16) if size <= SIDE * 4**k]
     down = min(b for b in start if queries <= SIDE * b)
     across = min(b for b in start if keys <= SIDE * b)
     found = [(down, across)]

@@ -40,7 +40,7 @@ def rollout(
     """What the last layer's queries owe to the first layer's keys, (G, N): the mean of each
     `block` of queries, for every single key.
 
-    gradients: those of the mixers' products, from `gradients`; then they weigh.
+    gradients: those of the mixers' products (or matrices), from `gradients`; then they weigh.
     memory: bytes for rows of matrices.  ValueError for gradients where a layer has none.
     """
     start, goal = found[-1].queries_are, _origin(found)
@@ -86,12 +86,12 @@ def _weigher(sight: Sight, gradient: Tensor) -> Callable[[Tensor, Tensor], Tenso
     """From rows (R,) and their weights to max(0, gradient * weights), by position."""
     factors = sight.factors
     assert factors is not None
-    values = factors.values()
+    values = None if factors.values is None else factors.values()
 
     @torch.no_grad()
     def weigh(rows: Tensor, _: Tensor) -> Tensor:
         at = rows.to(sight.x.device)
-        slope = gradient[:, at] @ values.mT
+        slope = gradient[:, at] if values is None else gradient[:, at] @ values.mT
         found = (slope * factors.weights(at)).clamp(min=0)
         return pull(found, factors.columns, sight.keys).double().cpu()
 
@@ -136,14 +136,17 @@ def gradients(model: nn.Module, inputs: Inputs, found: Sequence[Sight]) -> list[
 
 def _of_product(sight: Sight, slope: Tensor | None) -> Tensor:
     """From the gradient (1, N, C) of a mixer's output to that of its product (H, N, D)."""
-    assert sight.factors is not None
-    values = sight.factors.values()
+    factors = sight.factors
+    assert factors is not None
+    assert factors.values is not None
+    assert factors.output is not None
+    values = factors.values()
     shape = (1, len(values), sight.queries, values.shape[-1])
     if slope is None:
         return values.new_zeros(shape)[0]
     with torch.enable_grad():
         product = values.new_zeros(shape, requires_grad=True)
-        (found,) = torch.autograd.grad(sight.factors.output(product), product, slope)
+        (found,) = torch.autograd.grad(factors.output(product), product, slope)
     return found[0]
 
 

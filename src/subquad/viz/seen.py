@@ -35,11 +35,12 @@ Inputs = Tensor | Mapping[str, Tensor]
 
 class Factors(NamedTuple):
     """What a mixer's product is made of: rows of its matrix as it is, (H, R, M), values (H, M, D),
-    the map behind, and the position of each column (M,)."""
+    the map behind, and the position of each column (M,). Values are None where gradients are those
+    of the matrix itself."""
 
     weights: Callable[[Tensor], Tensor]
-    values: Callable[[], Tensor]
-    output: Callable[[Tensor], Tensor]
+    values: Callable[[], Tensor] | None
+    output: Callable[[Tensor], Tensor] | None
     columns: Tensor
 
 

@@ -18,7 +18,7 @@ from subquad.nn.choices import choose
 from subquad.nn.hashing import Hashed
 from subquad.nn.span import DynamicSpan, SpanRamp
 from subquad.viz.maps import check_numbers, chosen
-from subquad.viz.pyramid import Head, drawn, of_array, of_sight, packed, scales
+from subquad.viz.pyramid import Head, drawn, of_array, of_sight, scales
 from subquad.viz.rollout import gradients, rollout
 from subquad.viz.seen import Inputs, Sight, sights
 
@@ -118,9 +118,10 @@ def of_sights(
     some = chosen(found, views.layers)
     numbers = [check_numbers("head", views.heads, sight.heads) for _, sight in some]
     told = dict(facts or {})
-    fine = sum(len(h) * (len(scales(s.queries, s.keys)) - 1) for h, (_, s) in zip(numbers, some, strict=True))
+    pairs = [*zip(numbers, some, strict=True)]
+    fine = sum(len(h) * (len(scales(s.queries, s.keys)) - 1) for h, (_, s) in pairs)
     tiles = max(1, _TILES // max(1, fine))
-    layers = [_layer(n, s, h, views, tiles) for h, (n, s) in zip(numbers, some, strict=True)]
+    layers = [_layer(n, s, h, views, tiles) for h, (n, s) in pairs]
     for name, has in (("spans", "spans"), ("buckets", "buckets")):
         if name in (views.views or ()) and not any(getattr(x, has) is not None for x in layers):
             raise ValueError(f"this model has no {name} to show: {_has(name)}")
@@ -145,9 +146,7 @@ def _has(name: str) -> str:
     }[name]
 
 
-def _layer(
-    number: int, sight: Sight, heads: tuple[int, ...], views: Views, tiles: int
-) -> Layer:
+def _layer(number: int, sight: Sight, heads: tuple[int, ...], views: Views, tiles: int) -> Layer:
     rows = views.rows
     if rows is None:
         rows = np.linspace(0, sight.queries - 1, 16).astype(int).tolist() if sight.queries else ()
@@ -159,7 +158,8 @@ def _layer(
             )
     pick = [n - 1 for n in heads]
     spans, buckets = _spans(sight), _buckets(sight)
-    doc = (type(sight.mixer).__doc__ or "").split("\n")[0]
+    doc = " ".join((type(sight.mixer).__doc__ or "").split("\n\n")[0].split())
+    doc = doc.split(". ")[0].rstrip(".") + "."
     return Layer(
         f"layer {number}",
         sight.name,
@@ -199,10 +199,14 @@ def _buckets(sight: Sight) -> tuple[np.ndarray, int] | None:
 
 
 _ROLLED = {
-    "rollout": ("rollout", "what outputs owe to inputs through all layers, half of it by residuals"),
+    "rollout": (
+        "rollout",
+        "what outputs owe to inputs through all layers, half by residuals",
+    ),
     "gradient": (
         "rollout by gradient",
-        "the same by what moves the likeliest output: max(0, gradient x weight) of every layer",
+        "the same by what moves the likeliest output: max(0, gradient x weight) of every layer, "
+        "beyond the token itself",
     ),
 }
 
@@ -215,6 +219,8 @@ def _rolled(name: str, found: Sequence[Sight], slopes: Any, memory: int) -> Laye
     title, note = _ROLLED[name]
     queries_are = found[-1].queries_are
     square = queries_are == first.keys_are and block == 1
+    if name == "gradient" and queries_are == first.keys_are:
+        owed = owed - _itself(*owed.shape, block)
     (head,) = drawn(of_array(owed[None], square), tiles=1)
     if name == "gradient":  # no distribution, so no entropy
         head.entropy = head.distance = None
@@ -228,12 +234,21 @@ def _rolled(name: str, found: Sequence[Sight], slopes: Any, memory: int) -> Laye
     )  # fmt: skip
 
 
+def _itself(rows: int, count: int, block: int) -> np.ndarray:
+    """The identity (N, N), the mean of each block of its rows."""
+    at = np.arange(count)
+    out = np.zeros((rows, count))
+    out[at // block, at] = 1.0 / np.bincount(at // block)[at // block]
+    return out
+
+
 def plain(shown: Shown) -> dict[str, Any]:
     """What a page's script reads."""
     layers = []
     for layer in shown.layers:
         told: dict[str, Any] = {
-            "title": layer.title if layer.numbers == (0,) else f"{layer.title}: {layer.name}",
+            "title": layer.title,
+            "name": layer.name,
             "kind": layer.kind,
             "note": layer.note,
             "queries": layer.queries,

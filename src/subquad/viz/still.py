@@ -25,18 +25,18 @@ def still(shown: Sequence[Shown], path: Path) -> None:
     if path.suffix.lower() not in (".png", ".svg"):
         raise ValueError(f"{path} must be a .png or .svg file")
     plot = pyplot()
-    layers = [(one, layer) for one in shown for layer in one.layers]
-    wide = max(len(layer.heads) for _, layer in layers)
-    side = 4.2 if wide == 1 else 2.4 if wide > 3 else 3.2
+    lines = [line for one in shown for line in _lines(one)]
+    wide = max(len(line) for line in lines)
+    side = 4.4 if wide == 1 else 2.6 if wide > 3 else 3.4
     with plot.rc_context(_STYLE):
         figure, axes = plot.subplots(
-            len(layers), wide, figsize=(side * wide + 0.6, side * len(layers) + 0.4),
+            len(lines), wide, figsize=(side * wide + 0.3, (side + 0.4) * len(lines) + 0.3),
             squeeze=False, layout="constrained",
         )  # fmt: skip
-        for line, (one, layer) in zip(axes, layers, strict=True):
-            for panel, number, head in zip(line, layer.numbers, layer.heads, strict=False):
-                _panel(panel, one, layer, head, number)
-            for panel in line[len(layer.heads) :]:
+        for panels, line in zip(axes, lines, strict=True):
+            for panel, cell in zip(panels, line, strict=False):
+                _panel(panel, *cell)
+            for panel in panels[len(line) :]:
                 panel.axis("off")
         figure.suptitle(" | ".join(one.title for one in shown), fontsize=10)
         figure.savefig(path, dpi=120, metadata=_DATELESS[path.suffix.lower()])
@@ -46,10 +46,26 @@ def still(shown: Sequence[Shown], path: Path) -> None:
 _DATELESS: dict[str, Any] = {".png": {"Software": None}, ".svg": {"Date": None}}
 
 
+def _lines(shown: Shown) -> list[list[tuple[Shown, Layer, Head, int]]]:
+    """A line of panels for each layer, and one for all rollouts."""
+    own = [layer for layer in shown.layers if layer.numbers != (0,)]
+    joint = [layer for layer in shown.layers if layer.numbers == (0,)]
+    groups = [[layer] for layer in own] + ([joint] if joint else [])
+    return [
+        [
+            (shown, layer, head, number)
+            for layer in group
+            for number, head in zip(layer.numbers, layer.heads, strict=True)
+        ]
+        for group in groups
+    ]
+
+
 def _panel(panel: Any, shown: Shown, layer: Layer, head: Head, number: int) -> None:
     roots = np.sign(head.whole) * np.sqrt(np.abs(head.whole))
     most = float(np.abs(roots).max(initial=0.0)) or 1.0
     signed = bool((roots < 0).any())
+    panel.set_box_aspect(1)
     panel.imshow(
         roots,
         cmap="PuOr" if signed else "Blues",

@@ -10,7 +10,7 @@ let query = null;
 DATA.models.forEach((model, m) => {
   const layers = make("select", { ariaLabel: "Layer" }), heads = make("select", { ariaLabel: "Head" });
   layers.id = `layer-${m}`; heads.id = `head-${m}`;
-  model.layers.forEach((layer, i) => layers.append(new Option(layer.title, i)));
+  model.layers.forEach((layer, i) => layers.append(new Option(`${layer.title}, ${layer.kind}`, i)));
   const canvas = make("canvas", { className: "map", tabIndex: 0 }), readout = make("p", { className: "readout" });
   canvas.id = `map-${m}`; canvas.setAttribute("role", "img"); readout.setAttribute("aria-live", "polite");
   $("models").append(make("figure", {}, make("figcaption", {}, model.title),
@@ -39,7 +39,7 @@ function choose(view) {
   view.canvas.setAttribute("aria-label", `${layer.title}, ${head.title}: ${layer.queries} by ${layer.keys} weights. Arrows move, plus and minus zoom, 0 shows all.`);
   const last = head.levels[head.levels.length - 1], kept = Object.keys(last.tiles).length;
   const part = last.whole ? "" : ` Single tokens are kept where most weight is: ${kept} of ${last.of} tiles.`;
-  view.readout.textContent = `${layer.kind}: ${layer.note || ""}${part}`;
+  view.readout.textContent = `${layer.name}: ${layer.note}${part}`;
   document.querySelectorAll(`.heads button[data-model="${VIEWS.indexOf(view)}"]`).forEach(b => b.setAttribute("aria-pressed", b.dataset.layer === view.layers.value && b.dataset.head === view.heads.value));
   if (query === null || query >= layer.queries) query = layer.queries - 1;
   pick(query);
