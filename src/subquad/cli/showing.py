@@ -9,6 +9,8 @@ from subquad.train.run import load
 
 __all__ = ["report", "shown"]
 
+_SAMPLE = 200  # tokens
+
 
 def shown(folder: Path, given: str, views: Any, limit: int) -> Any:
     """What the model of a folder looks at. ValueError in one line for what it cannot."""
@@ -120,7 +122,24 @@ def report(folder: Path, out: Path | None = None) -> Path:
     """Write the report of a run; where it is."""
     from subquad.viz.report import page
 
-    read_facts(folder)
+    told = read_facts(folder)
     out = folder / "report.html" if out is None else out
-    out.write_text(page(folder, read_facts(folder)), encoding="utf-8")
+    out.write_text(page(folder, told, _samples(folder, told)), encoding="utf-8")
     return out
+
+
+def _samples(folder: Path, told: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a language model of text writes by itself."""
+    if told["task"] != "lm" or not (folder / "model.safetensors").is_file():
+        return []
+    run = load(folder)
+    if run.task.kind.name != "text":
+        return []
+    how = {"temperature": 0.8, "top_p": 0.95}
+    return [
+        (
+            f"From nothing, temperature 0.8, top-p 0.95, seed {seed}",
+            run.generate("", max_new_tokens=_SAMPLE, seed=seed, **how),
+        )
+        for seed in (0, 1)
+    ]

@@ -231,9 +231,7 @@ class Asr(SpokenTask):
         seconds, most = len(wave) / RATE, self.config.window
         if seconds > most:
             raise ValueError(f"a recording of {seconds:.1f} s; {most:g} s are heard at once")
-        features, valid = self.log_mel(
-            wave[None].float(), torch.ones(1, len(wave), dtype=torch.bool)
-        )
+        features, valid = self.log_mel(wave[None].float(), torch.ones(1, len(wave)).bool())
         count = int(model.lengths(valid.sum(1)))
         names = [f"{i * self.hearing(model).step:.2f} s" for i in range(count)]
         given = {"input_features": features, "attention_mask": valid.long()}

@@ -132,9 +132,8 @@ class WrittenTask(TextTask):
         return {"num_beams": self.config.beams}
 
     def answers(self, model: Any, rows: Sequence[Row]) -> list[str]:
-        return [
-            self._said(ids) for ids in self._written(model, self.batch(model, rows))[:, 1:].tolist()
-        ]
+        out = self._written(model, self.batch(model, rows))
+        return [self._said(ids) for ids in out[:, 1:].tolist()]
 
     def _written(self, model: Any, batch: dict[str, Tensor]) -> Tensor:
         """What the model writes, (B, N), behind the token that begins it."""

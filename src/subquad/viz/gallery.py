@@ -44,11 +44,11 @@ def gallery(
     heads = drawn(of_array(cells.astype(np.float64), square=True), tiles=64)
     for head in heads:
         head.entropy = head.distance = None
+    told = cost(pattern, length, marks, documents)
     layer = Layer(
-        "pattern", str(pattern), "allowed pairs", "1 where a query may look at a key",
+        "pattern", str(pattern), f"pairs: {told['pairs']}", "1 where a query may look at a key",
         length, length, "tokens", "tokens", tuple(range(1, len(heads) + 1)), heads,
     )  # fmt: skip
-    told = cost(pattern, length, marks, documents)
     return Shown(str(pattern), [layer], {}, None, told)
 
 

@@ -159,7 +159,7 @@ def _layer(number: int, sight: Sight, heads: tuple[int, ...], views: Views, tile
     pick = [n - 1 for n in heads]
     spans, buckets = _spans(sight), _buckets(sight)
     doc = " ".join((type(sight.mixer).__doc__ or "").split("\n\n")[0].split())
-    doc = doc.split(". ")[0].rstrip(".") + "."
+    doc = doc.split(". ")[0].rstrip(".").replace("`", "") + "."
     return Layer(
         f"layer {number}",
         sight.name,

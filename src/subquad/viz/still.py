@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,8 @@ def still(shown: Sequence[Shown], path: Path) -> None:
                 _panel(panel, *cell)
             for panel in panels[len(line) :]:
                 panel.axis("off")
-        figure.suptitle(" | ".join(one.title for one in shown), fontsize=10)
+        title = fill(" | ".join(one.title for one in shown), int(16 * side * wide))
+        figure.suptitle(title, fontsize=10)
         figure.savefig(path, dpi=120, metadata=_DATELESS[path.suffix.lower()])
         plot.close(figure)
 
@@ -77,7 +79,8 @@ def _panel(panel: Any, shown: Shown, layer: Layer, head: Head, number: int) -> N
     )
     title = f"{layer.title}, head {number}" if number else layer.title
     bits = "" if head.entropy is None else f", {head.entropy:.1f} bits"
-    panel.set_title(f"{title}{bits}\n{layer.kind}", fontsize=8)
+    kind = "" if layer.numbers == (0,) else f"\n{layer.kind}"
+    panel.set_title(f"{title}{bits}{kind}", fontsize=8)
     for axis, name, count in (
         (panel.yaxis, layer.queries_are, layer.queries),
         (panel.xaxis, layer.keys_are, layer.keys),

@@ -75,6 +75,7 @@ function laid(model, layer, weights) {
 function texted(names, layer, weights) {
   const top = Math.max(...weights.map(Math.abs)) || 1, box = make("div", { className: "text", tabIndex: 0 });
   box.setAttribute("role", "region"); box.setAttribute("aria-label", "The input, underlined by weight");
+  if (names.every(text => /^(<\w+>|[\d.:\- s]+)$/.test(text))) box.classList.add("apart");
   names.forEach((text, k) => {
     const span = make("span", { textContent: text === "\n" ? "⏎\n" : text, title: number(weights[k]) });
     const share = Math.sqrt(Math.abs(weights[k]) / top), hue = weights[k] < 0 ? css("--far") : css("--mark");
@@ -167,6 +168,7 @@ async function buckets() {
         const b = labels[(h * rounds + r) * n + k];
         g.fillStyle = b < 0 ? css("--paper") : `hsl(${b * 137.5 % 360} 65% ${25 + 55 * b / told.count}%)`;
         g.fillRect(k * w / n, 26 * r, Math.max(1, w / n), 24);
+        if (w / n >= 15 && b >= 0) { g.font = "10px system-ui"; g.textAlign = "center"; g.fillStyle = b > told.count / 2 ? "#000" : "#fff"; g.fillText(b, (k + 0.5) * w / n, 26 * r + 15); }
       }
       const say = make("p", { className: "faint" }, "Each line is a round of hashing, each cell a token; tokens of one colour share a bucket.");
       c.addEventListener("pointermove", e => {
