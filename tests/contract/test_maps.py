@@ -10,8 +10,8 @@ from subquad.nn.lowrank import LowRankAttention
 from subquad.nn.mixer import Mixer
 from subquad.nn.read import Read
 from subquad.viz.maps import maps
-from subquad.viz.rollout import rollout
-from subquad.viz.seen import places, sights
+from subquad.viz.rollout import gradients, rollout, weigher
+from subquad.viz.seen import places, pull, sights
 
 N = 37
 
@@ -115,3 +115,39 @@ def test_rollout_of_blocks_is_that_of_the_whole(arch, causal):
 def test_every_architecture_is_looked_at():
     assert {arch for arch, _ in BOTH_WAYS} == set(sq.ARCHS)
     assert mixer("full").out.in_features == DIM
+
+
+def explicit(m, ids):
+    """The matrix of every layer and its gradient, by multiplying with the matrix itself."""
+    kept = []
+    for place in places(m):
+
+        def forward(x, at, state=None, mixer=place.module):
+            weights = mixer.weights(x, at)
+            weights.retain_grad()
+            kept.append((weights, mixer.columns(x, at)))
+            return mixer.output(weights @ mixer.values(x, at)), None
+
+        place.module.forward = forward
+    if hasattr(m.backbone, "plain"):
+        m.backbone.row = m.backbone.plain
+    m(ids)[0][0, -1].max().backward()
+    return kept
+
+
+@pytest.mark.parametrize(("arch", "causal"), BOTH_WAYS)
+def test_gradients_are_those_of_the_matrices(arch, causal):
+    m, ids = model(arch, causal=causal), torch.randint(0, 50, (1, N))
+    found = sights(m, ids)
+    if any(sight.factors is None for sight in found):
+        with pytest.raises(ValueError, match="has no gradient-weighted view: its matrix is formed"):
+            gradients(m, ids, found)
+        return
+    slopes = gradients(m, ids, found)
+    assert not any("row" in vars(part) for part in m.modules())
+    for sight, slope, (weights, columns) in zip(found, slopes, explicit(m, ids), strict=True):
+        rows = torch.arange(sight.queries)
+        ours = weigher(sight, slope)(rows, weights[0])
+        theirs = torch.zeros_like(weights) if weights.grad is None else weights.grad * weights
+        theirs = pull(theirs[0].detach().clamp(min=0), columns, sight.keys)
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)

@@ -63,7 +63,6 @@ _DOCUMENT = """<!doctype html>
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:">
-<link rel="icon" href="data:,">
 <title>{title}</title>
 <style>
 {style}</style>

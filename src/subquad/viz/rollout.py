@@ -25,7 +25,7 @@ from subquad.nn.reversible import ReversibleDecoder, ReversibleEncoder
 from subquad.viz.maps import by_rows
 from subquad.viz.seen import Inputs, Sight, call, places, pull
 
-__all__ = ["gradients", "rollout"]
+__all__ = ["gradients", "rollout", "weigher"]
 
 _MEMORY = 1 << 28
 
@@ -54,7 +54,7 @@ def rollout(
         rows = mass.get(sight.queries_are)
         if rows is None or rows.shape[1] != sight.queries:
             continue
-        weigh = None if gradients is None else _weigher(sight, gradients[number])
+        weigh = None if gradients is None else weigher(sight, gradients[number])
         moved = _through(sight, rows, weigh, memory)
         kept, gone = (rows, moved) if gradients is not None else (rows / 2, moved / 2)
         mass[sight.queries_are] = kept
@@ -82,7 +82,7 @@ def _through(
     return out
 
 
-def _weigher(sight: Sight, gradient: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+def weigher(sight: Sight, gradient: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """From rows (R,) and their weights to max(0, gradient * weights), by position."""
     factors = sight.factors
     assert factors is not None
