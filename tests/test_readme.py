@@ -42,6 +42,7 @@ UNDERSTOOD = {
     "generate": "there is no run folder runs/book",
     "convert": "there is nothing at models/gpt2",
     "swap": "models/(bert|gpt2) holds no model of transformers",
+    "show": "there is no run folder runs/book",
     "predict": "there is no run folder runs/(reviews|heard|sales|en-fr)",
 }
 

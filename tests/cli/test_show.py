@@ -126,7 +126,7 @@ def test_models_of_transformers(tmp_path, capsys):
     page = (tmp_path / "x.html").read_text()
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
     assert data["models"][0]["labels"]["tokens"] == text.split()
-    assert [layer["kind"] for layer in data["models"][0]["layers"]][0] == "attention of gpt2"
+    assert data["models"][0]["layers"][0]["kind"] == "attention of gpt2"
     long = fails(capsys, folder, "--input", "cat " * 10)
     assert "the input has 10 tokens and 9 are the limit" in long
     assert "there is no token in this text" in fails(capsys, folder, "--input", " ")
