@@ -10,8 +10,9 @@ from subquad.nn.lowrank import LowRankAttention
 from subquad.nn.mixer import Mixer
 from subquad.nn.read import Read
 from subquad.viz.maps import maps
+from subquad.viz.places import places
 from subquad.viz.rollout import gradients, rollout, weigher
-from subquad.viz.seen import places, pull, sights
+from subquad.viz.seen import pull, sights
 
 N = 37
 

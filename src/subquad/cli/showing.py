@@ -45,7 +45,7 @@ def _of_transformers(folder: Path, given: str, views: Any, limit: int) -> Any:
     import transformers
 
     from subquad.viz import foreign
-    from subquad.viz.seen import places
+    from subquad.viz.places import places
     from subquad.viz.shown import look
 
     transformers.utils.logging.disable_progress_bar()

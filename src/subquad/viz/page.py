@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from subquad.viz.html import asset, document, facts, table
-from subquad.viz.shown import Layer, Shown, plain
+from subquad.viz.pyramid import Head, as_text
+from subquad.viz.shown import Layer, Shown
 
 __all__ = ["Page"]
 
@@ -27,7 +31,7 @@ class Page:
 
     def html(self) -> str:
         """The whole file as text."""
-        data = json.dumps({"models": [plain(one) for one in self.shown]}, ensure_ascii=False)
+        data = json.dumps({"models": [_data(one) for one in self.shown]}, ensure_ascii=False)
         data = data.replace("</", "<\\/").replace("<!--", "<\\u0021--")
         script = f'<script type="application/json" id="data">{data}</script>\n'
         for name in ("map.js", "page.js"):
@@ -50,6 +54,42 @@ class Page:
             f'<iframe srcdoc="{escape(self.html(), quote=True)}" title="{escape(self.title)}" '
             'style="width: 100%; height: 900px; border: 0"></iframe>'
         )
+
+
+def _data(shown: Shown) -> dict[str, Any]:
+    """What a page's script reads."""
+    layers = []
+    for layer in shown.layers:
+        told: dict[str, Any] = {
+            "title": layer.title,
+            "name": layer.name,
+            "kind": layer.kind,
+            "note": layer.note,
+            "queries": layer.queries,
+            "keys": layer.keys,
+            "queriesAre": layer.queries_are,
+            "keysAre": layer.keys_are,
+            "heads": [_head(n, head) for n, head in zip(layer.numbers, layer.heads, strict=True)],
+        }
+        if layer.buckets is not None:
+            labels, count = layer.buckets
+            told["buckets"] = {
+                "labels": as_text(np.where(labels > 32_000, -1, labels)), "rounds": labels.shape[1], "count": count,
+            }  # fmt: skip
+        layers.append(told)
+    labels = {axis: [*names] for axis, names in shown.labels.items()}
+    return {"title": shown.title, "layers": layers, "labels": labels, "over": shown.over}
+
+
+def _head(number: int, head: Head) -> dict[str, Any]:
+    return {
+        "title": f"head {number}" if number else "all heads",
+        "entropy": head.entropy,
+        "distance": head.distance,
+        "levels": head.levels,
+        "rows": head.rows,
+        "rowsKept": [*head.rows],
+    }
 
 
 def _spans(shown: Shown) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor
 from subquad.viz.maps import by_rows, joined
 from subquad.viz.seen import Sight
 
-__all__ = ["SIDE", "Head", "Source", "drawn", "of_array", "of_sight", "packed"]
+__all__ = ["SIDE", "Head", "Source", "as_text", "drawn", "of_array", "of_sight", "packed", "scales"]
 
 #: cells on a side of a tile, and of the whole at its coarsest
 SIDE = 256
@@ -210,5 +210,9 @@ def _level(
 def packed(array: np.ndarray, most: float) -> str:
     """Roots of an array by the largest, rounded, of either sign: 16 bits each, as text."""
     share = np.sqrt(np.abs(array) / most) if most > 0 else np.zeros_like(array)
-    steps = np.rint(np.sign(array) * share * _STEPS).astype("<i2")
-    return base64.b64encode(zlib.compress(steps.tobytes(), 6)).decode()
+    return as_text(np.rint(np.sign(array) * share * _STEPS))
+
+
+def as_text(numbers: np.ndarray) -> str:
+    """Whole numbers of 16 bits, compressed, as text."""
+    return base64.b64encode(zlib.compress(numbers.astype("<i2").tobytes(), 6)).decode()

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from subquad.nn.reversible import ReversibleDecoder, ReversibleEncoder
 from subquad.viz.maps import by_rows
-from subquad.viz.seen import Inputs, Sight, call, places, pull
+from subquad.viz.places import places
+from subquad.viz.seen import Inputs, Sight, call, pull
 
 __all__ = ["gradients", "rollout", "weigher"]
 

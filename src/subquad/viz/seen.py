@@ -18,16 +18,13 @@ from torch import Tensor, nn
 from subquad.nn.context import Context
 from subquad.nn.cross import CrossAttention
 from subquad.nn.kernel import KernelCrossAttention
-from subquad.nn.latent import LatentStack
 from subquad.nn.lowrank import LowRankAttention
 from subquad.nn.lowrank_cross import LowRankCrossAttention
 from subquad.nn.mixer import Mixer
-from subquad.nn.perceive import QueryStack
 from subquad.nn.read import Read
-from subquad.pair import Pair
-from subquad.towers import Towers
+from subquad.viz.places import Place, places
 
-__all__ = ["Factors", "Inputs", "Sight", "call", "places", "pull", "sights"]
+__all__ = ["Factors", "Inputs", "Sight", "call", "pull", "sights"]
 
 #: what a model is called with: one tensor, or arguments by name
 Inputs = Tensor | Mapping[str, Tensor]
@@ -64,43 +61,6 @@ class Sight:
     x: Tensor
     context: Context
     factors: Factors | None = None
-
-
-class Place(NamedTuple):
-    """A module that looks, what its tokens and a memory are, and whether it is given windows of
-    its tokens side by side."""
-
-    name: str
-    module: nn.Module
-    here: str
-    memory: str
-    windows: bool = False
-
-
-def places(
-    module: nn.Module, name: str = "", here: str = "tokens", memory: str = "memory"
-) -> Iterator[Place]:
-    """All that looks in a model, outermost mixers only, in the order of its modules."""
-    if isinstance(module, Mixer | Read):
-        yield Place(name, module, here, memory)
-        return
-    for part, child in module.named_children():
-        inside = f"{name}.{part}" if name else part
-        found = places(child, inside, *_axes(module, part, here, memory))
-        if isinstance(module, LatentStack) and part == "blocks":
-            found = (place._replace(windows=True) for place in found)
-        yield from found
-
-
-def _axes(module: nn.Module, part: str, here: str, memory: str) -> tuple[str, str]:
-    """What tokens and memory are inside a part of a module."""
-    if isinstance(module, QueryStack):
-        return {"answer": (here, "latents")}.get(part, ("latents", here))
-    if isinstance(module, Pair):
-        return ("source", "memory") if part == "encoder" else ("target", "source")
-    if isinstance(module, Towers):
-        return ("patches" if part == "images" else "tokens", "memory")
-    return here, memory
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
