@@ -91,7 +91,7 @@ def features(runs: Path) -> dict:
     plot = pyplot()
     figure, axes = plot.subplots(2, 1 + len(counts), figsize=(15, 6.4), layout="constrained")
     later = torch.arange(n) > torch.arange(n)[:, None]
-    for line, spread in zip(axes, (1.0, 2.0), strict=True):
+    for line, spread in zip(axes, (0.25, 1.0), strict=True):
         # scores q.k / sqrt(D) with this standard deviation
         q, k = (spread**0.5 * torch.randn(1, 1, n, width, dtype=torch.float64) for _ in range(2))
         exact = (q @ k.mT / math.sqrt(width)).masked_fill(later, -torch.inf).softmax(-1)

@@ -73,9 +73,8 @@ def _data(shown: Shown) -> dict[str, Any]:
         }
         if layer.buckets is not None:
             labels, count = layer.buckets
-            told["buckets"] = {
-                "labels": as_text(np.where(labels > 32_000, -1, labels)), "rounds": labels.shape[1], "count": count,
-            }  # fmt: skip
+            kept = as_text(np.where(labels > 32_000, -1, labels))
+            told["buckets"] = {"labels": kept, "rounds": labels.shape[1], "count": count}
         layers.append(told)
     labels = {axis: [*names] for axis, names in shown.labels.items()}
     return {"title": shown.title, "layers": layers, "labels": labels, "over": shown.over}
