@@ -34,7 +34,7 @@ def picture(arch: str) -> None:
     if out.exists():
         return
     with tempfile.TemporaryDirectory() as folder:
-        run, shown = f"{folder}/run", TEXT
+        run, shown = f"{folder}/{arch}", TEXT
         task = ["lm" if hasattr(module.PRESETS["tiny"], "causal") else "mlm"]
         task += ["--task.context", "64", "--task.valid_bytes", "2000"]
         if arch == "vit":

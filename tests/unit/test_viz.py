@@ -14,6 +14,7 @@ from transformers import BertConfig, BertForSequenceClassification, GPT2Config, 
 import subquad as sq
 from catalog import model
 from peak import peak
+from subquad.hf.swapping.parts import Call, Features, Looks
 from subquad.ops.lowering import parse
 from subquad.viz import Page, Views, foreign, look, maps
 from subquad.viz.gallery import allowed, cost, gallery
@@ -280,3 +281,31 @@ def test_what_a_pattern_costs():
         gallery(sq.Marked(), 9, marks=[9])
     with pytest.raises(ValueError, match="length 0 must be at least 1"):
         gallery(sq.Full(), 0)
+
+
+@pytest.mark.parametrize("what", ["Window(3)", "favor", "relu", "elu", "learned"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_parts_of_swapped_models_multiply_by_their_weights(what, causal):
+    made = Looks(what, first=True) if "(" in what else Features(what, 24)
+    part = made.build(4, 6, 0).double()
+    q, k = (torch.randn(2, h, 17, 6, dtype=torch.float64) for h in (4, 2))
+    v = torch.randn(2, 2, 17, 6, dtype=torch.float64)
+    valid = torch.arange(17) >= torch.tensor([[0], [4]])
+    call = Call(0.3, causal, None, valid)
+    with torch.no_grad():
+        found = part.weights(q, k, call, torch.arange(17)) @ v.repeat_interleave(2, 1)
+        out = part(q, k, v, call)[0]
+    torch.testing.assert_close(out[:, :, 4:], found[:, :, 4:], rtol=1e-10, atol=1e-10)
+
+
+def test_a_swapped_model_is_looked_at():
+    m, x = tiny_gpt2(), ids(12)
+    sq.hf.swap(m, sq.Window(2, 2), layers=[1])
+    how = {"title": "gpt2", "labels": {}, "facts": {}}
+    shown = foreign.look(m, {"input_ids": x}, views=Views(), **how)
+    assert "swapped model has no gradient-weighted view" in shown.facts["no gradient"]
+    far, near = (layer.heads[0].whole for layer in shown.layers[:2])
+    distance = np.subtract.outer(range(12), range(12))
+    assert far[11, 0] > 0
+    assert not near[distance > 2].any()
+    np.testing.assert_allclose(near.sum(1), 1)

@@ -11,11 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from subquad.hf.swapping.attention import EXACT, PART, attentions
 from subquad.nn.context import Context
 from subquad.viz.seen import Factors, Sight
 from subquad.viz.shown import Shown, Views, of_sights
 
 __all__ = ["look"]
+
+_NO_SLOPES = (
+    "the attention of a swapped model has no gradient-weighted view: restore the model to see that "
+    "of its own"
+)
 
 
 def look(
@@ -29,9 +35,13 @@ def look(
 ) -> Shown:
     """What a model of transformers looks at, by its eager attention.
 
-    ValueError for one that gives no matrices, that has a decoder beside its encoder, or whose
-    matrices do not fit the memory of `views`.
+    Swapped attention writes no matrices; its parts form their rows. ValueError for a model that
+    gives none, that has a decoder beside its encoder, or whose matrices do not fit the memory of
+    `views`.
     """
+    how: dict[str, Any] = {"title": title, "labels": labels, "over": None, "facts": facts}
+    if any(hasattr(part, PART) for part in model.modules()):
+        return of_sights(_swapped(model, inputs), views=views, slopes=_none, **how)
     name, config = config_name(model), model.config
     if config.is_encoder_decoder:
         raise ValueError(
@@ -56,9 +66,43 @@ def look(
             raise ValueError(f"{name} gives no logits, so no output is the likeliest")
         return [t[0] for t in torch.autograd.grad(y, matrices, retain_graph=True)]
 
-    return of_sights(
-        found, title=title, labels=labels, over=None, facts=facts, views=views, slopes=slopes
-    )
+    return of_sights(found, views=views, slopes=slopes, **how)
+
+
+def _none() -> list[Tensor]:
+    raise ValueError(_NO_SLOPES)
+
+
+@torch.no_grad()
+def _swapped(model: Any, inputs: Mapping[str, Tensor]) -> list[Sight]:
+    """What the parts of a swapped model look at, layer by layer."""
+    layers = attentions(model)
+    parts = {id(part): part for part in (getattr(x.module, PART, EXACT) for x in layers)}
+    seen: list[tuple[nn.Module, tuple]] = []
+    hooks = [
+        part.register_forward_pre_hook(lambda part, args: seen.append((part, args)))
+        for part in parts.values()
+    ]
+    was = model.training
+    model.eval()
+    try:
+        model(**inputs)
+    finally:
+        model.train(was)
+        for hook in hooks:
+            hook.remove()
+    return [_part(x.name, *call) for x, call in zip(layers, seen, strict=True)]
+
+
+def _part(name: str, part: Any, args: tuple) -> Sight:
+    q, k, _, call = args
+
+    def look_at(rows: Tensor) -> Tensor:
+        return part.weights(q, k, call, rows)[0]
+
+    x = q.new_zeros(1, q.shape[2], 1)
+    kind, sizes = type(part).__name__, (q.shape[1], q.shape[2], k.shape[2])
+    return Sight(name, kind, *sizes, "tokens", "tokens", look_at, part, x, Context.of(x))
 
 
 def config_name(model: Any) -> str:
