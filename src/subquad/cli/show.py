@@ -29,6 +29,9 @@ def run(argv: list[str]) -> int:
         return _report(given)
     if len(given.run) > 2:
         raise ValueError(f"maps of two runs stand side by side, and {len(given.run)} are named")
+    for name in given.run:
+        if not Path(name).is_dir():
+            raise ValueError(f"there is no run folder {name}")
     views = _views(given)
     page, picture = _files(given, Path(given.run[0]) / "show.html")
 

@@ -10,6 +10,7 @@ from subquad.train.run import load
 __all__ = ["report", "shown"]
 
 _SAMPLE = 200  # tokens
+_WORDS = ("tokenizer*", "vocab*", "*.model")  # files of tokenizers
 
 
 def shown(folder: Path, given: str, views: Any, limit: int) -> Any:
@@ -50,10 +51,12 @@ def _of_transformers(folder: Path, given: str, views: Any, limit: int) -> Any:
 
     transformers.utils.logging.disable_progress_bar()
     model = _read(folder)
+    if not any(file for kind in _WORDS for file in folder.glob(kind)):
+        raise ValueError(f"{folder} has no tokenizer to read a text with")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} has no tokenizer to read a text with: {error}") from None
+        raise ValueError(f"the tokenizer of {folder} cannot be read: {error}") from None
     raw = _raw(given)
     text = raw.read_text(encoding="utf-8") if isinstance(raw, Path) else given
     ids = tokenizer(text, return_tensors="pt")["input_ids"]
