@@ -12,11 +12,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from subquad.hf.swapping.masks import NAME, Rule, rule_of
 from subquad.hf.swapping.parts import Call, Exact
 
-__all__ = ["PART", "Found", "attentions", "refuse"]
+__all__ = ["EXACT", "PART", "Found", "attentions", "refuse"]
 
 #: under this name an attention module carries what stands in for its softmax
 PART = "subquad"
-_EXACT = Exact().build(0, 0, 0)
+#: and one without it goes on with this
+EXACT = Exact().build(0, 0, 0)
 _CROSS = ("cross", "encoder_attn", "encdec")
 _BIASED = ("relative_attention_bias", "has_relative_attention_bias", "linear_pos", "rel_pos")
 
@@ -58,7 +59,7 @@ def _attention(
     layer = getattr(key, "_subquad_layer", None)
     state = None if layer is None else layer.state
     call = Call(scale, rule.causal, rule.window, valid, dropout, state)
-    out, state = getattr(module, PART, _EXACT)(query, key, value, call)
+    out, state = getattr(module, PART, EXACT)(query, key, value, call)
     if layer is not None:
         layer.keep(state)
     return out.transpose(1, 2).contiguous(), None

@@ -12,12 +12,15 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from subquad.nn.attention import softmax_matrix
 from subquad.nn.choices import choose, fill
 from subquad.nn.features import EluFeatures, FeatureMap, PositiveRandomFeatures, ReLUFeatures
+from subquad.nn.kernel import kernel_matrix
 from subquad.nn.learned import LearnedFeatures
 from subquad.ops.attend import attend
 from subquad.ops.linear import Sum, accumulate, kernel_attention
 from subquad.ops.lowering import parse, without
+from subquad.ops.partial import Where
 from subquad.ops.pattern import Coords, Pattern
 from subquad.ops.patterns import Causal, Full, Marked, Window
 
@@ -150,6 +153,29 @@ class Looking(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, None]:
         """out (B, H, N, D) of q (B, H, N, D) at the end of k and v (B, G, M, D), and no sums."""
+        out = attend(
+            q,
+            k,
+            v,
+            self.looks(call),
+            valid=call.valid,
+            where=self.where(q, k, call.valid),
+            scale=call.scale,
+            dropout=call.dropout,
+        )
+        return out, None
+
+    def weights(self, q: Tensor, k: Tensor, call: Call, rows: Tensor) -> Tensor:
+        """Rows (R,) of the matrix that forward multiplies by: (B, H, R, M)."""
+        found = self.where(q, k, call.valid)
+        if found is None:
+            keys = Coords(torch.arange(k.shape[2], device=k.device)[None, None])
+            found = keys.each(lambda t: t[..., t.shape[-1] - q.shape[2] :]), keys
+        where = Where(found[0].each(lambda t: t[..., rows]), found[1], call.valid)
+        return softmax_matrix(q[:, :, rows], k, self.looks(call), where, call.scale, None)
+
+    def looks(self, call: Call) -> Pattern:
+        """The pattern of a call, cut to the past where it is causal."""
         pattern = self.pattern
         if self.own and call.window is not None:
             # transformers counts the token itself in a causal window, and not in one of two sides
@@ -157,17 +183,7 @@ class Looking(nn.Module):
             pattern = Window(behind, 0 if call.causal else call.window)
         if call.causal:
             pattern = Causal() if isinstance(pattern, Full) else Causal() & pattern
-        out = attend(
-            q,
-            k,
-            v,
-            pattern,
-            valid=call.valid,
-            where=self.where(q, k, call.valid),
-            scale=call.scale,
-            dropout=call.dropout,
-        )
-        return out, None
+        return pattern
 
     def where(self, q: Tensor, k: Tensor, valid: Tensor | None) -> tuple[Coords, Coords] | None:
         """Positions counted from the first real key, which is marked; None: slots will do."""
@@ -218,3 +234,15 @@ class Summing(nn.Module):
         return kernel_attention(
             q, k[:, :, before:], v[:, :, before:], self.feature_map, valid=late, state=state, **how
         )
+
+    def weights(self, q: Tensor, k: Tensor, call: Call, rows: Tensor) -> Tensor:
+        """Rows (R,) of the matrix that forward multiplies by: (B, H, R, M)."""
+        # the features of a drawn map scale what they see by the width, and here the model says how
+        drawn = self.feature_map.lower()[1] is not None
+        share = call.scale**0.5 * (q.shape[-1] ** 0.25 if drawn else 1.0)
+        at = torch.arange(k.shape[2], device=k.device)
+        later = at > rows[:, None] + k.shape[2] - q.shape[2]
+        absent = later if call.causal else torch.zeros_like(later)
+        absent = absent if call.valid is None else absent | ~call.valid[:, None, None]
+        k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+        return kernel_matrix(q[:, :, rows] * share, k * share, self.feature_map, absent)
