@@ -7,7 +7,19 @@ One file per family: its rows of tensors (`subquad.convert.rows`) and fields of 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from subquad.convert import bert, gpt2, led, llama, longformer, perceiver, reformer, transfo_xl, vit
+from subquad.convert import (
+    bert,
+    gpt2,
+    led,
+    llama,
+    longformer,
+    perceiver,
+    reformer,
+    transfo_xl,
+    vit,
+    wav2vec2,
+    xlnet,
+)
 from subquad.convert.family import Family
 
 __all__ = ["FAMILIES"]
@@ -29,6 +41,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             vit.VIT,
             perceiver.PERCEIVER,
             reformer.REFORMER,
+            wav2vec2.WAV2VEC2_CONFORMER,
+            xlnet.XLNET,
             transfo_xl.TRANSFO_XL,
             transfo_xl.ORIGINAL,
         )

@@ -80,8 +80,9 @@ def _write(
     import subquad.hf as shell
 
     name, head = family.head(config.get("architectures"))
+    settings = family.ours(config, head)  # first: what it refuses explains the tensors
     tensors, aside, named = family.there(theirs, config, head)
-    ours = shell.SubquadConfig(**family.ours(config, head), architectures=[head.ours])
+    ours = shell.SubquadConfig(**settings, architectures=[head.ours])
     check(getattr(shell, head.ours), ours, tensors)
     ours.save_pretrained(dest)
     _save(tensors, dest)

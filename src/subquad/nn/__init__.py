@@ -50,6 +50,7 @@ from subquad.nn.split import Split
 from subquad.nn.stacks import ChunkEncoder, Decoder, Encoder
 from subquad.nn.state import detach, nbytes, select
 from subquad.nn.stems import TokenStem
+from subquad.nn.waves import WaveStem
 
 __all__ = [
     "MLP",
@@ -116,6 +117,7 @@ __all__ = [
     "Tables",
     "TokenHead",
     "TokenStem",
+    "WaveStem",
     "XLBiases",
     "XLRelative",
     "attending",

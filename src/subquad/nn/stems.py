@@ -21,6 +21,7 @@ from subquad.nn.ngrams import HeldTokens, NGrams
 from subquad.nn.patches import PatchStemConfig
 from subquad.nn.position import Learned, Sinusoidal
 from subquad.nn.series import SeriesStemConfig
+from subquad.nn.waves import WaveStemConfig
 
 __all__ = [
     "STEMS",
@@ -53,9 +54,7 @@ class TokenStem(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.embedding = embedding
-        self.position = position
-        self.types = types
+        self.embedding, self.position, self.types = embedding, position, types
         self.norm = nn.Identity() if norm is None else norm
         self.scale = scale
         self.dropout = nn.Dropout(dropout)
@@ -247,4 +246,5 @@ STEMS = {
     "modalities": ModalityStemConfig,
     "frames": FrameStemConfig,
     "series": SeriesStemConfig,
+    "waves": WaveStemConfig,
 }
