@@ -141,7 +141,6 @@ CASES = {
     "perceiver": Case("PerceiverForMaskedLM", PERCEIVER),
     "reformer": Case("ReformerModelWithLMHead", REFORMER, rounding=FLOAT32),
     "reformer-body": Case("ReformerModel", REFORMER, out="last_hidden_state"),
-    "xlnet": Case("XLNetLMHeadModel", {**XLNET, "attn_type": "uni"}, rounding=FLOAT32),
     "xlnet-tags": Case("XLNetForTokenClassification", XLNET | NAMED, rounding=FLOAT32),
     "xlnet-answers": Case("XLNetForQuestionAnsweringSimple", XLNET, {}, FLOAT32, "end_logits"),
     "xlnet-body": Case("XLNetModel", XLNET, rounding=FLOAT32, out="last_hidden_state"),

@@ -1,7 +1,7 @@
 """XLNet (https://huggingface.co/docs/transformers/model_doc/xlnet): Transformer-XL's relative
-attention over whole inputs, both ways or one way. What tells segments apart (`token_type_ids`),
-the second stream of its training (`perm_mask`, `target_mapping`) and a memory (`mems`) have no place
-in ours: what is converted is what it computes without them, and their tensors are kept aside."""
+attention over whole inputs, both ways or one way. What tells segments apart (`token_type_ids`), the
+second stream of its training (`perm_mask`, `target_mapping`) and a memory (`mems`) have no place in
+ours: what is converted is what it computes without them, and their tensors are kept aside."""
 
 from subquad.convert.changes import Reshape, Transpose
 from subquad.convert.family import BODY, Family, Head
