@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from subquad.convert import (
+    adaptive_span,
     bert,
     gpt2,
     led,
+    linformer,
     llama,
     longformer,
     perceiver,
@@ -45,6 +47,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             xlnet.XLNET,
             transfo_xl.TRANSFO_XL,
             transfo_xl.ORIGINAL,
+            adaptive_span.ADAPTIVE_SPAN,
+            linformer.LINFORMER,
         )
     }
 )

@@ -59,7 +59,8 @@ class Family:
     sizes: what rows count and shape by, by its path in their settings.
     heads: by the name of their class.  derived: settings of ours, nested, that follow from theirs.
     defaults: their settings where transformers has no such class (any more).
-    signature, infer: of a torch file without settings, names that it holds, and what tells them.
+    signature, infer: of a torch file without settings, names that it holds, and what tells them,
+    by the tensors and the options of the training command that stand beside them, if any.
     """
 
     name: str
@@ -72,7 +73,7 @@ class Family:
     derived: Callable[[Mapping[str, Any]], dict[str, dict]] = lambda config: {}
     defaults: Mapping[str, Any] | None = None
     signature: Sequence[str] = ()
-    infer: Callable[[Mapping[str, Tensor]], dict[str, Any]] | None = None
+    infer: Callable[[Mapping[str, Tensor], Mapping[str, Any]], dict[str, Any]] | None = None
 
     def head(self, architectures: Sequence[str] | None) -> tuple[str, Head]:
         """Their class and ours. ValueError for one that is not in the table."""
@@ -80,6 +81,14 @@ class Family:
         if name not in self.heads:
             raise ValueError(f"{name} of {self.name} is not known; known: {', '.join(self.heads)}")
         return name, self.heads[name]
+
+    def signed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """The tensors of a torch file without any prefix, or None if they are another family's."""
+        for prefix in dict.fromkeys(("", *(head.prefix for head in self.heads.values()))):
+            bare = {name.removeprefix(prefix): t for name, t in tensors.items()}
+            if self.signature and all(name in bare for name in self.signature):
+                return bare
+        return None
 
     def ours(self, config: Mapping[str, Any], head: Head) -> dict[str, Any]:
         """The settings of a SubquadConfig. ValueError for what ours does not compute."""

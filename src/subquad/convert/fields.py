@@ -14,6 +14,7 @@ __all__ = [
     "Each",
     "Field",
     "Less",
+    "Listed",
     "Named",
     "Spelled",
     "Told",
@@ -94,6 +95,19 @@ class Unset(Told):
 
     def back(self, value: Any) -> Any:
         return self.number if value is None else value
+
+
+@dataclass(frozen=True)
+class Listed(Told):
+    """One value there, a list of one here."""
+
+    def there(self, value: Any) -> Any:
+        return [value]
+
+    def back(self, value: Any) -> Any:
+        if len(value) != 1:
+            raise ValueError(f"{value!r} are several, and there is one for all layers there")
+        return value[0]
 
 
 @dataclass(frozen=True)

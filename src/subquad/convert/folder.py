@@ -9,6 +9,7 @@ has no place for a tensor, aside.safetensors: so that the way back gives the sam
 
 import json
 import shutil
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,14 @@ from torch import Tensor
 
 from subquad.convert import FAMILIES
 from subquad.convert.family import Family, Head
-from subquad.convert.files import COPIED, read_config, read_tensors, read_torch, state_dict
+from subquad.convert.files import (
+    COPIED,
+    options,
+    read_config,
+    read_tensors,
+    read_torch,
+    state_dict,
+)
 from subquad.convert.rows import report_keys
 from subquad.nn.choices import choose
 
@@ -58,12 +66,23 @@ def to_ours(source: Path, dest: Path) -> str:
 
 def from_file(source: Path, dest: Path) -> str:
     """A torch file of theirs as a folder of ours, of the first family whose names it holds."""
-    tensors = state_dict(read_torch(source), source)
+    found = read_torch(source)
+    tensors, inside = state_dict(found, source)
     for family in FAMILIES.values():
-        if family.infer and all(name in tensors for name in family.signature):
-            config = family.infer(tensors)
-            return _write(family, config, tensors, dest, {"config": config, "file": source.name})
-    known = ", ".join(family.name for family in FAMILIES.values() if family.infer)
+        bare = family.signed(tensors)
+        if bare is None:
+            continue
+        if family.infer is None:
+            raise ValueError(
+                f"{source} holds a {family.name}, and its tensors do not tell all its settings: "
+                "save them as pytorch_model.bin in a folder, and beside them config.json with "
+                f'{{"model_type": "{family.name}"}} and the arguments that it was made with'
+            )
+        told = options(found)
+        config = family.infer(bare, told)
+        origin = {"config": config, "file": source.name, "inside": inside, "options": told}
+        return _write(family, config, tensors, dest, origin)
+    known = ", ".join(family.name for family in FAMILIES.values() if family.signature)
     raise ValueError(
         f"{source} holds tensors of no family that is known from its names ({known}); its first "
         f"are {', '.join(sorted(tensors)[:3])}"
@@ -115,7 +134,7 @@ def to_theirs(source: Path, dest: Path, to: str | None = None) -> str:
     aside = {} if origin is None else _aside(source)
     made = family.back(tensors, aside, _whole(family, config), head, named)
     if "file" in named:
-        torch.save(made, dest / named["file"])
+        torch.save(_held(made, named), dest / named["file"])
         return f"{head.ours} to {named['file']}, {len(made)} tensors"
     _write_config(family, config, dest)
     _save(made, dest)
@@ -139,6 +158,14 @@ def check(kind: type, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, T
                 f"{name} is {tuple(tensors[name].shape)}, and its configuration says {tuple(shape)}"
             )
     return tensors
+
+
+def _held(made: dict[str, Tensor], origin: Mapping[str, Any]) -> dict[str, Any]:
+    """What a torch file held: tensors alone, or beside the options of the training command."""
+    if origin.get("inside") is None:
+        return made
+    told = {"args": Namespace(**origin["options"])} if origin["options"] else {}
+    return {**told, origin["inside"]: made}
 
 
 def _whole(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,6 +62,8 @@ class Wiring(NamedTuple):
 
 WIRINGS: Mapping[str, Wiring] = {
     "pre": Wiring(PreNorm),
+    # without the norm after all blocks
+    "pre_open": Wiring(PreNorm, closing=0),
     "post": Wiring(PostNorm, closing=0),
     "reversible": Wiring(Reversible, ReversibleEncoder, ReversibleDecoder, closing=2),
 }

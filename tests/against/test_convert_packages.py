@@ -1,0 +1,100 @@
+"""Models of packages without a configuration file, through the command line: a folder with their
+state dict, and config.json with the arguments that they were made with. Equal outputs, and back.
+
+float64 on both sides, so that equal means to rounding.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import subquad.hf as shell
+from subquad.cli import main
+
+CLOSE = {"rtol": 1e-9, "atol": 1e-9}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def drawn(model):
+    """In float64, weights so large that every part matters."""
+    torch.manual_seed(0)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, mean=float(p.dim() == 1), std=0.4)
+    return model.double().eval()
+
+
+def save(model, kind, **arguments):
+    Path("theirs").mkdir()
+    torch.save(model.state_dict(), "theirs/pytorch_model.bin")
+    told = {"model_type": kind, **arguments}
+    Path("theirs/config.json").write_text(json.dumps(told))
+
+
+def there_and_back(model, kind, **arguments):
+    """Ours, from what theirs saves; what comes back is what went."""
+    save(model, kind, **arguments)
+    assert main(["convert", "theirs", "ours"]) == 0
+    assert main(["convert", "ours", "back"]) == 0
+    went, came = model.state_dict(), load_file("back/model.safetensors")
+    assert went.keys() == came.keys()
+    assert all(torch.equal(went[name], came[name]) for name in went)
+    (name,) = json.loads(Path("ours/config.json").read_text())["architectures"]
+    return getattr(shell, name).from_pretrained("ours").eval()
+
+
+def refused(capsys, model, kind, **arguments):
+    save(model, kind, **arguments)
+    assert main(["convert", "theirs", "ours"]) == 2
+    assert not Path("ours").exists()
+    return capsys.readouterr().err
+
+
+LINFORMER = {"num_tokens": 60, "dim": 24, "seq_len": 40, "depth": 2, "k": 7, "heads": 4}
+
+
+@pytest.mark.parametrize("share", [False, True], ids=["apart", "share_kv"])
+def test_linformer(share, folder):
+    peer = pytest.importorskip("linformer")
+    given = LINFORMER | {"share_kv": share}
+    model = drawn(peer.LinformerLM(**given))
+    ours = there_and_back(model, "linformer", **given)
+    for length in (40, 29):
+        ids = torch.randint(60, (2, length))
+        with torch.no_grad():
+            found, wanted = ours(ids).logits, model(ids)
+        assert wanted.std() > 0.1
+        torch.testing.assert_close(found, wanted, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"one_kv_head": True}, "this linformer has one_kv_head True, which ours does not compute"),
+        ({"reversible": True}, "this linformer has reversible True, which ours does not compute"),
+        ({"dim_head": 5}, "this linformer has dim_head 5, which ours does not compute"),
+    ],
+)
+def test_linformer_refused(fields, message, folder, capsys):
+    peer = pytest.importorskip("linformer")
+    given = LINFORMER | fields
+    assert message in refused(capsys, peer.LinformerLM(**given), "linformer", **given)
+
+
+def test_a_state_dict_alone_does_not_tell_the_heads(folder, capsys):
+    peer = pytest.importorskip("linformer")
+    torch.save(peer.LinformerLM(**LINFORMER).state_dict(), "model.pt")
+    assert main(["convert", "model.pt", "ours"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "model.pt holds a linformer, and its tensors do not tell all its settings" in said
+    assert '{"model_type": "linformer"} and the arguments that it was made with' in said
