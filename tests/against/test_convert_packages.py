@@ -7,6 +7,7 @@ float64 on both sides, so that equal means to rounding.
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,60 @@ def test_a_state_dict_alone_does_not_tell_the_heads(folder, capsys):
     assert said.count("\n") == 1
     assert "model.pt holds a linformer, and its tensors do not tell all its settings" in said
     assert '{"model_type": "linformer"} and the arguments that it was made with' in said
+
+
+@pytest.fixture
+def performer():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # names of torch and distutils that are going away
+        return pytest.importorskip("performer_pytorch")
+
+
+PERFORMER = {
+    "num_tokens": 60,
+    "max_seq_len": 40,
+    "dim": 32,
+    "depth": 2,
+    "heads": 4,
+    "dim_head": 8,
+    "nb_features": 20,
+    "generalized_attention": True,
+}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rotary_position_emb": False},
+        {"rotary_position_emb": True},
+        {"rotary_position_emb": False, "qkv_bias": True, "attn_out_bias": True},
+    ],
+    ids=["learned", "rotary", "biases"],
+)
+def test_performer(fields, performer, folder):
+    given = PERFORMER | fields
+    model = drawn(performer.PerformerLM(**given))
+    ours = there_and_back(model, "performer-pytorch", **given)
+    # their sinusoids were formed in float32
+    close = {"rtol": 1e-5, "atol": 1e-5} if given["rotary_position_emb"] else CLOSE
+    for length in (40, 29):
+        ids = torch.randint(60, (2, length))
+        with torch.no_grad():
+            found, wanted = ours(ids).logits, model(ids)
+        assert wanted.std() > 0.1
+        torch.testing.assert_close(found, wanted, **close)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"generalized_attention": False}, "has generalized_attention False, which ours does not"),
+        ({"causal": True}, "has causal True, which ours does not compute"),
+        ({"dim_head": 16}, "has 4 heads of width 16 in a model of width 32, and ours divides"),
+    ],
+)
+def test_performer_refused(fields, message, performer, folder, capsys):
+    given = PERFORMER | fields
+    model = performer.PerformerLM(**given)
+    capsys.readouterr()
+    assert message in refused(capsys, model, "performer-pytorch", **given)

@@ -16,6 +16,7 @@ from subquad.convert import (
     llama,
     longformer,
     perceiver,
+    performer,
     reformer,
     transfo_xl,
     vit,
@@ -38,6 +39,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             bert.ROBERTA,
             bert.BIGBIRD,
             longformer.LONGFORMER,
+            longformer.ALLENAI,
             led.LED,
             led.BART,
             vit.VIT,
@@ -49,6 +51,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             transfo_xl.ORIGINAL,
             adaptive_span.ADAPTIVE_SPAN,
             linformer.LINFORMER,
+            performer.PERFORMER,
         )
     }
 )

@@ -59,6 +59,7 @@ class Family:
     sizes: what rows count and shape by, by its path in their settings.
     heads: by the name of their class.  derived: settings of ours, nested, that follow from theirs.
     defaults: their settings where transformers has no such class (any more).
+    tells: by what else than its `model_type` a config.json is known.
     signature, infer: of a torch file without settings, names that it holds, and what tells them,
     by the tensors and the options of the training command that stand beside them, if any.
     """
@@ -72,6 +73,7 @@ class Family:
     needs: Mapping[str, Any] = field(default_factory=dict)
     derived: Callable[[Mapping[str, Any]], dict[str, dict]] = lambda config: {}
     defaults: Mapping[str, Any] | None = None
+    tells: Callable[[Mapping[str, Any]], bool] | None = None
     signature: Sequence[str] = ()
     infer: Callable[[Mapping[str, Tensor], Mapping[str, Any]], dict[str, Any]] | None = None
 

@@ -16,6 +16,7 @@ __all__ = [
     "Less",
     "Listed",
     "Named",
+    "Repeated",
     "Spelled",
     "Told",
     "Unset",
@@ -108,6 +109,16 @@ class Listed(Told):
         if len(value) != 1:
             raise ValueError(f"{value!r} are several, and there is one for all layers there")
         return value[0]
+
+
+@dataclass(frozen=True)
+class Repeated(Told):
+    """A value for each layer there, all equal; a list of one here."""
+
+    def there(self, value: Any) -> Any:
+        if len({*value}) != 1:
+            raise ValueError(f"{value!r} differ by layer, and ours has one for all")
+        return [value[0]]
 
 
 @dataclass(frozen=True)

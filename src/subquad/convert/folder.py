@@ -54,7 +54,9 @@ def convert(source: Path, dest: Path, family: str | None = None) -> str:
 def to_ours(source: Path, dest: Path) -> str:
     """A folder of theirs as one of ours."""
     plain = read_config(source)
-    family = choose("family to convert", str(plain.get("model_type")), FAMILIES)
+    known = [family for family in FAMILIES.values() if family.tells and family.tells(plain)]
+    named = str(plain.get("model_type"))
+    family = known[0] if known else choose("family to convert", named, FAMILIES)
     if family.defaults is None:
         config = _their_config(source)
     else:
@@ -183,7 +185,8 @@ def _write_config(family: Family, config: Mapping[str, Any], dest: Path) -> None
     if family.defaults is None:
         AutoConfig.for_model(family.name, **_without_type(config)).save_pretrained(dest)
         return
-    text = json.dumps({**config, "model_type": family.name}, indent=2)
+    named = {} if family.tells and family.tells(config) else {"model_type": family.name}
+    text = json.dumps({**config, **named}, indent=2)
     (dest / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
