@@ -13,6 +13,7 @@ from subquad.convert import (
     gpt2,
     led,
     linformer,
+    lite,
     llama,
     longformer,
     perceiver,
@@ -52,6 +53,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             adaptive_span.ADAPTIVE_SPAN,
             linformer.LINFORMER,
             performer.PERFORMER,
+            lite.LITE,
         )
     }
 )

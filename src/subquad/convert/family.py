@@ -57,7 +57,7 @@ class Family:
     fixed: settings of ours that are always so.  needs: settings of theirs that must be so (of a
     tuple, one of them; the first is written), or ours would compute something else.
     sizes: what rows count and shape by, by its path in their settings.
-    heads: by the name of their class.  derived: settings of ours, nested, that follow from theirs.
+    heads: by the name of their class.  derived: settings of ours that follow from theirs, by part.
     defaults: their settings where transformers has no such class (any more).
     tells: by what else than its `model_type` a config.json is known.
     signature, infer: of a torch file without settings, names that it holds, and what tells them,
@@ -100,7 +100,8 @@ class Family:
         for path, value in {**self.fixed, **head.fixed}.items():
             put(made, path, value)
         for part, extra in self.derived(config).items():
-            made[part] |= extra
+            for key, value in extra.items():
+                put(made, f"{part}.{key}", value)
         return made | {name: config[name] for name in SHARED if config.get(name) is not None}
 
     def theirs(

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from subquad.nn.adaptive import Tables
 from subquad.nn.arrays import ArrayStemConfig
-from subquad.nn.axial import Axial
+from subquad.nn.axial import absolute
 from subquad.nn.choices import choose, fill, normalise
 from subquad.nn.context import Context
 from subquad.nn.frames import FrameStemConfig
 from subquad.nn.modalities import ModalityStem
 from subquad.nn.ngrams import HeldTokens, NGrams
 from subquad.nn.patches import PatchStemConfig
-from subquad.nn.position import Learned, Sinusoidal
 from subquad.nn.series import SeriesStemConfig
 from subquad.nn.waves import WaveStemConfig
 
@@ -132,7 +131,8 @@ class NGramStem(TokenStem):
 
 @dataclass(frozen=True)
 class TokenStemConfig:
-    """Fields of a token stem. `position`: absolute ones, "none", "sinusoidal", "learned", "axial".
+    """Fields of a token stem. `position`: absolute ones, "none", "sinusoidal", "fairseq" (its
+    sinusoids), "learned", "axial".
 
     `max_len` is for learned ones; `axial_shape` and `axial_dims` as in `subquad.nn.Axial`, by
     default the grid of Reformer's release for 65,536 tokens. `norm`: of the sum, "none", "layer",
@@ -150,20 +150,12 @@ class TokenStemConfig:
 
     def build(self, dim: int, vocab_size: int) -> TokenStem:
         """The stem of a model of this width."""
-        make = choose(
-            "stem position",
-            self.position,
-            {
-                "none": lambda: None,
-                "sinusoidal": lambda: Sinusoidal(dim),
-                "learned": lambda: Learned(dim, self.max_len),
-                "axial": lambda: Axial(dim, self.axial_shape, self.axial_dims),
-            },
-        )
+        axial = self.axial_shape, self.axial_dims
+        position = absolute(self.position, dim, max_len=self.max_len, axial=axial)
         norm = None if self.norm == "none" else normalise(self.norm)(dim)
         return self.kind(dim)(
             self.embedding(dim, vocab_size),
-            position=make(),
+            position=position,
             norm=norm,
             scale=self.scale,
             dropout=self.dropout,
