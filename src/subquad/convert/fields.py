@@ -18,6 +18,7 @@ __all__ = [
     "Named",
     "Repeated",
     "Spelled",
+    "Squared",
     "Told",
     "Unset",
     "get",
@@ -108,6 +109,19 @@ class Listed(Told):
     def back(self, value: Any) -> Any:
         if len(value) != 1:
             raise ValueError(f"{value!r} are several, and there is one for all layers there")
+        return value[0]
+
+
+@dataclass(frozen=True)
+class Squared(Told):
+    """The side of a square there, both sides here."""
+
+    def there(self, value: Any) -> Any:
+        return [value, value]
+
+    def back(self, value: Any) -> Any:
+        if len({*value}) != 1:
+            raise ValueError(f"{value!r} is no square, as theirs is")
         return value[0]
 
 

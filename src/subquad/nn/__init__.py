@@ -31,6 +31,7 @@ from subquad.nn.modalities import ModalityStem
 from subquad.nn.pairs import attending
 from subquad.nn.patches import GridPositions, PatchStem
 from subquad.nn.perceive import CrossBlock, MeanAnswer, QueryStack
+from subquad.nn.pixels import PixelStem
 from subquad.nn.position import (
     ALiBi,
     Learned,
@@ -95,6 +96,7 @@ __all__ = [
     "Mixer",
     "ModalityStem",
     "PatchStem",
+    "PixelStem",
     "Position",
     "PositiveRandomFeatures",
     "PostNorm",

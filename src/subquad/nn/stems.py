@@ -19,6 +19,7 @@ from subquad.nn.frames import FrameStemConfig
 from subquad.nn.modalities import ModalityStem
 from subquad.nn.ngrams import HeldTokens, NGrams
 from subquad.nn.patches import PatchStemConfig
+from subquad.nn.pixels import PixelStemConfig
 from subquad.nn.series import SeriesStemConfig
 from subquad.nn.waves import WaveStemConfig
 
@@ -235,6 +236,7 @@ STEMS = {
     "ngrams": NGramStemConfig,
     "patches": PatchStemConfig,
     "fourier": ArrayStemConfig,
+    "pixels": PixelStemConfig,
     "modalities": ModalityStemConfig,
     "frames": FrameStemConfig,
     "series": SeriesStemConfig,
