@@ -11,6 +11,7 @@ from subquad.convert import (
     adaptive_span,
     bert,
     gpt2,
+    krasserm,
     led,
     linformer,
     lite,
@@ -54,6 +55,9 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             linformer.LINFORMER,
             performer.PERFORMER,
             lite.LITE,
+            krasserm.LANGUAGE,
+            krasserm.TEXTS,
+            krasserm.IMAGES,
         )
     }
 )

@@ -102,7 +102,9 @@ class Family:
         for part, extra in self.derived(config).items():
             for key, value in extra.items():
                 put(made, f"{part}.{key}", value)
-        return made | {name: config[name] for name in SHARED if config.get(name) is not None}
+        labels = made.get("head", {}).get("num_labels")
+        told = {} if labels is None else {"num_labels": labels}
+        return made | told | {n: config[n] for n in SHARED if config.get(n) is not None}
 
     def theirs(
         self, config: Mapping[str, Any], head: Head, base: Mapping[str, Any]

@@ -22,6 +22,7 @@ __all__ = [
     "Told",
     "Unset",
     "get",
+    "merged",
     "put",
     "there",
     "told",
@@ -257,3 +258,12 @@ def put(settings: dict[str, Any], path: str, value: Any, source: str = "") -> No
             f"{source} says {value!r}, where ours has {last} {settings[last]!r} already"
         )
     settings[last] = value
+
+
+def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings, the new ones in place of the old."""
+    both = dict(old)
+    for name, value in new.items():
+        inside = isinstance(value, Mapping) and isinstance(both.get(name), Mapping)
+        both[name] = merged(both[name], value) if inside else value
+    return both

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from subquad.convert import FAMILIES
 from subquad.convert.family import Family, Head
+from subquad.convert.fields import merged
 from subquad.convert.files import (
     COPIED,
     options,
@@ -131,7 +132,7 @@ def to_theirs(source: Path, dest: Path, to: str | None = None) -> str:
     tensors = check(getattr(shell, head.ours), settings, read_tensors(source))
     base = {} if origin is None else origin["config"]
     was = _whole(family, base) if base else {}
-    config = {**base, **family.theirs(ours, head, was), "architectures": [name]}
+    config = merged(base, family.theirs(ours, head, was)) | {"architectures": [name]}
     named = {"prefix": head.prefix, "tied": []} if origin is None else origin
     aside = {} if origin is None else _aside(source)
     made = family.back(tensors, aside, _whole(family, config), head, named)
