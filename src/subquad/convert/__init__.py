@@ -1,7 +1,8 @@
 """Converters: checkpoints of others as ours and back, by tables that can be read against theirs.
 
 One file per family: its rows of tensors (`subquad.convert.rows`) and fields of settings
-(`subquad.convert.fields`). `FAMILIES` is the only list of them, by `model_type`.
+(`subquad.convert.fields`). `FAMILIES` is the only list of them, by `model_type`; `REFUSED` says of
+which others it is known why they have none.
 """
 
 from collections.abc import Mapping
@@ -25,9 +26,9 @@ from subquad.convert import (
     wav2vec2,
     xlnet,
 )
-from subquad.convert.family import Family
+from subquad.convert.family import Family, Refusal
 
-__all__ = ["FAMILIES"]
+__all__ = ["FAMILIES", "REFUSED"]
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
@@ -60,4 +61,27 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             krasserm.IMAGES,
         )
     }
+)
+
+_LATENTS = (
+    "its latents look at each other under the norm of queries and at the prefix under another, so "
+    "that every key depends on where latents begin; ours has one norm for all that is read"
+)
+REFUSED = (
+    Refusal("perceiver-ar-causal-language-model", _LATENTS),
+    Refusal("perceiver-ar-symbolic-audio-model", _LATENTS),
+    Refusal(
+        "perceiver-ar-pytorch", _LATENTS, ("token_emb.weight", "perceive_layers.0.0.to_kv.weight")
+    ),
+    Refusal(
+        "perceiver-io-optical-flow",
+        "it reads patches of two pictures and asks with what it has read; ours asks by places",
+    ),
+    Refusal(
+        "reformer-pytorch",
+        "it takes the mean of its two streams before the last norm, draws its hashes anew in every "
+        "call, and its first chunk looks at the last one; ours joins the streams, keeps its hashes "
+        "and looks back alone",
+        ("token_emb.weight", "reformer.layers.blocks.0.f.net.fn.toqk.weight"),
+    ),
 )

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from subquad.convert import fields as settings
 from subquad.convert import rows as tables
-from subquad.convert.fields import Field, get, put
+from subquad.convert.fields import Field
+from subquad.convert.paths import get, put
 from subquad.convert.rows import ASIDE, Entry
 
-__all__ = ["BODY", "Family", "Head"]
+__all__ = ["BODY", "Family", "Head", "Refusal"]
 
 #: a table, or what makes it of their settings
 Rows = Sequence[Entry] | Callable[[Mapping[str, Any]], Sequence[Entry]]
@@ -183,6 +184,23 @@ class Family:
             if isinstance(row, tables.Tied) and (full if full in own else prefix + full) in tied:
                 made[full] = made[row.of]
         return {name if name in own else prefix + name: t for name, t in made.items()}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A family that ours cannot say exactly. name: its `model_type`, or its package.
+
+    signature: names that its state dicts hold.  reason: what ours would compute otherwise.
+    """
+
+    name: str
+    reason: str
+    signature: Sequence[str] = ()
+
+    def check(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """ValueError if it is this one, by its name or by the names of its tensors."""
+        if name == self.name or (self.signature and all(n in tensors for n in self.signature)):
+            raise ValueError(f"{self.name} is not converted: {self.reason}")
 
 
 def _made(rows: Rows, config: Mapping[str, Any]) -> Sequence[Entry]:

@@ -9,7 +9,6 @@ has no place for a tensor, aside.safetensors: so that the way back gives the sam
 
 import json
 import shutil
-from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from subquad.convert import FAMILIES
+from subquad.convert import FAMILIES, REFUSED
 from subquad.convert.family import Family, Head
-from subquad.convert.fields import merged
 from subquad.convert.files import (
     COPIED,
     options,
@@ -28,12 +26,12 @@ from subquad.convert.files import (
     read_torch,
     state_dict,
 )
+from subquad.convert.origin import KEPT, ORIGIN, held, kept_aside, read_origin
+from subquad.convert.paths import merged
 from subquad.convert.rows import report_keys
 from subquad.nn.choices import choose
 
 __all__ = ["convert", "from_file", "to_ours", "to_theirs"]
-
-ORIGIN, KEPT = "convert.json", "aside.safetensors"
 
 
 def convert(source: Path, dest: Path, family: str | None = None) -> str:
@@ -57,6 +55,8 @@ def to_ours(source: Path, dest: Path) -> str:
     plain = read_config(source)
     known = [family for family in FAMILIES.values() if family.tells and family.tells(plain)]
     named = str(plain.get("model_type"))
+    for refusal in REFUSED:
+        refusal.check(named, {})
     family = known[0] if known else choose("family to convert", named, FAMILIES)
     if family.defaults is None:
         config = _their_config(source)
@@ -71,6 +71,8 @@ def from_file(source: Path, dest: Path) -> str:
     """A torch file of theirs as a folder of ours, of the first family whose names it holds."""
     found = read_torch(source)
     tensors, inside = state_dict(found, source)
+    for refusal in REFUSED:
+        refusal.check("", tensors)
     for family in FAMILIES.values():
         bare = family.signed(tensors)
         if bare is None:
@@ -120,7 +122,7 @@ def to_theirs(source: Path, dest: Path, to: str | None = None) -> str:
     """A folder of ours as one of theirs."""
     import subquad.hf as shell
 
-    origin = _origin(source)
+    origin = read_origin(source)
     if to is None and origin is None:
         raise ValueError(f"{source} was not converted from another; say to what: --to FAMILY")
     family = choose("family to convert", to or origin["family"], FAMILIES)
@@ -134,10 +136,10 @@ def to_theirs(source: Path, dest: Path, to: str | None = None) -> str:
     was = _whole(family, base) if base else {}
     config = merged(base, family.theirs(ours, head, was)) | {"architectures": [name]}
     named = {"prefix": head.prefix, "tied": []} if origin is None else origin
-    aside = {} if origin is None else _aside(source)
+    aside = {} if origin is None else kept_aside(source)
     made = family.back(tensors, aside, _whole(family, config), head, named)
     if "file" in named:
-        torch.save(_held(made, named), dest / named["file"])
+        torch.save(held(made, named), dest / named["file"])
         return f"{head.ours} to {named['file']}, {len(made)} tensors"
     _write_config(family, config, dest)
     _save(made, dest)
@@ -161,14 +163,6 @@ def check(kind: type, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, T
                 f"{name} is {tuple(tensors[name].shape)}, and its configuration says {tuple(shape)}"
             )
     return tensors
-
-
-def _held(made: dict[str, Tensor], origin: Mapping[str, Any]) -> dict[str, Any]:
-    """What a torch file held: tensors alone, or beside the options of the training command."""
-    if origin.get("inside") is None:
-        return made
-    told = {"args": Namespace(**origin["options"])} if origin["options"] else {}
-    return {**told, origin["inside"]: made}
 
 
 def _whole(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,29 +208,6 @@ def _their_head(family: Family, origin: dict | None, ours: Mapping[str, Any]) ->
         if [head.ours] == [*kinds]:
             return name, head
     raise ValueError(f"{family.name} has no class for {', '.join(kinds) or 'a model without one'}")
-
-
-def _origin(source: Path) -> dict[str, Any] | None:
-    path = source / ORIGIN
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(found, dict) or not {"family", "class", "prefix", "tied", "config"} <= {
-        *found
-    }:
-        raise ValueError(f"{path} does not say where it came from; remove it, and say --to FAMILY")
-    if Path(found.get("file", "x")).name != found.get("file", "x"):
-        raise ValueError(f"{path} names the file {found['file']!r}, which is no plain name")
-    return found
-
-
-def _aside(source: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(source / KEPT) if (source / KEPT).is_file() else {}
 
 
 def _without_type(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
-"""The package linformer (https://pypi.org/project/linformer): `LinformerLM`, which looks both ways.
-
-Its state dict does not tell the number of heads: config.json beside it has the arguments that the
-model was made with.
+"""The package linformer (https://github.com/lucidrains/linformer): `LinformerLM`, which looks both
+ways. Its state dict does not tell the number of heads: config.json beside it has the arguments that
+the model was made with.
 """
 
 from collections.abc import Mapping

@@ -1,5 +1,5 @@
-"""The package performer-pytorch (https://pypi.org/project/performer-pytorch): `PerformerLM` that
-looks both ways with the generalised kernel.
+"""The package performer-pytorch (https://github.com/lucidrains/performer-pytorch): `PerformerLM`
+that looks both ways with the generalised kernel.
 
 What it does besides is refused: its softmax kernel adds 1e-4 to features, beside a maximum over all
 keys of the input, and its causal sums 1e-6; ours adds nothing, so that what comes later changes
