@@ -33,7 +33,9 @@ SIZES = {
 
 def theirs(**fields):
     torch.manual_seed(0)
-    model = hf.ReformerModelWithLMHead(hf.ReformerConfig(**SIZES | fields))
+    told = SIZES | fields
+    kind = hf.ReformerModelWithLMHead if told["is_decoder"] else hf.ReformerForMaskedLM
+    model = kind(hf.ReformerConfig(**told))
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)
     return model.eval()
@@ -66,8 +68,13 @@ def hashes(monkeypatch):
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"num_buckets": 4, "num_hashes": 1}, {"attn_layers": ["lsh"] * 2}],
-    ids=["factors", "one", "lsh"],
+    [
+        {},
+        {"num_buckets": 4, "num_hashes": 1},
+        {"attn_layers": ["lsh"] * 2},
+        {"attn_layers": ["lsh"] * 2, "is_decoder": False},
+    ],
+    ids=["factors", "one", "lsh", "masked"],
 )
 def test_equal_logits_and_the_way_back(fields, hashes, tmp_path):
     model = theirs(**fields)
@@ -93,6 +100,10 @@ def test_equal_logits_and_the_way_back(fields, hashes, tmp_path):
     [
         ({"num_buckets": None}, "num_buckets is not set, and would follow from the length"),
         ({"local_attn_chunk_length": 5}, "local chunks of 5 do not divide its hashed ones of 8"),
+        (
+            {"is_decoder": False},
+            "its first local chunk at the last one; in ours local chunks do not",
+        ),
         ({"lsh_num_chunks_before": 2}, "lsh_num_chunks_before 2; ours has 1"),
     ],
 )

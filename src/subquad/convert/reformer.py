@@ -3,7 +3,8 @@ positions, chunks of neighbours, and chunks of tokens that hash alike, in a circ
 
 Its hashes are no weights: theirs are drawn in every call, or from a seed; ours from a seed, once
 for all heads, and kept. With equal hashes the logits are equal. Models that look both ways let
-local chunks look around in a circle too, which ours do not: those are refused.
+local chunks look around in a circle too, which ours do not: only those that hash in all layers are
+converted.
 """
 
 from collections.abc import Mapping
@@ -56,6 +57,11 @@ def hashing(config: Mapping[str, Any]) -> dict[str, dict]:
     """Settings of layers that hash, if there are any. ValueError where padding to whole chunks of
     both kinds would add more than ours sees.
     """
+    if "local" in config["attn_layers"] and not config["is_decoder"]:
+        raise ValueError(
+            "this reformer looks both ways, and its first local chunk at the last one; in ours "
+            "local chunks do not go round in a circle"
+        )
     if "lsh" not in config["attn_layers"]:
         return {}
     size, near = config["lsh_attn_chunk_length"], config["local_attn_chunk_length"]
@@ -94,6 +100,13 @@ COMMON: tuple[Entry, ...] = (
     Row("encoder.layer_norm.*", "backbone.norm.*"),
 )
 
+WORDS = (
+    Row("lm_head.decoder.weight", "head.project.weight"),
+    # which their forward leaves out
+    Row("lm_head.bias", "aside.lm_head.bias"),
+)
+PLAIN = {"head.kind": "tokens", "head.bias": False}
+
 REFORMER = Family(
     "reformer",
     rows,
@@ -109,12 +122,12 @@ REFORMER = Family(
         Field("hidden_act", "model.mlp", Named({"relu": "relu", "gelu": "gelu"})),
         Field("layer_norm_eps", "model.norm", Spelled("layer")),
         Field("hidden_dropout_prob", "model.dropout"),
+        Field("is_decoder", "model.causal"),
         Field("axial_pos_shape", "stem.axial_shape"),
         Field("axial_pos_embds_dim", "stem.axial_dims"),
     ),
     fixed={
         "arch": "reformer",
-        "model.causal": True,
         "model.position": "none",
         "model.wiring": "reversible",
         "model.bias": False,
@@ -122,7 +135,6 @@ REFORMER = Family(
         "stem.position": "axial",
     },
     needs={
-        "is_decoder": True,
         "axial_pos_embds": True,
         "local_num_chunks_before": 1,
         "local_num_chunks_after": 0,
@@ -136,14 +148,10 @@ REFORMER = Family(
     },
     heads={
         "ReformerModelWithLMHead": Head(
-            "SubquadForCausalLM",
-            "reformer.",
-            (
-                Row("lm_head.decoder.weight", "head.project.weight"),
-                # which their forward leaves out
-                Row("lm_head.bias", "aside.lm_head.bias"),
-            ),
-            fixed={"head.kind": "tokens", "head.bias": False},
+            "SubquadForCausalLM", "reformer.", WORDS, fixed=PLAIN, needs={"is_decoder": True}
+        ),
+        "ReformerForMaskedLM": Head(
+            "SubquadForMaskedLM", "reformer.", WORDS, fixed=PLAIN, needs={"is_decoder": False}
         ),
         "ReformerModel": BODY,
     },
