@@ -156,3 +156,31 @@ def test_performer_refused(fields, message, performer, folder, capsys):
     model = performer.PerformerLM(**given)
     capsys.readouterr()
     assert message in refused(capsys, model, "performer-pytorch", **given)
+
+
+def test_ours_as_theirs(folder, capsys):
+    """A model that never was theirs goes there if all of it can be said, and is the same there."""
+    peer = pytest.importorskip("linformer")
+    fields = {"dim": 24, "num_layers": 2, "num_heads": 4, "ffn_dim": 96, "max_len": 40}
+    fields |= {"ranks": [7], "sharing": "headwise", "position": "none", "wiring": "pre_open"}
+    stem, head = {"position": "learned", "max_len": 40}, {"kind": "tokens", "bias": True}
+    told = {"vocab_size": 60, "stem": stem, "head": head, "tie_word_embeddings": False}
+    for name, ffn_dim in (("ours", 96), ("narrow", 48)):
+        model = {**fields, "ffn_dim": ffn_dim, "dropout": 0.0}
+        made = shell.SubquadConfig(arch="linformer", model=model, **told)
+        ours = shell.SubquadForMaskedLM(made)
+        for name_of, p in ours.named_parameters():
+            inside = name_of.split(".")[-2:]
+            if inside[1] == "bias" and inside[0] in ("query", "key", "value"):
+                torch.nn.init.zeros_(p)
+        ours.save_pretrained(name)
+    assert main(["convert", "ours", "theirs", "--to", "linformer"]) == 0
+    model = peer.LinformerLM(**LINFORMER)
+    model.load_state_dict(load_file("theirs/model.safetensors"))
+    ours, ids = shell.SubquadForMaskedLM.from_pretrained("ours").eval(), torch.randint(60, (2, 33))
+    torch.testing.assert_close(ours(ids).logits, model.eval()(ids), rtol=1e-4, atol=1e-5)
+    capsys.readouterr()
+    assert main(["convert", "narrow", "again", "--to", "linformer"]) == 2
+    assert "linformer has model.ffn_dim 96 here, and this model 48" in capsys.readouterr().err
+    assert main(["convert", "ours", "again", "--to", "lite-transformer"]) == 2
+    assert "did not come from lite-transformer, whose settings it does" in capsys.readouterr().err

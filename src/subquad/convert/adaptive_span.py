@@ -112,6 +112,7 @@ ADAPTIVE_SPAN = Family(
         )
     },
     defaults=TOLD | {"tie_word_embeddings": False},
+    returns=True,
     signature=("key_pe", "layers.0.attn.proj_query.weight"),
     infer=infer,
 )

@@ -60,6 +60,7 @@ class Family:
     sizes: what rows count and shape by, by its path in their settings.
     heads: by the name of their class.  derived: settings of ours that follow from theirs, by part.
     defaults: their settings where transformers has no such class (any more).
+    returns: only what came from there goes there, for ours does not tell all their settings.
     tells: by what else than its `model_type` a config.json is known.
     signature, infer: of a torch file without settings, names that it holds, and what tells them,
     by the tensors and the options of the training command that stand beside them, if any.
@@ -74,6 +75,7 @@ class Family:
     needs: Mapping[str, Any] = field(default_factory=dict)
     derived: Callable[[Mapping[str, Any]], dict[str, dict]] = lambda config: {}
     defaults: Mapping[str, Any] | None = None
+    returns: bool = False
     tells: Callable[[Mapping[str, Any]], bool] | None = None
     signature: Sequence[str] = ()
     infer: Callable[[Mapping[str, Tensor], Mapping[str, Any]], dict[str, Any]] | None = None
@@ -125,6 +127,16 @@ class Family:
         # a model without words has no say in whether they are tied
         told = [name for name in SHARED if not base or name in base]
         return made | {name: config[name] for name in told if config.get(name) is not None}
+
+    def agree(self, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+        """ValueError where our settings are not those that follow from theirs."""
+        for part, extra in self.derived(theirs).items():
+            for name, value in extra.items():
+                found = get(ours, f"{part}.{name}")
+                if found != value:
+                    raise ValueError(
+                        f"{self.name} has {part}.{name} {value!r} here, and this model {found!r}"
+                    )
 
     def counts(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The sizes that rows go by."""

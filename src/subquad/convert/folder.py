@@ -128,6 +128,11 @@ def to_theirs(source: Path, dest: Path, to: str | None = None) -> str:
     family = choose("family to convert", to or origin["family"], FAMILIES)
     if origin is not None and origin["family"] != family.name:
         origin = None
+    if origin is None and family.returns:
+        raise ValueError(
+            f"{source} did not come from {family.name}, whose settings it does not all tell; only "
+            "what was converted from there goes back"
+        )
     settings = shell.SubquadConfig.from_pretrained(source)
     ours = settings.to_dict()
     name, head = _their_head(family, origin, ours)
@@ -135,6 +140,7 @@ def to_theirs(source: Path, dest: Path, to: str | None = None) -> str:
     base = {} if origin is None else origin["config"]
     was = _whole(family, base) if base else {}
     config = merged(base, family.theirs(ours, head, was)) | {"architectures": [name]}
+    family.agree(_whole(family, config), ours)
     named = {"prefix": head.prefix, "tied": []} if origin is None else origin
     aside = {} if origin is None else kept_aside(source)
     made = family.back(tensors, aside, _whole(family, config), head, named)

@@ -172,6 +172,7 @@ LANGUAGE = Family(
     },
     derived=of_words,
     defaults={},
+    returns=True,
 )
 TEXTS = replace(
     LANGUAGE,

@@ -179,6 +179,7 @@ LITE = Family(
         part: {"scale": c["encoder_embed_dim"] ** 0.5} for part in ("stem", "encoder.stem")
     },
     defaults=DEFAULTS,
+    returns=True,
     signature=(
         "encoder.embed_tokens.weight",
         f"encoder.layers.0.{ATTENTION}.q_proj.weight",
