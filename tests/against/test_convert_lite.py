@@ -13,7 +13,7 @@ from subquad.cli import main
 from subquad.hf import SubquadForSeq2SeqLM
 
 WORDS, DIM, HIDDEN, HEADS, CROSS, LAYERS = 30, 16, 24, 2, 4, 2
-KERNELS = {"encoder": [3, 6], "decoder": [3, 6]}
+KERNELS = {"encoder": [3, 7], "decoder": [3, 6]}
 
 
 def options(kind, glu, **fields):
@@ -103,7 +103,7 @@ class Released:
 
     def layer(self, x, at, kernel, memory=None):
         causal, half = memory is not None, DIM // 2
-        left = kernel - 1 if causal else (kernel - 1) // 2 if kernel % 2 == 0 else kernel // 2
+        left = kernel - 1 if causal else kernel // 2
         far = self.attend(x[:, :half], x[:, :half], f"{at}.self_attn.branches.0", HEADS, causal)
         near = self.convolve(x[:, half:], f"{at}.self_attn.branches.1", kernel, left)
         x = self.norm(x + torch.cat([far, near], -1), f"{at}.self_attn_layer_norm")

@@ -60,8 +60,8 @@ MODES = ("sliding_chunks", "tvm", "sliding_chunks_no_overlap", "n2")
 
 
 def original(config: Mapping[str, Any]) -> bool:
-    """Are these the settings of the original code, whatever `model_type` they name?"""
-    return config.get("attention_mode") in MODES
+    """Are these the settings of the original code, as RoBERTa's or of no type?"""
+    return config.get("model_type") != "longformer" and config.get("attention_mode") in MODES
 
 
 WORDS = lm_head("roberta.")
