@@ -64,10 +64,41 @@ def test_equal_outputs_and_the_way_back(head, fields, tmp_path):
     wave = torch.randn(2, LENGTH, dtype=torch.float64)
     with torch.no_grad():
         wanted = model.double()(wave)[0]
-        found = ours(input_features=wave.unsqueeze(-1))[0]
+        found = ours(input_values=wave)[0]
+        assert torch.equal(found, ours(input_features=wave.unsqueeze(-1))[0])
     wanted = wanted.log_softmax(-1) if head else wanted
     assert wanted.std() > 0.1
     torch.testing.assert_close(found, wanted, **CLOSE)
+
+
+def test_their_feature_extractor_and_tokenizer_go_along(tmp_path, monkeypatch):
+    """A pipeline over the converted folder says what theirs says."""
+    monkeypatch.chdir(tmp_path)
+    fields = {"feat_extract_norm": "layer", "pad_token_id": 0, "vocab_size": 5}
+    model = theirs(hf.Wav2Vec2ConformerForCTC, **fields)
+    (tmp_path / "vocab.json").write_text('{"<pad>": 0, "<unk>": 1, "|": 2, "A": 3, "B": 4}')
+    tokenizer = hf.Wav2Vec2CTCTokenizer(
+        "vocab.json", bos_token=None, eos_token=None, pad_token="<pad>", unk_token="<unk>"
+    )
+    parts = {"tokenizer": tokenizer, "feature_extractor": hf.Wav2Vec2FeatureExtractor()}
+    for part in parts.values():
+        part.save_pretrained("theirs")
+    ours = converted(model, tmp_path)
+    parts = {
+        "tokenizer": hf.Wav2Vec2CTCTokenizer.from_pretrained("ours"),
+        "feature_extractor": hf.Wav2Vec2FeatureExtractor.from_pretrained("ours"),
+    }
+    task, wave = "automatic-speech-recognition", torch.randn(LENGTH).numpy()
+    said = [hf.pipeline(task, model=one, **parts)(wave.copy())["text"] for one in (model, ours)]
+    assert said[0] == said[1] != ""
+
+
+def test_waves_of_another_form_are_refused(tmp_path):
+    ours = converted(theirs(hf.Wav2Vec2ConformerForCTC), tmp_path)
+    with pytest.raises(
+        ValueError, match=r"input_values must be \(batch, samples\), not \(1, 9, 1\)"
+    ):
+        ours(input_values=torch.zeros(1, 9, 1))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """wav2vec2-conformer (https://huggingface.co/docs/transformers/model_doc/wav2vec2-conformer): waves
-through convolutions, then a Conformer with relative positions. A wave is what ours calls frames of
-one band: `input_features` are its `input_values` with an axis more. Labels of CTC come as
+through convolutions, then a Conformer with relative positions. Labels of CTC come as
 log-probabilities. Theirs lets padding into its convolutions, ours does not."""
 
 from collections.abc import Mapping

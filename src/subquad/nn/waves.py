@@ -63,8 +63,8 @@ class WaveStem(nn.Module):
     convolution, None for none.  norm: of what the last one gives.
     """
 
-    #: it reads frames, of one band
-    frames = True
+    #: it reads frames, of one band: waves
+    frames = waves = True
     bands = 1
 
     def __init__(
