@@ -16,7 +16,7 @@ from subquad.ops.partial import Distance, Scoring, Where, merge
 from subquad.ops.pattern import Coords, Pattern
 from subquad.ops.plan import Engine, plan
 
-__all__ = ["Engine", "attend"]
+__all__ = ["Engine", "attend", "check"]
 
 
 def attend(
@@ -47,7 +47,7 @@ def attend(
     Returns (B, H, N, Dv); a query that looks at nothing gets zeros. ValueError where shapes do not
     fit, or the named engine cannot run the pattern.
     """
-    _check(q, k, v, valid)
+    check(q, k, v, valid)
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")
     q, k, v = _autocast(q, k, v)
@@ -132,7 +132,7 @@ def _check_where(q: Tensor, k: Tensor, where: tuple[Coords, Coords]) -> None:
                 )
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> None:
+def check(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> None:
     if q.dim() != 4 or k.dim() != 4 or v.dim() != 4:
         raise ValueError(
             f"q, k, v must be (batch, heads, length, width), "

@@ -30,7 +30,7 @@ from subquad.ops.patterns import Full, Marked
 from subquad.ops.sdpa import is_plainly_causal, sdpa
 from subquad.ops.shifts import shifts
 
-__all__ = ["Engine", "Part", "plan"]
+__all__ = ["Engine", "Part", "needs_mark", "plan"]
 
 Engine = Callable[[Tensor, Tensor, Tensor, Pattern, Where, Scoring], Partial]
 
@@ -68,7 +68,7 @@ def plan(q: Tensor, k: Tensor, pattern: Pattern, where: Where, scoring: Scoring)
 
 
 def _cheapest(p: Pattern, m: int) -> Part:
-    if _needs_mark(p):
+    if needs_mark(p):
         return Part(marked, p, MARKS)
     best = _in_band(p, m)
     held = columns_of(p)
@@ -96,8 +96,8 @@ def _in_band(p: Pattern, m: int) -> Part:
     return Part(band, p, min(longest, max(0, sum(sides) + 1)))
 
 
-def _needs_mark(p: Pattern) -> bool:
+def needs_mark(p: Pattern) -> bool:
     """Does every pair of `p`, which holds no Or, hold a marked token?"""
     if isinstance(p, And):
-        return _needs_mark(p.a) or _needs_mark(p.b)
-    return _needs_mark(p.a) if isinstance(p, Minus) else isinstance(p, Marked)
+        return needs_mark(p.a) or needs_mark(p.b)
+    return needs_mark(p.a) if isinstance(p, Minus) else isinstance(p, Marked)
