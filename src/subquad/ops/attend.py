@@ -133,6 +133,7 @@ def _check_where(q: Tensor, k: Tensor, where: tuple[Coords, Coords]) -> None:
 
 
 def check(q: Tensor, k: Tensor, v: Tensor, valid: Tensor | None) -> None:
+    """ValueError unless q (B, H, N, D), k (B, G, M, D), v (B, G, M, Dv), valid (B, M) fit."""
     if q.dim() != 4 or k.dim() != 4 or v.dim() != 4:
         raise ValueError(
             f"q, k, v must be (batch, heads, length, width), "

@@ -72,8 +72,7 @@ def average(loop: "Loop", kept: Averaging) -> dict[str, Any]:
     if worse and metric != before:
         said = f"the mean of the weights at steps {steps} scores {metric:.4f}, so it is not kept"
         return {"protocol": f"{loop.protocol}; {said}"}
-    if loop.args.should_save:
-        loop.save_best()
+    loop.save_best()
     return {
         "numbers": {name.removeprefix("eval_"): value for name, value in found.items()},
         "protocol": f"{loop.protocol}; weights are the mean of those at steps {steps}",

@@ -31,6 +31,7 @@ class TrainConfig:
         clip: the largest norm of a gradient; 0 leaves it.
         label_smoothing: probability that is spread over all words.
         bf16: compute in bfloat16 where that is safe (weights stay float32).
+        shard: every process keeps a part of the weights and the optimizer's state, not a copy.
         recompute: forget activations and form them again in backward: less memory, more time.
         reports: how often the validation part is scored and a checkpoint written.
         log_every: steps between two lines of metrics.jsonl.
@@ -55,6 +56,7 @@ class TrainConfig:
     clip: float = 1.0
     label_smoothing: float = 0.0
     bf16: bool = False
+    shard: bool = False
     recompute: bool = False
     reports: int = 8
     log_every: int = 10
@@ -88,6 +90,11 @@ class TrainConfig:
             raise ValueError(
                 f"train.average is {self.average} of {self.reports} reports; it is 0, or from 2 to "
                 "train.reports"
+            )
+        if self.average and self.shard:
+            raise ValueError(
+                f"train.average {self.average} keeps whole weights beside those that learn, and "
+                "with train.shard no process has them; leave one of the two out"
             )
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"train.patience is {self.patience}; it must be positive")

@@ -74,9 +74,8 @@ def fit(
         averaged = average(loop, kept)
     finally:
         loop.close()
+    loop.save_if_none()
     if first:
-        if not (folder / "model.safetensors").is_file():
-            loop.save_best()
         facts |= _outcome(loop, before) | averaged
         write_facts(folder, facts)
         write_card(folder, facts)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from subquad.nn.mixer import after_step, penalty
 from subquad.tasks.task import Share, Task
@@ -25,12 +25,14 @@ from subquad.train.config import TrainConfig
 from subquad.train.feed import feed
 from subquad.train.pace import Pace, by_clock
 from subquad.train.records import Metrics, Progress
+from subquad.train.sharding import check_shardable
+from subquad.train.spread import SpreadTrainer
 from subquad.train.transfer import by_depth, freeze
 
 __all__ = ["Loop"]
 
 
-class Loop(Trainer):
+class Loop(SpreadTrainer):
     """Trains a model for a task into a run folder."""
 
     def __init__(
@@ -48,6 +50,8 @@ class Loop(Trainer):
         freeze(model, config.freeze)
         self.feed = feed(task, model, config, args)
         self.carry, tokens = self.feed.carry, self.feed.tokens_per_step
+        if config.shard:
+            check_shardable(model, args.world_size)
         self.progress = Progress(self.pace, tokens, task.metric)
         super().__init__(
             model,
@@ -65,6 +69,7 @@ class Loop(Trainer):
         self.remove_callback(PrinterCallback)
         # the Trainer takes the mean over a step's batches, and `compute_loss` weighs them
         self.model_accepts_loss_kwargs, self.loss_is_scaled_for_ga = False, False
+        self.shards(config.shard)
 
     # --- what a step computes -----------------------------------------------------------------
 
@@ -116,8 +121,9 @@ class Loop(Trainer):
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict:
         share = Share(self.args.process_index, self.args.world_size, self._total)
+        model = self.plain_model()
         with self.accelerator.autocast():
-            result = self.task.validate(self.model, share)
+            result = self.task.validate(model, share)
         wrong = {k: v for k, v in result.numbers.items() if not math.isfinite(v)}
         if wrong:  # before anything is written over the weights that were good
             said = ", ".join(f"{name} {value}" for name, value in wrong.items())
@@ -144,8 +150,7 @@ class Loop(Trainer):
         best = super()._determine_best_metric(metrics, trial)
         if best:
             self.state.best_global_step = self.state.global_step
-            if self.args.should_save:
-                self.save_best()
+            self.save_best()
         elif self.config.patience is not None:
             name = f"eval_{self.task.metric}"
             scored = [row["step"] for row in self.state.log_history if name in row]
@@ -154,9 +159,17 @@ class Loop(Trainer):
         return best
 
     def save_best(self) -> None:
-        """Write the weights as they are now to the top of the run folder."""
-        with write_files(self.folder, "best weights") as part:
-            self.model.save_pretrained(part)
+        """Write the weights as they are now to the top of the run folder; all processes call it."""
+        weights = self.weights()
+        if self.args.should_save:
+            with write_files(self.folder, "best weights") as part:
+                self.model.save_pretrained(part, state_dict=weights)
+
+    def save_if_none(self) -> None:
+        """Write the weights if no report has found better ones; all processes call it."""
+        there = (self.folder / "model.safetensors").is_file()
+        if self._total(torch.tensor(float(self.args.should_save and not there))):
+            self.save_best()
 
     # --- checkpoints --------------------------------------------------------------------------
 

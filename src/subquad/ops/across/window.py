@@ -72,7 +72,7 @@ def _share(t: Tensor, ranks: Ranks, behind: int, ahead: int) -> Tensor:
 
 
 def _spans(ranks: Ranks, behind: int, ahead: int) -> list[list[tuple[int, int]]]:
-    """[looks][holds] -> which tokens of the one the other looks at: the first, and behind the last."""
+    """[looks][holds] -> which tokens of the one the other looks at: first, and behind the last."""
     held = list(pairwise(ranks.starts))
     spans = []
     for start, end in held:
