@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 TEXT = b"".join(b"%d times %d is %d.\n" % (i, j, i * j) for i in range(40) for j in range(40))
@@ -53,3 +55,33 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path, arch):
     logged = (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in logged]
     assert steps == sorted(steps)
+
+
+@pytest.mark.slow
+def test_spread_weights_are_saved_whole_and_gone_on_with(tmp_path):
+    """Spread in two processes, cut off, gone on with: as one process with twice the batch. The same
+    checkpoint goes on with copies of all weights."""
+    (tmp_path / "tables.txt").write_bytes(TEXT)
+    two = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    arch, spread = "transformer_xl", ("--train.shard", "true")
+    start(tmp_path, arch, *two, batch=2, out="two", more=("--train.steps", "4", *spread))
+    shutil.copytree(tmp_path / "two", tmp_path / "copies")
+    more = ("--train.steps", "6", "--resume")
+    start(tmp_path, arch, *two, batch=2, out="two", more=more)
+    start(tmp_path, arch, *two, batch=2, out="copies", more=(*more, "--train.shard", "false"))
+    start(tmp_path, arch, batch=4, out="one", more=("--train.steps", "6"))
+    one = load_file(tmp_path / "one" / "model.safetensors")
+    for name in ("two", "copies"):
+        other = load_file(tmp_path / name / "model.safetensors")
+        assert one.keys() == other.keys()
+        for key in one:  # the same sums in another order
+            assert (one[key] - other[key]).abs().max() < 2e-4, (name, key)
+    moments = [
+        torch.load(tmp_path / name / "checkpoint-6" / "optimizer.pt", weights_only=True)
+        for name in ("two", "one")
+    ]
+    for i, kept in moments[1]["state"].items():
+        for key, t in kept.items():
+            assert moments[0]["state"][i][key].shape == t.shape
+    config = json.loads((tmp_path / "two" / "config.json").read_text())
+    assert config["architectures"] == ["SubquadForCausalLM"]
