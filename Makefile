@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "subquad needs Python 3.11 or newer, $(PYTHON) is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) -e ".[dev,bench,viz,metrics,pictures,audio,series,adapters,translation,export]"
+	$(PIP) -e ".[dev,bench,viz,metrics,pictures,audio,series,adapters,translation,export,serve]"
 	@touch $@
 
 demo: $(STAMP)

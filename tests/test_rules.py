@@ -91,6 +91,7 @@ PACKAGES: dict[str, Where] = {
     "plotly": Where(lazily=("viz",)),
     "gluonts": Where(lazily=("bench",)),
     "performer_pytorch": Where(lazily=("bench",)),
+    "uvicorn": Where(lazily=("cli",)),
     "onnx": Where(lazily=("hf",)),
     "onnxruntime": Where(lazily=("hf",)),
     "onnxscript": Where(lazily=("hf",)),

@@ -16,7 +16,11 @@ from catalog import tiny
 from subquad.hf import SubquadConfig, SubquadForCausalLM, SubquadForMaskedLM
 from subquad.hf.exporting import step, whole, write
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # torch's exporter and onnxscript use what they themselves have deprecated
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
 
 #: architectures whose streaming state follows from what it holds: no graph of a step
 NO_STEP = {
@@ -56,7 +60,8 @@ def test_whole_inputs(arch, tmp_path):
     model = model_of(arch)
     graph = whole(model)
     least, most = graph.lengths
-    assert least <= 20 and (most is None or most >= 1000), graph.lengths
+    assert least <= 20
+    assert most is None or most >= 1000
     for form in ("torch", "onnx"):
         name, far = write(graph, tmp_path / "model", form)
         assert far < 1e-4, (name, far)
