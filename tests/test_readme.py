@@ -40,6 +40,8 @@ UNDERSTOOD = {
     "compare": r"there is nothing at book\.txt",
     "eval": "there is no run folder runs/book",
     "generate": "there is no run folder runs/book",
+    "export": "there is no run folder runs/book",
+    "serve": "there is no run folder runs/book",
     "convert": "there is nothing at models/gpt2",
     "swap": "models/(bert|gpt2) holds no model of transformers",
     "predict": "there is no run folder runs/(reviews|heard|sales|en-fr)",

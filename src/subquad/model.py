@@ -116,8 +116,7 @@ def run(
 
     asks: the head whose queries are answered, where `head` is None and it is applied afterwards.
     """
-    if state is not None:
-        _same_rows(state, inputs)
+    _same_rows(state, inputs)
     order, place, given = None, None, valid
     if valid is not None:
         inputs = agree(inputs, valid=valid, label=label, mark=mark)
@@ -150,10 +149,10 @@ def run(
     return y, ModelState(state.length + seen, layers, kept)
 
 
-def _same_rows(state: ModelState, inputs: Tensor) -> None:
+def _same_rows(state: ModelState | None, inputs: Tensor | dict[str, Tensor]) -> None:
     """ValueError unless a state and a batch have equally many rows."""
-    rows, given = state.length.shape[0], inputs.shape[0]
-    if rows != given:
+    given = (inputs if isinstance(inputs, Tensor) else next(iter(inputs.values()))).shape[0]
+    if state is not None and (rows := state.length.shape[0]) != given:
         raise ValueError(f"the state holds {rows} rows and the batch has {given}; they must agree")
 
 

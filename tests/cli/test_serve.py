@@ -166,7 +166,7 @@ def test_predictions_are_those_of_the_run(root):
         run = sq.load(root / "reviews")
         want = run.predict(run.task.read("a film"))
         assert ask(port, "/predict", {"input": "a film"}) == (200, {"answer": want})
-        row = {"review": "a film"}
+        row = {"text": "a film"}
         assert ask(port, "/predict", {"input": [row, row]})[1] == {"answers": [want, want]}
         # the name of a file is a text like another
         name = str(root / "text.txt")

@@ -53,6 +53,12 @@ def padded(rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, mask
 
 
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
 @pytest.mark.parametrize("arch", sq.ARCHS)
 def test_whole_inputs(arch, tmp_path):
     import onnxruntime
@@ -66,8 +72,7 @@ def test_whole_inputs(arch, tmp_path):
         name, far = write(graph, tmp_path / "model", form)
         assert far < 1e-4, (name, far)
     ids, mask = padded(2, 173)
-    with torch.no_grad():
-        want = model(input_ids=ids, attention_mask=mask).logits
+    want = model(input_ids=ids, attention_mask=mask).logits
     ours = torch.export.load(tmp_path / "model.pt2").module()(ids, mask)[0]
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     (theirs,) = session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
@@ -90,8 +95,7 @@ def test_steps(arch, tmp_path):
         assert write(graph, tmp_path / "step", form)[1] < 1e-4
     run = torch.export.load(tmp_path / "step.pt2").module()
     ids = torch.randint(0, 17, (1, 70))
-    with torch.no_grad():
-        want = model(input_ids=ids).logits
+    want = model(input_ids=ids).logits
     state = list(graph.initial.values())
     sizes = [t.shape for t in state]
     for at in range(70):

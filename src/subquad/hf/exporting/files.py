@@ -6,6 +6,7 @@ Axes: B batch, N tokens.
 import contextlib
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -97,16 +98,21 @@ def _write_onnx(graph: Graph, stem: Path) -> tuple[Path, Runner]:
     import onnxruntime
 
     path = stem.with_suffix(".onnx")
-    with _silent():
-        torch.onnx.export(
-            graph.program,
-            f=path,
-            input_names=list(graph.inputs),
-            output_names=list(graph.outputs),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    try:
+        with _silent():
+            torch.onnx.export(
+                graph.program,
+                f=path,
+                input_names=list(graph.inputs),
+                output_names=list(graph.outputs),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        missing = sorted(set(re.findall(r"found for <OpOverload\(op='([\w.]+)'", str(error))))
+        reason = f"ONNX has no {', '.join(missing)}" if missing else str(error).split("\n")[0]
+        raise ValueError(f"{path.name} cannot be written: {reason}") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
@@ -124,11 +130,11 @@ def _write_onnx(graph: Graph, stem: Path) -> tuple[Path, Runner]:
 def _compare(graph: Graph, runner: Runner, inputs: tuple[Any, ...], what: str) -> float:
     """The largest difference of real outputs from the model's. ValueError if that is too much."""
     with torch.no_grad():
-        want = graph.module(*inputs)
+        want, found = graph.module(*inputs), runner(inputs)
     real = torch.ones((), dtype=torch.bool)
     if graph.lengths is not None and want[0].shape[:2] == inputs[0].shape:
         real = inputs[1].bool().view(*inputs[1].shape, *[1] * (want[0].dim() - 2))
-    return max(_difference(a, b, real, what) for a, b in zip(runner(inputs), want, strict=True))
+    return max(_difference(a, b, real, what) for a, b in zip(found, want, strict=True))
 
 
 def _compare_steps(graph: Graph, runner: Runner, what: str) -> float:
@@ -138,7 +144,7 @@ def _compare_steps(graph: Graph, runner: Runner, what: str) -> float:
     for _ in range(STEPS):
         with torch.no_grad():
             want, *ours = graph.module(ids, ours)
-        found, *theirs = runner((ids, theirs))
+            found, *theirs = runner((ids, theirs))
         worst = max(worst, _difference(found, want, every, what))
         ids = want.argmax(-1)
     return worst

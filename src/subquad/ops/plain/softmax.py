@@ -61,7 +61,9 @@ def band(*args) -> tuple[Tensor, Tensor]:
     if size + sum(reach) < 1:
         return _laid_out(_dense(call, inside))
     part = _dense(_in_blocks(call, size, *reach), inside)
-    return _laid_out(Partial(*(_whole_rows(t, call.q.shape[0], n) for t in part)))
+    assert part.lse is not None
+    out, lse = (_whole_rows(t, call.q.shape[0], n) for t in (part.out, part.lse))
+    return _laid_out(Partial(out, lse))
 
 
 class _Rows(Pattern):
