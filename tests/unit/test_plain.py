@@ -11,12 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from catalog import MIXERS, context, inputs, mixer
 from subquad.nn.features import PositiveRandomFeatures
+from subquad.ops.columns import columns
 from subquad.ops.gather import gather_listed
 from subquad.ops.linear import kernel_attention
-from subquad.ops.marked import rows
+from subquad.ops.marked import marked, rows
 from subquad.ops.partial import Scoring, Where
 from subquad.ops.pattern import Coords
-from subquad.ops.patterns import Causal
+from subquad.ops.patterns import Causal, Columns, Marked
 from subquad.ops.plain import PLAIN
 
 #: operators seen, so that none goes without a test
@@ -66,7 +67,10 @@ def test_lists_and_rows():
     with torch.no_grad(), Both():
         gather_listed(q, k, v, keys, where, scoring)
         rows(q, k, v, mark, Causal(), where, scoring)
-    assert {"subquad::gather", "subquad::rows"} <= SEEN
+        told = where.q._replace(mark=mark)
+        marked(q, k, v, Causal() & Marked(), Where(told, told), scoring)
+        columns(q, k, v, Causal() & Columns(7, 2), where, scoring)
+    assert {"subquad::gather", "subquad::rows", "subquad::marked", "subquad::columns"} <= SEEN
 
 
 def test_sums_and_reads():
@@ -83,7 +87,12 @@ def test_every_operator_was_seen():
         x = inputs(1, 70)
         with torch.no_grad(), Both():
             mixer(name)(x, context(x, marks=[0, 7]))
-    assert {op.name() for op in PLAIN} - SEEN <= {"subquad::gather", "subquad::rows"}
+    assert {op.name() for op in PLAIN} - SEEN <= {
+        "subquad::gather",
+        "subquad::rows",
+        "subquad::marked",
+        "subquad::columns",
+    }
 
 
 def test_every_forward_operator_has_a_statement():
