@@ -85,7 +85,7 @@ def whole(model: Any) -> Graph:
     vocab = model.config.vocab_size
     axes = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
     program = capture(made, _batch(2, EXAMPLE, vocab), (axes, axes))
-    least, most = _lengths(program, vocab)
+    least, most = _lengths(program)
 
     def longer() -> list[tuple[Tensor, ...]]:
         shapes = ((1, least), (3, 2 * EXAMPLE + 3), (1, 5 * EXAMPLE + 1), (2, EXAMPLE // 3))
@@ -149,20 +149,14 @@ def _batch(rows: int, length: int, vocab_size: int) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def _lengths(program: ExportedProgram, vocab_size: int) -> tuple[int, int | None]:
+def _lengths(program: ExportedProgram) -> tuple[int, int | None]:
     """The fewest and most tokens that the captured graph is the same for."""
     first = next(n for n in program.graph.nodes if n.name == "input_ids")
     symbol = first.meta["val"].shape[1].node.expr
     found = program.range_constraints[symbol]
     most = None if found.upper > LONGEST else int(found.upper)
-    least = int(found.lower)
-    if least <= 2:  # torch takes every size above 1 for one case; whether 1 fits it, a run tells
-        try:
-            program.module()(*_batch(1, 1, vocab_size))
-            least = 1
-        except AssertionError:  # how a graph says that it is not meant for a size
-            least = 2
-    return least, most
+    # torch makes a case of its own of size 1, which this graph may not fit
+    return max(2, int(found.lower)), most
 
 
 def _operators(program: ExportedProgram) -> set[Any]:
