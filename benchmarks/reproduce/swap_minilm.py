@@ -104,7 +104,7 @@ def learn(arm: str, seed: int, args: argparse.Namespace) -> dict:
         }
 
     goal = Vectors(tokenizer, str(args.text), 128, rows=32, seed=seed)
-    goal.original = original
+    goal.against(original)
     found["swapped"] = {**measured(), "layer errors": layer_errors(model, goal)}
     begun = time.monotonic()
     how = Recovery(steps=args.steps, batch=8, lr=1e-2 if arm == "learned" else 1e-3, seed=seed)

@@ -1,7 +1,7 @@
 """Attention swapped inside pretrained models of transformers: `subquad.hf.swap`."""
 
 from subquad.hf.swapping.folder import SwapConfig, register
-from subquad.hf.swapping.model import plan_of, restore, swap
+from subquad.hf.swapping.model import new_cache, plan_of, restore, swap
 from subquad.hf.swapping.parts import Exact, Features, Looks, Replacement
 from subquad.hf.swapping.positions import extend_positions
 
@@ -12,6 +12,7 @@ __all__ = [
     "Replacement",
     "SwapConfig",
     "extend_positions",
+    "new_cache",
     "plan_of",
     "register",
     "restore",

@@ -26,7 +26,8 @@ __all__ = ["REPLACEMENTS", "Call", "Exact", "Features", "Looks", "Replacement", 
 
 class Call(NamedTuple):
     """How one call is made: the factor of scores, the model's own rule, which of the keys (B, M)
-    are real, the rate at which weights are dropped, and the sums of earlier calls, if kept.
+    are real, the rate at which weights are dropped, the sums of earlier calls, if kept, and how
+    many of the earliest keys are no longer there.
     """
 
     scale: float
@@ -35,6 +36,18 @@ class Call(NamedTuple):
     valid: Tensor | None
     dropout: float = 0.0
     state: Sum | None = None
+    gone: int = 0
+
+    def check(self, behind: int | None, there: int) -> None:
+        """ValueError if keys are gone that a query would look at: those up to `behind` before it
+        (None: all), of which `there` are kept.
+        """
+        if self.gone and (behind is None or there < behind):
+            raise ValueError(
+                f"the cache has dropped {self.gone} keys that swapped attention still looks at: it "
+                "was made for the attention before the swap; pass no past_key_values to "
+                "generate(), or those of subquad.hf.swapping.new_cache(model)"
+            )
 
 
 @dataclass(frozen=True)
@@ -157,6 +170,7 @@ class Looking(nn.Module):
             pattern = Window(behind, 0 if call.causal else call.window)
         if call.causal:
             pattern = Causal() if isinstance(pattern, Full) else Causal() & pattern
+        call.check(pattern.reach()[0], k.shape[2] - q.shape[2])
         out = attend(
             q,
             k,
@@ -193,6 +207,7 @@ class Summing(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Sum]:
         """out (B, H, N, D) of q (B, H, N, D) at the end of k and v (B, G, M, D), and the sums."""
+        call.check(None, 0)
         scale: float | None = call.scale
         if self.feature_map.lower()[1] is None:
             q, k, scale = q * call.scale**0.5, k * call.scale**0.5, None
