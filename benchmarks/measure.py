@@ -34,6 +34,7 @@ __all__ = [
     "machine",
     "main_of",
     "peak",
+    "seconds_of",
     "subquad",
     "table_of",
     "trained",
@@ -81,6 +82,13 @@ def peak(run: Callable[[], object]) -> int:
             held += event.nbytes()
             most = max(most, held)
     return most
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """Processor seconds of a call: what other programs take does not count."""
+    begun = time.process_time()
+    run()
+    return time.process_time() - begun
 
 
 def machine() -> dict:

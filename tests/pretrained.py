@@ -39,6 +39,39 @@ BOTH_WAYS = {
 }
 
 
+def _whisper():
+    sizes = {k: v for k, v in PAIR.items() if k not in ("bos_token_id", "eos_token_id")}
+    config = hf.WhisperConfig(**sizes, max_source_positions=20, num_mel_bins=8)
+    return hf.WhisperForConditionalGeneration(config)
+
+
+def _vit():
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+    sizes |= {"intermediate_size": 40, "image_size": 16, "patch_size": 4}
+    return hf.ViTForImageClassification(hf.ViTConfig(**sizes))
+
+
+#: those that read something else, or read and write
+OTHERS = {
+    "vit": _vit,
+    "bart": lambda: hf.BartForConditionalGeneration(hf.BartConfig(**PAIR)),
+    "whisper": _whisper,
+}
+FAMILIES = {**CAUSAL, **BOTH_WAYS, **OTHERS}
+
+
+def inputs(name):
+    """What a model of a family is given: two rows."""
+    draw = torch.Generator().manual_seed(2)
+    if name == "vit":
+        return {"pixel_values": torch.randn(2, 3, 16, 16, generator=draw)}
+    if name == "whisper":
+        sound = torch.randn(2, 8, 40, generator=draw)
+        return {"input_features": sound, "decoder_input_ids": ids(2, 9)}
+    given = {"input_ids": ids(2, 17), "attention_mask": padded("right")}
+    return {**given, "decoder_input_ids": ids(2, 9)} if name == "bart" else given
+
+
 def made(families, name, std=0.2):
     torch.manual_seed(0)
     model = families[name]().eval()

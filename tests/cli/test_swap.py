@@ -173,7 +173,11 @@ def test_exact_layers_between(capsys):
             "no mixer is called 'windw'; did you mean 'window'",
         ),
         (["model", "dest", "--mixer", "pattern"], "--mixer pattern wants --pattern"),
-        (["model", "dest", "--mixer", "relu", "--global", "first"], "relu sees all tokens"),
+        (["model", "dest", "--mixer", "relu", "--global", "first"], "relu has no pattern"),
+        (["model", "dest", "--global", "last"], "no --global is called 'last'"),
+        (["model", "dest", "--mixer", "lsh", "--buckets", "[3]"], "3 is not an even number"),
+        (["model", "dest", "--mixer", "lsh", "--rounds", "0"], "rounds must be at least 1, not 0"),
+        (["model", "dest", "--mixer", "lsh", "--window", "0"], "at least 1 token of a bucket"),
         (["model", "dest", "--layers", "[4]"], "layer 4 is none of the 2 layers, 0 to 1"),
         (["model", "dest", "--exact-every", "0"], "--exact-every is 0; it counts layers"),
         (["model", "dest", "--positions", "60"], "gpt2 has 64 positions already, 60 asked"),
@@ -329,3 +333,31 @@ def test_pictures_keep_their_processor(tmp_path, capsys):
     assert "model has no tokenizer to read it" in said(
         capsys, "model", "other", "--distill", "stdlib", code=2
     )
+
+
+def test_a_family_with_a_position_bias_is_refused_by_name(tmp_path, capsys):
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 40, "num_layers": 1, "num_heads": 4}
+    hf.T5ForConditionalGeneration(hf.T5Config(vocab_size=WORDS, **sizes)).save_pretrained("t5")
+    tokenizer(False).save_pretrained("t5")
+    err = said(capsys, "t5", "dest", "--mixer", "favor", code=2)
+    assert "t5 has " in err
+    assert "relative_attention_bias" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "dest").exists()
+
+
+def test_every_mixer_from_the_command_line(capsys):
+    kept("model", gpt2)
+    made = {
+        "exact": "Exact()",
+        "window": "Looks(pattern='Window(256, 256)', first=True)",
+        "favor": "Features(map='favor', num_features=256, seed=0)",
+        "linear": "Features(map='elu', num_features=256, seed=0)",
+        "lsh": "Hashes(rounds=2, buckets=(4, 4), window=8, seed=0)",
+    }
+    more = {"window": ["--global", "cls"]}
+    more["lsh"] = ["--rounds", "2", "--buckets", "[4,4]", "--window", "8"]
+    for mixer, told in made.items():
+        out = said(capsys, "model", mixer, "--mixer", mixer, *more.get(mixer, []))
+        assert f"transformer.h.1.attn: {told}" in out
+        assert str(plan_of(hf.AutoModelForCausalLM.from_pretrained(mixer))).count(told) == 2

@@ -7,7 +7,7 @@ import transformers as hf
 import subquad as sq
 from pretrained import BOTH_WAYS, CAUSAL, GROUPED, PAIR, WIDE, WORDS, close, ids, made, padded
 from subquad.hf import swapping
-from subquad.hf.swapping import Exact, Features, Looks, plan_of, restore, swap
+from subquad.hf.swapping import Exact, Features, Hashes, Looks, plan_of, restore, swap
 from subquad.hf.swapping.attention import attentions
 from subquad.hf.swapping.states import SumLayer
 
@@ -19,6 +19,7 @@ REPLACEMENTS = {
     "relu": Features("relu", 16),
     "elu": Features("elu"),
     "learned": Features("learned"),
+    "lsh": Hashes(2, (4,), 3),
 }
 
 
@@ -51,33 +52,6 @@ def test_seq2seq_keeps_its_cross_attention():
     ]
     close(swap(model, sq.Full())(**given).logits, wanted)
     assert not torch.allclose(swap(model, sq.Window(2, 2))(**given).logits, wanted, atol=1e-5)
-
-
-def test_pictures():
-    torch.manual_seed(0)
-    config = hf.ViTConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=40,
-        image_size=16,
-        patch_size=4,
-    )
-    model = hf.ViTForImageClassification(config).eval()
-    pixels = torch.randn(2, 3, 16, 16)
-    wanted = model(pixels).logits
-    close(swap(model, sq.Full())(pixels).logits, wanted)
-    assert swap(model, Features("favor", 32))(pixels).logits.isfinite().all()
-
-
-def test_sound():
-    torch.manual_seed(0)
-    sizes = {k: v for k, v in PAIR.items() if k not in ("bos_token_id", "eos_token_id")}
-    config = hf.WhisperConfig(**sizes, max_source_positions=20, num_mel_bins=8)
-    model = hf.WhisperForConditionalGeneration(config).eval()
-    given = {"input_features": torch.randn(2, 8, 40), "decoder_input_ids": ids(2, 5)}
-    wanted = model(**given).logits
-    close(swap(model, sq.Full())(**given).logits, wanted)
 
 
 # --- masks ---------------------------------------------------------------------------------------
@@ -268,7 +242,7 @@ def test_what_cannot_be():
     with pytest.raises(ValueError, match="no pattern is called Windw; did you mean Window"):
         Looks("Windw(3)")
     with pytest.raises(ValueError, match="no replacement is called 'x'"):
-        swapping.parts.from_json({"kind": "x"})
+        swapping.plans.from_json({"kind": "x"})
 
 
 def test_learned_features_are_the_definition():

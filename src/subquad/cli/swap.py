@@ -11,7 +11,9 @@ from subquad.nn.choices import choose
 
 __all__ = ["run"]
 
-MIXERS = ("exact", "window", "pattern", "favor", "relu", "elu", "learned")
+MIXERS = ("exact", "window", "pattern", "favor", "relu", "elu", "linear", "learned", "lsh")
+#: what stands first in each row; BERT calls it cls
+GLOBALS = ("first", "cls")
 
 
 def run(argv: list[str]) -> int:
@@ -136,14 +138,17 @@ def _read(name: str) -> Any:
 
 
 def _mixer(given: Any) -> Any:
-    from subquad.hf.swapping import Exact, Features, Looks
+    from subquad.hf.swapping import Exact, Features, Hashes, Looks
 
     choose("mixer", given.mixer, dict.fromkeys(MIXERS))
-    first = given.globals == "first"
+    first = given.globals is not None
+    if first:
+        choose("--global", given.globals, dict.fromkeys(GLOBALS))
     if given.mixer == "exact":
         return Exact()
     if given.mixer in ("window", "pattern"):
-        pattern = f"Window({given.window}, {given.window})"
+        window = 256 if given.window is None else given.window
+        pattern = f"Window({window}, {window})"
         if given.mixer == "pattern":
             if given.pattern is None:
                 raise ValueError(
@@ -152,8 +157,13 @@ def _mixer(given: Any) -> Any:
             pattern = given.pattern
         return Looks(pattern, first)
     if first:
-        raise ValueError(f"--global is for windows and patterns; {given.mixer} sees all tokens")
-    return replace(Features(given.mixer), num_features=given.features, seed=given.seed or 0)
+        raise ValueError(f"--global is for windows and patterns; {given.mixer} has no pattern")
+    if given.mixer == "lsh":
+        window = 32 if given.window is None else given.window
+        return Hashes(given.rounds, tuple(given.buckets), window, given.seed or 0)
+    # the linear Transformer's features are elu + 1
+    features = Features("elu" if given.mixer == "linear" else given.mixer)
+    return replace(features, num_features=given.features, seed=given.seed or 0)
 
 
 def _layers(given: Any, every: range) -> list[int] | None:
@@ -193,14 +203,21 @@ def _parser() -> Parser:
     parser.add_argument("model", type=str, help="a folder of transformers, or a hub id")
     parser.add_argument("dest", type=str, help="the folder that is written; it must not exist")
     parser.add_argument("--mixer", type=str, default="window", help=", ".join(MIXERS))
-    parser.add_argument("--window", type=int, default=256, help="tokens on each side")
+    parser.add_argument(
+        "--window",
+        type=int | None,
+        default=None,
+        help="tokens on each side, 256; of lsh: keys of a bucket, 32",
+    )
+    parser.add_argument("--rounds", type=int, default=4, help="hashes of lsh")
+    parser.add_argument("--buckets", type=list[int], default=[16], help="of lsh, as even factors")
     parser.add_argument("--pattern", type=str | None, default=None, help="of --mixer pattern")
     parser.add_argument(
         "--global",
         dest="globals",
         type=str | None,
         default=None,
-        help="first: seen by all, sees all",
+        help="first (or cls): the first token sees all, and all see it",
     )
     parser.add_argument("--features", type=int, default=256, help="of favor and relu, for a head")
     parser.add_argument(

@@ -16,13 +16,12 @@ from transformers import PreTrainedModel
 
 from subquad.hf.swapping.attention import PART, Found, attentions, refuse
 from subquad.hf.swapping.masks import NAME
-from subquad.hf.swapping.parts import Exact, Looks, Replacement, from_json
+from subquad.hf.swapping.parts import Exact, Looks, Replacement
+from subquad.hf.swapping.plans import Plan
 from subquad.hf.swapping.states import cache
 from subquad.ops.pattern import Pattern
 
 __all__ = ["Swapped", "new_cache", "plan_of", "restore", "swap", "swapped_class"]
-
-Plan = dict[str, Replacement]
 
 
 class Swapped:
@@ -76,9 +75,10 @@ def swap(
 ) -> PreTrainedModel:
     """Put another attention into a model, in place; the model, for convenience.
 
-    mixer: a pattern, or a `Looks`, `Features` or `Exact`.  layers: numbers of the self-attention
-    layers that get it, in the order in which the model holds them; the others keep their own
-    attention. Default: all. What was swapped before stays swapped in layers that are not named.
+    mixer: a pattern, or a `Looks`, `Features`, `Hashes` or `Exact`.  layers: numbers of the
+    self-attention layers that get it, in the order in which the model holds them; the others keep
+    their own attention. Default: all. What was swapped before stays swapped in layers that are not
+    named.
 
     ValueError for a model that does not route its attention through transformers, one with a
     position bias, or a layer that there is not.
@@ -169,16 +169,6 @@ def swapped_class(kind: type) -> type:
 
 
 _CLASSES: dict[type, type] = {}
-
-
-def plain_plan(plan: Plan) -> dict[str, dict[str, Any]]:
-    """A plan as JSON holds it."""
-    return {name: one.to_json() for name, one in plan.items()}
-
-
-def told_plan(told: dict[str, dict[str, Any]]) -> Plan:
-    """The plan that `plain_plan` described."""
-    return {name: from_json(one) for name, one in told.items()}
 
 
 def new_cache(model: Any) -> Any:

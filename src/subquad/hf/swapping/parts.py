@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from subquad.nn.choices import choose, fill
+from subquad.nn.choices import choose
 from subquad.nn.features import EluFeatures, FeatureMap, PositiveRandomFeatures, ReLUFeatures
 from subquad.nn.learned import LearnedFeatures
 from subquad.ops.attend import attend
@@ -21,7 +21,7 @@ from subquad.ops.lowering import parse, without
 from subquad.ops.pattern import Coords, Pattern
 from subquad.ops.patterns import Causal, Full, Marked, Window
 
-__all__ = ["REPLACEMENTS", "Call", "Exact", "Features", "Looks", "Replacement", "from_json"]
+__all__ = ["Call", "Exact", "Features", "Looks", "Replacement"]
 
 
 class Call(NamedTuple):
@@ -142,15 +142,6 @@ MAPS: dict[str, Any] = {
     "elu": lambda f, heads, width, i: EluFeatures(),
     "learned": lambda f, heads, width, i: LearnedFeatures(heads, width),
 }
-
-REPLACEMENTS = {made.kind: made for made in (Exact, Looks, Features)}
-
-
-def from_json(told: dict[str, Any]) -> Replacement:
-    """The replacement that `to_json` described. ValueError for an unknown kind or field."""
-    given = dict(told)
-    kind = choose("replacement", given.pop("kind", None), REPLACEMENTS)
-    return fill(kind.kind, kind, given)
 
 
 class Looking(nn.Module):
