@@ -163,15 +163,17 @@ def arms_of(
     doc: str,
     file: str,
     minutes: float,
-    data: str,
+    data: str | None,
 ) -> None:
-    """The command line of a study: every arm for so many minutes, with so many seeds.
+    """The command line of a study: every arm for so many minutes, with so many seeds. data: what
+    `--data` names; None: the study has its own.
 
     Resumable: a JSON for each arm and seed, which `learn` makes; the table of those that exist.
     """
     name = Path(file).stem
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help=data)
+    if data is not None:
+        parser.add_argument("--data", type=Path, required=True, help=data)
     parser.add_argument("--arms", nargs="+", default=list(arms), choices=arms)
     parser.add_argument("--minutes", type=float, default=minutes, help="of training, for each arm")
     parser.add_argument("--seeds", type=int, default=1)
