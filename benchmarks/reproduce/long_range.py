@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from measure import arms_of, each, subquad, trained
+from measure import arms_of, budget, each, subquad, trained
 
 #: words that follow `subquad train classify`
 ARMS = {
@@ -35,7 +35,13 @@ ARMS = {
         *("--arch.num_heads", "4", "--arch.ffn_dim", "256", "--arch.dropout", "0"),
         *("--task.lra", "listops-short", "--task.context", "200", "--train.batch", "32"),
     ],
-    "listops": [
+    "listops": [  # its root stands first, so the mark's own window, read alone, tells most of all
+        *("--arch", "local", "--arch.dim", "64", "--arch.num_layers", "4"),
+        *("--arch.num_heads", "4", "--arch.ffn_dim", "128", "--arch.window", "16"),
+        *("--arch.dropout", "0", "--task.lra", "listops", "--task.context", "2000"),
+        *("--task.position", "learned", "--task.pool", "first", "--train.batch", "8"),
+    ],
+    "listops-performer": [
         *("--arch", "performer", "--arch.dim", "128", "--arch.num_layers", "4"),
         *("--arch.num_heads", "4", "--arch.ffn_dim", "256", "--arch.dropout", "0"),
         *("--arch.features", "64", "--task.lra", "listops", "--task.context", "2000"),
@@ -58,13 +64,21 @@ def learn(arm: str, seed: int, args: argparse.Namespace) -> dict:
     data = str(args.data) if "--task.lra" in ARMS[arm] else files
     words = ["classify", *ARMS[arm]]
     words += [] if "listops" in arm else ["--data", data]
-    words += ["--train.minutes", str(args.minutes), "--train.seed", str(seed)]
+    words += [*budget(args), "--train.seed", str(seed)]
     words += ["--train.reports", "6", "--task.valid_rows", "1000", "--train.lr", "2e-3"]
     told = trained(folder, *words)
     subquad("eval", str(folder), "--part", "test")
     scored = json.loads((folder / "evaluations.jsonl").read_text().splitlines()[-1])
     kept = ("parameters", "steps", "tokens", "seconds", "command")
-    return {"arm": arm, "seed": seed, **{k: told[k] for k in kept}, "test": scored}
+    known = {"arm": arm, "seed": seed, **{k: told[k] for k in kept}}
+    return {**known, "curve": curve(folder), "test": scored}
+
+
+def curve(folder: Path) -> list[dict]:
+    """Validation accuracy as training went."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    kept = ("step", "tokens", "seconds", "eval_accuracy")
+    return [{k: line[k] for k in kept} for line in lines if "eval_accuracy" in line]
 
 
 COLUMNS = {

@@ -182,10 +182,17 @@ def keep(seed: Tensor, rate: float, shape: torch.Size, q0: int, k0: int) -> Tens
 
 def factors(seed: Tensor, rate: float, lanes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Dropout factors where lane (b * H + h), query slot and key slot broadcast."""
-    x = mix(lanes * 0x9E3779B1 + seed)
-    x = mix(x + rows * 0x85EBCA77)
-    x = mix(x + columns * 0xC2B2AE3D)
-    return (x >= int(rate * 2**32)) / (1.0 - rate)
+    x = mix(mix(lanes * 0x9E3779B1 + seed) + rows * 0x85EBCA77)
+    # by pair in 32 bits and in place: int64 has no fast product on a CPU
+    pairs = _signed(x) + _signed((columns * 0xC2B2AE3D) & 0xFFFFFFFF)
+    pairs = pairs.bitwise_xor_((pairs >> 16).bitwise_and_(0xFFFF)).mul_(0x85EBCA6B - 2**32)
+    pairs = pairs.bitwise_xor_((pairs >> 13).bitwise_and_(0x7FFFF)).mul_(0xC2B2AE35 - 2**32)
+    return (pairs >= int(rate * 2**32) - 2**31) / (1.0 - rate)
+
+
+def _signed(x: Tensor) -> Tensor:
+    """Words of 32 bits, as int64, in int32."""
+    return (x - ((x >> 31) << 32)).to(torch.int32)
 
 
 def mix(x: Tensor) -> Tensor:
