@@ -24,7 +24,9 @@ def section(asked: str) -> str:
     """What stands under a heading: `FILE | HEADING`."""
     name, heading = (part.strip() for part in asked.split("|"))
     text = (ROOT / name).read_text(encoding="utf-8")
-    found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    found = re.search(
+        rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE
+    )
     if found is None:
         raise ValueError(f"{name} has no section {heading!r}")
     return found[1].strip()
