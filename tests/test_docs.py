@@ -1,13 +1,10 @@
 """The documentation is true: blocks of a page run in their order, commands at small size."""
 
-import re
-import sys
 from pathlib import Path
 
-import fenced
 import pytest
 
-import subquad as sq
+import fenced
 from subquad.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,7 @@ from subquad.cli.parser import Parser
 from subquad.tasks import TASKS, find_task
 
 
-class _Found(Exception):
+class _FoundError(Exception):
     """Carries a parser out of the command that was about to use it."""
 
 
@@ -18,12 +18,12 @@ def parser_of(verb: str, *words: str) -> Parser:
     """The parser that `subquad VERB WORDS` would read its words with."""
 
     def read(self: Parser, argv: list[str]) -> None:
-        raise _Found(self)
+        raise _FoundError(self)
 
     with patch.object(Parser, "read", read):
         try:
             import_module(f"subquad.cli.{verb}").run([*words])
-        except _Found as found:
+        except _FoundError as found:
             return found.args[0]
     raise ValueError(f"subquad {verb} did not read its words")
 

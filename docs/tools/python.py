@@ -5,12 +5,13 @@ import re
 from importlib import import_module
 from pathlib import Path
 
+from torch.nn import Module
+
 import subquad
 import subquad.hf
 from subquad.nn import Mixer, Position
 from subquad.nn.features import FeatureMap
 from subquad.ops.pattern import Pattern
-from torch.nn import Module
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

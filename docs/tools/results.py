@@ -9,7 +9,7 @@ RESULTS = Path(__file__).resolve().parent.parent.parent / "benchmarks" / "result
 
 def table(name: str) -> str:
     """The table of one experiment, as the script that measured it wrote it, and where it is."""
-    (path,) = [p for p in (RESULTS / name).glob("*.md")]
+    (path,) = (RESULTS / name).glob("*.md")
     text = path.read_text(encoding="utf-8").strip()
     if text.startswith("# "):  # a title of its own is one level too high in a page
         text = text.split("\n", 1)[1].strip()
