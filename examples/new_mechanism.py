@@ -1,9 +1,9 @@
 """Moving average: a token takes the mean of what came before, the nearer the more.
 
 After Ma et al., 2022, https://arxiv.org/abs/2209.10655
-    y_i = sum over j <= i of g^(i - j) v_j / sum over j <= i of g^(i - j),  g = exp(-rate), a head's own
+    y_i = sum over j <= i of g^(i - j) v_j / sum over j <= i of g^(i - j),  g = exp(-rate) of a head
 Time O(N), memory O(N).  Streams exactly, in a state of constant size.
-Ours differs: the mean is normalised, and distances count real tokens, so that padding changes nothing.
+Ours differs: the mean is normalised; distances count real tokens, so padding changes nothing.
 """
 
 from dataclasses import dataclass

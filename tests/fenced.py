@@ -25,7 +25,10 @@ def commands(code: str) -> list[list[str]]:
 
 
 def small(words: list[str], sizes: dict[str, list[str]]) -> list[str]:
-    """A `train` or `compare` of a page as the tests run it: its own sizes out, those given in."""
+    """A `train` or `compare` of a page as the tests run it: its own sizes out, those given in.
+
+    sizes: by the task, and those of compare by its own name.
+    """
     if words[0] not in ("train", "compare"):
         return words
     kept, skip = [], False
@@ -34,4 +37,4 @@ def small(words: list[str], sizes: dict[str, list[str]]) -> list[str]:
             kept.append(word)
         # a flag takes the next word along
         skip = word.startswith(_SIZES) and "=" not in word
-    return [*kept, *sizes[words[1]], *(sizes["compare"] if words[0] == "compare" else [])]
+    return [*kept, *sizes[words[1] if words[0] == "train" else "compare"]]

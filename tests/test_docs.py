@@ -17,12 +17,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 TRAIN = ["--train.steps", "2", "--train.reports", "1", "--train.batch", "2"]
 TINY = ["--preset", "tiny", *TRAIN]
 SIZES = {
-    "lm": [*TRAIN, "--preset", "tiny", "--task.context", "32", "--task.valid_bytes", "500"],
+    "lm": [*TINY, "--task.context", "32", "--task.valid_bytes", "500"],
     "mlm": [*TINY, "--task.context", "32", "--task.valid_bytes", "500"],
     "classify": [*TINY, "--task.context", "64"],
     "asr": TINY,
     "forecast": [*TINY, "--task.context", "24"],
-    "compare": ["--budget-tokens", "128", "--multiples", "1", "--score-bytes", "200"],
+    "compare": [
+        *("--arch.dim", "32", "--arch.num_layers", "1", "--arch.num_heads", "4"),
+        *("--task.context", "32", "--task.valid_bytes", "500", "--train.batch", "2"),
+        *("--budget-tokens", "128", "--multiples", "1", "--score-bytes", "200"),
+    ],
 }
 #: commands of other programs, which are not run
 OTHERS = ("pip", "git", "make", "cd", "torchrun", "tensorboard")

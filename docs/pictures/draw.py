@@ -1,7 +1,8 @@
 """Draws the matrix of every architecture: `python docs/pictures/draw.py [NAME ...]`.
 
-Each picture shows the matrices that mixers of a small model multiply by, as their own `weights` write
-them down; `matrices` is the one place that gets them. White is where a query may not look.
+Each picture shows the matrices that mixers of a small model multiply by, as their own `weights`
+write them down; `matrices` is the one place that gets them. Nothing is drawn where a query does not
+look.
 
 Axes: B batch, H heads, N queries, M keys, C model width.
 """
