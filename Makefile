@@ -49,7 +49,7 @@ bench: $(STAMP)
 
 # the theme's makers print an advertisement of theirs at every build
 docs: $(STAMP)
-	NO_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict
 	@echo "site/index.html is written"
 
 clean:

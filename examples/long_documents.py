@@ -32,7 +32,7 @@ def main():
     arch, words, dim = sq.ARCHS["longformer"], 64, 64
     sizes = {"dim": dim, "num_layers": 2, "num_heads": 4, "ffn_dim": 128, "dropout": 0.0}
     config = arch.Config(**sizes, causal=False, windows=(given.window,))
-    model = Model(TokenStem(words, dim), arch.build(config), None)
+    model = Model(TokenStem(nn.Embedding(words, dim)), arch.build(config), None)
     head = nn.Linear(dim, 2)
     mark = torch.zeros(16, given.length, dtype=torch.bool)
     mark[:, 0] = True

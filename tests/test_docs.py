@@ -1,11 +1,13 @@
 """The documentation is true: blocks of a page run in their order, commands at small size."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 import fenced
 from subquad.cli import main
+from subquad.cli.train import check
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -38,10 +40,18 @@ PAGES = {
 }
 
 
-@pytest.mark.parametrize("page", PAGES)
+def _page(name: str):
+    """Pages that train are slow; the time that a machine busy with other tests needs is allowed."""
+    trains = re.search(r"^subquad (train|compare|swap) ", PAGES[name], re.MULTILINE)
+    marks = [pytest.mark.slow, pytest.mark.timeout(900)] if trains else []
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("page", [*map(_page, PAGES)])
 def test_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SUBQUAD_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "book.txt").write_text("It was a dark night, and nothing could be seen. " * 300)
     names: dict = {"__name__": page}
     for language, code in fenced.in_order(PAGES[page]):
         if language == "python":
@@ -49,7 +59,11 @@ def test_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys):
         elif language == "bash":
             for program, *words in fenced.commands(code):
                 assert program == "subquad" or program in OTHERS, program
-                if program == "subquad":
+                if program == "torchrun":  # it would start processes; its words are understood
+                    verb, task, *rest = words[words.index("subquad.cli") + 1 :]
+                    assert verb == "train"
+                    assert check(task, rest).name == task
+                elif program == "subquad":
                     assert main([*sized(words), "--debug"]) == 0, words
 
 

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-import fenced
 import pytest
 
+import fenced
 import subquad as sq
 from subquad.cli import VERBS, main
 from subquad.cli.train import check

@@ -49,7 +49,8 @@ def training(_: str) -> str:
     """What `subquad train` takes for every task."""
     parser = parser_of("train", next(iter(TASKS)))
     first = {"--arch.name", "--arch.preset"}
-    return _told(parser, lambda flag: flag in first or not flag.startswith(("--arch.", "--task.")))
+    told = _told(parser, lambda flag: flag in first or not flag.startswith(("--arch.", "--task.")))
+    return told.rsplit("\n\n", 1)[1]
 
 
 def task(name: str) -> str:
@@ -57,7 +58,8 @@ def task(name: str) -> str:
     about = f"{TASKS[name][2]}. Architectures: "
     archs = ", ".join(f"[{arch}](../papers/{arch}.md)" for arch in find_task(name).archs)
     told = _told(parser_of("train", name), lambda flag: flag.startswith("--task."))
-    return f"{about[0].upper()}{about[1:]}{archs}.\n\n{told.rsplit(chr(10) * 2, 1)[1]}"
+    rows = told.rsplit("\n\n", 1)[1]
+    return f"{about[0].upper()}{about[1:]}{archs}.\n\n{rows}"
 
 
 def _told(parser: Parser, wanted) -> str:

@@ -155,7 +155,7 @@ with {versions}. Use it from Python:
 
 or through transformers, after `import subquad.hf`, with `from_pretrained`.
 
-What it is for: inputs like those it was trained on, scored as written above. Elsewhere nothing is known
-of it, and what was wrong or unfair in its data it has learnt as well. Under which terms it may be
-passed on depends on that data, and is for whoever trained it to add here.
+What it is for: inputs like those it was trained on, scored as written above. Elsewhere nothing is
+known of it, and what was wrong or unfair in its data it has learnt as well. Under which terms it
+may be passed on depends on that data, and is for whoever trained it to add here.
 """
