@@ -22,7 +22,7 @@ def fields(name: str) -> str:
     about = " ".join((inspect.getdoc(config) or "").split("\n\nArgs:")[0].split())
     rows = ["| field | type | default |", "|---|---|---|"]
     for field in dataclasses.fields(config):
-        kind = inspect.formatannotation(field.type).replace("|", "\\|")
+        kind = inspect.formatannotation(field.type)
         rows.append(f"| `{field.name}` | `{kind}` | {_code(_default(field))} |")
     presets = ["| preset | changes |", "|---|---|"]
     for preset, made in EVERY[name].PRESETS.items():
@@ -51,5 +51,5 @@ def _default(field: dataclasses.Field) -> object:
 
 
 def _code(value: object) -> str:
-    text = re.sub(r"\s+", " ", repr(value)).replace("|", "\\|")
+    text = re.sub(r"\s+", " ", repr(value))
     return f"`{text}`"

@@ -71,7 +71,7 @@ def _told(parser: Parser, wanted) -> str:
         flags = [f for f in action.option_strings if f.startswith("--")]
         if flags and wanted(flags[-1]) and flags[-1] not in ("--help",):
             kind = _kind(action)
-            shown = f"`{flags[-1]}{' ' + kind if kind else ''}`".replace("|", "\\|")
+            shown = f"`{flags[-1]}{' ' + kind if kind else ''}`"
             rows.append(f"| {shown} | {_default(action)} | {_help(action)} |")
     described = re.sub(r"\s+", " ", parser.description or "")
     return f"```text\n{usage}\n```\n\n{described}\n\n" + "\n".join(rows)
@@ -95,7 +95,7 @@ def _default(action: argparse.Action) -> str:
     value = action.default
     if value in (None, argparse.SUPPRESS) or action.nargs == 0:
         return ""
-    return f"`{value}`".replace("|", "\\|")
+    return f"`{value}`"
 
 
 def _help(action: argparse.Action) -> str:
