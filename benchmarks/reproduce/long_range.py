@@ -35,7 +35,13 @@ ARMS = {
         *("--arch.num_heads", "4", "--arch.ffn_dim", "256", "--arch.dropout", "0"),
         *("--task.lra", "listops-short", "--task.context", "200", "--train.batch", "32"),
     ],
-    "listops": [
+    "listops": [  # its root stands first, so the mark's own window, read alone, tells most of all
+        *("--arch", "local", "--arch.dim", "64", "--arch.num_layers", "4"),
+        *("--arch.num_heads", "4", "--arch.ffn_dim", "128", "--arch.window", "16"),
+        *("--arch.dropout", "0", "--task.lra", "listops", "--task.context", "2000"),
+        *("--task.position", "learned", "--task.pool", "first", "--train.batch", "8"),
+    ],
+    "listops-performer": [
         *("--arch", "performer", "--arch.dim", "128", "--arch.num_layers", "4"),
         *("--arch.num_heads", "4", "--arch.ffn_dim", "256", "--arch.dropout", "0"),
         *("--arch.features", "64", "--task.lra", "listops", "--task.context", "2000"),
@@ -64,7 +70,15 @@ def learn(arm: str, seed: int, args: argparse.Namespace) -> dict:
     subquad("eval", str(folder), "--part", "test")
     scored = json.loads((folder / "evaluations.jsonl").read_text().splitlines()[-1])
     kept = ("parameters", "steps", "tokens", "seconds", "command")
-    return {"arm": arm, "seed": seed, **{k: told[k] for k in kept}, "test": scored}
+    known = {"arm": arm, "seed": seed, **{k: told[k] for k in kept}}
+    return {**known, "curve": curve(folder), "test": scored}
+
+
+def curve(folder: Path) -> list[dict]:
+    """Validation accuracy as training went."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    kept = ("step", "tokens", "seconds", "eval_accuracy")
+    return [{k: line[k] for k in kept} for line in lines if "eval_accuracy" in line]
 
 
 COLUMNS = {

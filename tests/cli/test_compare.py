@@ -193,7 +193,9 @@ def test_refuses_before_anything_is_trained(words, tmp_path, capsys):
     assert "--score-bytes is -5" in said("--score-bytes", "-5")
     assert "did you mean --train.steps" in said("--train.step", "3")
     assert "wants a task first" in fails(capsys, "compare", *words[2:])
-    assert "synthetic has no context" in fails(capsys, "compare", "synthetic", *words[2:])
+    made = ["--archs", "local", "--budget-tokens", "256", "--out", str(tmp_path / "out")]
+    assert "synthetic has no context" in fails(capsys, "compare", "synthetic", *made)
+    assert "no pair is called 'local'" in fails(capsys, "compare", "summarize", *made)
     assert not (tmp_path / "out").exists()
 
 
@@ -242,3 +244,44 @@ def test_compares_what_has_labels(tmp_path, monkeypatch):
     monkeypatch.setitem(lra.SUITES, "listops-short", few)  # only here: training is elsewhere
     assert main([*start, str(tmp_path / "lists"), *lists]) == 0
     assert "accuracy" in (tmp_path / "lists" / "table.md").read_text()
+
+
+SMALL = ["--arch.dim", "16", "--arch.num_layers", "1", "--arch.num_heads", "2"]
+SMALL += ["--arch.ffn_dim", "16", "--train.batch", "4", "--multiples", "1"]
+
+
+def test_compares_pairs_of_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUBQUAD_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "a.en").write_text("".join(f"word {i} here\n" for i in range(60)))
+    (tmp_path / "a.fr").write_text("".join(f"mot {i} ici\n" for i in range(60)))
+    words = ["--archs", "lite_pair,encoder_decoder", "--budget-tokens", "512"]
+    words += ["--data", str(tmp_path / "a.en"), str(tmp_path / "a.fr"), "--task.context", "32"]
+    words += ["--task.tokenizer", "bytes", "--out", str(tmp_path / "out")]
+    sizes = [f"--arch.{side}_layers" for side in ("encoder", "decoder")]
+    words += [word for size in sizes for word in (size, "1")]
+    small = [*SMALL[:2], *SMALL[4:]]  # a pair has layers of two kinds
+    assert main(["compare", "translate", *words, *small]) == 0
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert table.count("does not stream") == 4
+    assert "bits per token, 1x" in table
+    assert "missing" not in table
+
+
+def test_compares_forecasts(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUBQUAD_CACHE", str(tmp_path / "cache"))
+    days = [f"2020-{m:02d}-{d:02d}" for m in range(1, 5) for d in range(1, 29)]
+    rows = "".join(f"{day},{i % 7 + i / 100}\n" for i, day in enumerate(days))
+    (tmp_path / "days.csv").write_text("date,sold\n" + rows)
+    words = ["--archs", "local,logsparse", "--data", str(tmp_path / "days.csv"), *SMALL]
+    words += ["--horizon", "4", "--freq", "D", "--task.context", "8", "--budget-tokens", "256"]
+    assert main(["compare", "forecast", *words, "--out", str(tmp_path / "out")]) == 0
+    assert "missing" not in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_compares_made_sequences_at_longer_lengths(tmp_path):
+    words = ["--archs", "local,linear_transformer", "--task.kind", "copy", "--task.length", "16"]
+    words += [*SMALL, "--multiples", "1,2", "--budget-minutes", "0.02"]
+    assert main(["compare", "synthetic", *words, "--out", str(tmp_path / "out")]) == 0
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "token accuracy, 2x" in table
+    assert "missing" not in table

@@ -163,8 +163,10 @@ def _score(arm: Arm, folder: Path, scoring: Scoring, tell: Report) -> None:
 
 def _score_at(run: Run, how: dict[str, Any], part: str) -> dict[str, Any]:
     begun = time.monotonic()
+    if "part" in run.task.Scoring.__dataclass_fields__:  # what is made as it is needed has none
+        how = {**how, "part": part}
     try:
-        result = run.task.evaluate_on(run.model, None, run.facts["data"], part=part, **how)
+        result = run.task.evaluate_on(run.model, None, run.facts["data"], **how)
     except PositionError as error:
         return {"refused": str(error)}
     seconds = round(time.monotonic() - begun, 2)
@@ -173,7 +175,7 @@ def _score_at(run: Run, how: dict[str, Any], part: str) -> dict[str, Any]:
 
 def _state_bytes(run: Run, tokens: int) -> int | str:
     """Bytes of the state of one stream after so many tokens, or why there are none."""
-    if not run.model.model.streams:
+    if not getattr(run.model.model, "streams", False):  # a pair reads a whole source
         return "does not stream"
     try:
         return nbytes(_kept(run, tokens))

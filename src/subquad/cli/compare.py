@@ -3,12 +3,13 @@
 import os
 import platform
 import shlex
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from subquad.archs import ARCHS
-from subquad.cli.parser import Parser
+from subquad.cli.parser import Parser, two_files
 from subquad.cli.train import check
 from subquad.data.documents import PARTS
 from subquad.nn.choices import choose
@@ -20,18 +21,16 @@ __all__ = ["run"]
 def run(argv: list[str]) -> int:
     """Train, score and report; a second call with the same words goes on where the first ended."""
     task, argv = (argv[0], argv[1:]) if argv and argv[0] in TASKS else ("", argv)
-    own, passed = _split(argv)
-    given = _parser().read(own)
     if not task:
         raise ValueError(f"subquad compare wants a task first: {', '.join(TASKS)}")
-    if not hasattr(find_task(task).Config, "context"):
-        raise ValueError(f"the task {task} has no context to score at multiples of; compare lm")
+    own, passed = _split(two_files(argv), find_task(task))
+    given = _parser().read(own)
     if given.lra is not None:
         from subquad.tasks.lra import CONTEXTS
 
         longest = str(choose("suite", given.lra, CONTEXTS))
         passed = [("task.lra", given.lra), ("task.context", longest), *passed]
-    names = _names(given.archs)
+    names = _names(given.archs, find_task(task).archs)
     scoring = _scoring(given)
 
     from subquad.bench.compare import Arm, compare, rows
@@ -58,14 +57,15 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _split(argv: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+def _split(argv: list[str], kind: Any) -> tuple[list[str], list[tuple[str, str]]]:
     """Our own words, and (flag, value) of those that go to training."""
-    groups = ("arch.", "task.", "train.", *(f"{name}." for name in ARCHS))
+    groups = ("arch.", "task.", "train.", *(f"{name}." for name in kind.archs))
     own: list[str] = []
     passed: list[tuple[str, str]] = []
     words = iter(argv)
     for word in words:
         flag, equals, value = word.removeprefix("--").partition("=")
+        flag = f"task.{flag}" if flag in kind.short else flag
         if not word.startswith("--") or not flag.startswith(groups):
             own.append(word)
             continue
@@ -77,10 +77,10 @@ def _split(argv: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
     return own, passed
 
 
-def _names(text: str) -> list[str]:
+def _names(text: str, known: Mapping[str, Any]) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        choose("architecture", name, ARCHS)
+        choose("pair" if known is not ARCHS else "architecture", name, known)
     if len(set(names)) < len(names) or not names:
         raise ValueError(
             f"--archs {text!r} must name each architecture once, as in performer,local"
@@ -90,14 +90,15 @@ def _names(text: str) -> list[str]:
 
 def _words(task: str, name: str, given: Any, passed: list[tuple[str, str]]) -> list[str]:
     """What follows `subquad train TASK` for one arm."""
-    fields = ARCHS[name].Config.__dataclass_fields__
+    archs = find_task(task).archs
+    fields = archs[name].Config.__dataclass_fields__
     words = ["--arch", name]
     if given.data is not None:
         words += ["--data", given.data]
     for flag, value in passed:
         group, _, field = flag.partition(".")
         if group == "arch" and not any(
-            field in arch.Config.__dataclass_fields__ for arch in _all()
+            field in arch.Config.__dataclass_fields__ for arch in archs.values()
         ):
             choose("field", field, fields)
         if group == name or (group == "arch" and field in fields):
@@ -107,16 +108,14 @@ def _words(task: str, name: str, given: Any, passed: list[tuple[str, str]]) -> l
     return [*words, *_budget(task, given, passed)]
 
 
-def _all() -> list[Any]:
-    return list(ARCHS.values())
-
-
 def _budget(task: str, given: Any, passed: list[tuple[str, str]]) -> list[str]:
     minutes, tokens = given.budget_minutes, given.budget_tokens
     if (minutes is None) == (tokens is None):
         raise ValueError("give a budget: either --budget-minutes or --budget-tokens")
     if minutes is not None:
         return ["--train.minutes", str(minutes)]
+    if not hasattr(find_task(task).Config, "context"):
+        raise ValueError(f"{task} has no context to count tokens by; give --budget-minutes")
     said = dict(passed)
     context = int(said.get("task.context", find_task(task).Config().context))
     from subquad.train.config import TrainConfig
@@ -160,7 +159,7 @@ def _parser() -> Parser:
         "train`, for every architecture that has the field; --NAME.FIELD is for one of them.",
     )
     parser.add_argument("--archs", type=str, required=True, help="names, as in performer,local")
-    parser.add_argument("--data", type=str | None, default=None, help="file or folder")
+    parser.add_argument("--data", type=str | None, default=None, help="file or folder, or SRC TGT")
     parser.add_argument("--out", type=str, required=True, help="the folder to write, or go on with")
     parser.add_argument(
         "--budget-minutes", type=float | None, default=None, help="minutes of training for each"

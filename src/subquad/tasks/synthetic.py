@@ -150,6 +150,9 @@ class Synthetic(Task):
             )
         return self.score(model, self.items("test", count, seed, length), Share(), report)
 
+    def compared(self, multiple: int, limit: int) -> dict[str, Any]:
+        return {"length": multiple * self.config.length}
+
     @torch.no_grad()
     def score(
         self,

@@ -119,9 +119,9 @@ def _by_memory(rows: Sequence[Row], metric: str) -> list[Line]:
 def _by_length(rows: Sequence[Row], metric: str) -> list[Line]:
     lines = []
     for row in rows:
-        context = row["facts"]["task_facts"]["config"]["context"]
+        context = row["facts"]["task_facts"]["config"].get("context")
         found = {int(m): s[metric] for m, s in row.get("scores", {}).items() if metric in s}
-        if found:
+        if found and context is not None:  # what is no row of tokens has none
             lines.append(Line(row["name"], [m * context for m in found], list(found.values())))
     return lines
 
