@@ -33,7 +33,7 @@ def test_every_directive_of_a_page_is_known(hooks):
         for name, _ in hooks.LINE.findall(path.read_text())
     }
     assert found <= set(hooks.DIRECTIVES)
-    assert {"card", "results", "break-even", "command"} <= found
+    assert {"card", "results", "break-even", "every-command"} <= found
     with pytest.raises(ValueError, match="no directive 'crad'; known: file, section"):
         hooks.filled("<!-- crad: performer -->")
     with pytest.raises(ValueError, match=r"CONTRIBUTING\.md has no section 'The Words'"):

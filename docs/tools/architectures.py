@@ -12,8 +12,18 @@ EVERY: dict[str, ModuleType] = {**ARCHS, **PAIRS}
 
 def card(name: str) -> str:
     """The paper card: what, source, equation, cost, and what ours does differently."""
-    text = inspect.getdoc(EVERY[name]) or ""
-    return f'```text title="subquad.archs.{name}"\n{text.strip()}\n```'
+    parts: list[list[str]] = [[]]
+    for line in (inspect.getdoc(EVERY[name]) or "").splitlines():
+        apart = line.startswith("    ") != any(part.startswith("    ") for part in parts[-1][:1])
+        if not line or apart or line.startswith(("Time O", "Ours differs")):
+            parts.append([])
+        if line:
+            parts[-1].append(line)
+    shown = [_equations(p) if p[0][0] == " " else _linked(" ".join(p)) for p in parts if p]
+    quoted = "\n\n".join(shown).replace("\n", "\n    ")
+    return f'!!! quote "The card of `subquad.archs.{name}`"\n\n    {quoted}'.replace(
+        "\n    \n", "\n\n"
+    )
 
 
 def fields(name: str) -> str:
@@ -42,6 +52,14 @@ def everything(_: str) -> str:
         title = (inspect.getdoc(module) or "").split("\n\n")[0].replace("\n", " ")
         parts += [f"## {name}", f"{title} [Explained](../papers/{name}.md).", fields(name)]
     return "\n\n".join(parts)
+
+
+def _equations(lines: list[str]) -> str:
+    return "\n".join(["```text", *(line[4:] for line in lines), "```"])
+
+
+def _linked(text: str) -> str:
+    return re.sub(r"https://[\w./-]*\w", r"<\g<0>>", text)
 
 
 def _default(field: dataclasses.Field) -> object:

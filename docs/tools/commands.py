@@ -9,6 +9,9 @@ from subquad.cli import VERBS
 from subquad.cli.parser import Parser
 from subquad.tasks import TASKS, find_task
 
+#: commands whose flags depend on a task, besides `train`
+WANT_A_TASK = ("compare",)
+
 
 class _FoundError(Exception):
     """Carries a parser out of the command that was about to use it."""
@@ -40,9 +43,14 @@ def tasks(_: str) -> str:
     return "\n".join(["| task | learns |", "|---|---|", *rows])
 
 
-def command(verb: str) -> str:
-    """Usage of a command and all of its arguments."""
-    return _told(parser_of(verb), lambda flag: True)
+def every(_: str) -> str:
+    """A section for each command but `train`; those that want a task first are shown for one."""
+    parts = []
+    for verb in VERBS:
+        if verb != "train":
+            words = [next(iter(TASKS))] if verb in WANT_A_TASK else []
+            parts.append(f"## {verb}\n\n{_told(parser_of(verb, *words), lambda flag: True)}")
+    return "\n\n".join(parts)
 
 
 def training(_: str) -> str:

@@ -33,7 +33,7 @@ DIRECTIVES: dict[str, Callable[[str], str]] = {
     "architectures": architectures.everything,
     "tasks": commands.tasks,
     "verbs": commands.verbs,
-    "command": commands.command,
+    "every-command": commands.every,
     "training": commands.training,
     "task": commands.task,
     "results": results.table,

@@ -48,7 +48,8 @@ def functions(_: str) -> str:
 def nn(group: str) -> str:
     """The parts of `subquad.nn` of one group."""
     groups = {name: _group(getattr(subquad.nn, name)) for name in subquad.nn.__all__}
-    return _all("subquad.nn", [name for name, said in groups.items() if said == group])
+    names = [name for name, said in groups.items() if said == group]
+    return _all("subquad.nn", names, 2 if group == "mixers" else 3)
 
 
 def hf(_: str) -> str:
@@ -71,9 +72,10 @@ def _is(thing: object, kind: type) -> bool:
     return inspect.isclass(thing) and issubclass(thing, kind)
 
 
-def _all(package: str, names: list[str]) -> str:
+def _all(package: str, names: list[str], level: int = 2) -> str:
     """A reference of each name. ValueError for one without a docstring of its own."""
     for name in names:
         if not getattr(import_module(package), name).__doc__:
             raise ValueError(f"{package}.{name} is public and has no docstring")
-    return "\n\n".join(f"::: {package}.{name}" for name in names)
+    how = f"\n    options:\n      heading_level: {level}"
+    return "\n\n".join(f"::: {package}.{name}{how}" for name in names)
