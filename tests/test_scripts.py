@@ -30,7 +30,16 @@ def test_every_example_is_run():
     assert there == {*SCRIPTS, *NOTEBOOKS, *MODULES}
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+#: those that take more than about two seconds
+SLOW = {"forecast.py", "language_model.py", "far_and_near.ipynb"}
+
+
+def _each(names):
+    slow = pytest.mark.slow
+    return [pytest.param(name, marks=[slow] if name in SLOW else []) for name in names]
+
+
+@pytest.mark.parametrize("name", _each(SCRIPTS))
 def test_script_runs(name, tmp_path, monkeypatch, capsys):
     words, says = SCRIPTS[name]
     monkeypatch.chdir(tmp_path)
@@ -41,7 +50,7 @@ def test_script_runs(name, tmp_path, monkeypatch, capsys):
     assert len((EXAMPLES / name).read_text().splitlines()) < 60
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", _each(NOTEBOOKS))
 def test_notebook_runs(name, monkeypatch, capsys):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("agg")
