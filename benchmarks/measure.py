@@ -28,12 +28,14 @@ Column = Callable[[Sequence[dict]], str]
 __all__ = [
     "Column",
     "arms_of",
+    "budget",
     "each",
     "growth_of",
     "interleaved",
     "machine",
     "main_of",
     "peak",
+    "seconds_of",
     "subquad",
     "table_of",
     "trained",
@@ -81,6 +83,13 @@ def peak(run: Callable[[], object]) -> int:
             held += event.nbytes()
             most = max(most, held)
     return most
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """Processor seconds of a call: what other programs take does not count."""
+    begun = time.process_time()
+    run()
+    return time.process_time() - begun
 
 
 def machine() -> dict:
@@ -155,17 +164,20 @@ def arms_of(
     doc: str,
     file: str,
     minutes: float,
-    data: str,
+    data: str | None,
 ) -> None:
-    """The command line of a study: every arm for so many minutes, with so many seeds.
+    """The command line of a study: every arm for so many minutes, with so many seeds. data: what
+    `--data` names; None: the study has its own.
 
     Resumable: a JSON for each arm and seed, which `learn` makes; the table of those that exist.
     """
     name = Path(file).stem
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help=data)
+    if data is not None:
+        parser.add_argument("--data", type=Path, required=True, help=data)
     parser.add_argument("--arms", nargs="+", default=list(arms), choices=arms)
     parser.add_argument("--minutes", type=float, default=minutes, help="of training, for each arm")
+    parser.add_argument("--steps", type=int, help="of training, in place of minutes")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs") / name)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / name)
@@ -179,6 +191,12 @@ def arms_of(
     text = table_of(args.out, list(arms), columns)
     (args.out / "table.md").write_text(text + "\n")
     print(text)
+
+
+def budget(args: argparse.Namespace) -> list[str]:
+    """Words of `subquad train`: minutes, or on a machine that others use too, steps."""
+    asked = args.minutes if args.steps is None else args.steps
+    return ["--train.minutes" if args.steps is None else "--train.steps", str(asked)]
 
 
 def _slug(arm: str) -> str:

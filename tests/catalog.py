@@ -124,6 +124,9 @@ MIXERS: dict[str, Callable[[], Mixer]] = {
     "chunked-hash-across": lambda: nn.SortedChunkAttention(
         DIM, HEADS, rounds=3, buckets=(4,), chunks=nn.Chunking(8, False, False), head_dim=5
     ),
+    "chunked-hash-circle": lambda: nn.SortedChunkAttention(
+        DIM, HEADS, buckets=(4,), chunks=nn.Chunking(8, False, False, True, True, 1e-6)
+    ),
     "chunks-both": _attention(sq.Chunks(4, 1, 2)),
     "random-blocks": _attention(sq.Chunks(4, 1, 1) | sq.RandomBlocks(4, 2) | sq.Marked()),
     "random-blocks-causal": lambda: nn.Attention(

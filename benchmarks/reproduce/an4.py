@@ -1,14 +1,14 @@
 """Speech from scratch: the Conformer on 41 minutes of AN4, and what it loses without its parts.
 
-    python benchmarks/reproduce/an4.py --data an4_16k_flac.tar --arms conformer --minutes 76
+    python benchmarks/reproduce/an4.py --data an4_16k_flac.tar --arms conformer --steps 15000
     python benchmarks/reproduce/an4.py --data an4_16k_flac.tar --minutes 20 --seeds 2 \\
         --out benchmarks/results/an4_parts
 
 CMU AN4: spelled words, numbers and commands; 948 utterances to train, of which seven speakers are
 held out for validation, and 130 of other speakers to test, as published. Small: dim 96, 4 layers, 4
 heads, 32 channels in the stem, batch 8, characters, CTC, speed and SpecAugment as by default, so
-many minutes for each arm. Without the paper's relative positions the stem adds absolute ones. Word
-pieces were tried with 6 layers and batch 16.
+many minutes, or steps, for each arm. Without the paper's relative positions the stem adds absolute
+ones. Word pieces were tried with 6 layers and batch 16.
 The test part is scored once, with the weights that validated best: by the likeliest letters, and
 with beams and 8-grams of letters counted in the training transcripts, at the weight and bonus of
 four that are best on the validation part. Published on LibriSpeech
@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from measure import Column, arms_of, each, subquad, trained
+from measure import Column, arms_of, budget, each, subquad, trained
 
 #: words of the task, the sizes and training
 HOW = [
@@ -56,9 +56,10 @@ ARMS = {
 
 def learn(arm: str, seed: int, args: argparse.Namespace) -> dict:
     """Train one arm, or go on with it, and score it; what is known of it then."""
-    folder = args.runs / f"{arm.replace(' ', '_')}-{args.minutes:g}-{seed}"
+    long = f"{args.minutes:g}" if args.steps is None else f"{args.steps}_steps"
+    folder = args.runs / f"{arm.replace(' ', '_')}-{long}-{seed}"
     words = ["asr", "--arch", "conformer", "--data", str(args.data), *HOW, *ARMS[arm]]
-    words += ["--train.minutes", str(args.minutes), "--train.seed", str(seed)]
+    words += [*budget(args), "--train.seed", str(seed)]
     told = trained(folder, *words)
     plain = scored(folder)
     tried = {how: scored(folder, "--part", "valid", *LM, *how) for how in RANKS}

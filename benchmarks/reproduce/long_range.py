@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from measure import arms_of, each, subquad, trained
+from measure import arms_of, budget, each, subquad, trained
 
 #: words that follow `subquad train classify`
 ARMS = {
@@ -64,7 +64,7 @@ def learn(arm: str, seed: int, args: argparse.Namespace) -> dict:
     data = str(args.data) if "--task.lra" in ARMS[arm] else files
     words = ["classify", *ARMS[arm]]
     words += [] if "listops" in arm else ["--data", data]
-    words += ["--train.minutes", str(args.minutes), "--train.seed", str(seed)]
+    words += [*budget(args), "--train.seed", str(seed)]
     words += ["--train.reports", "6", "--task.valid_rows", "1000", "--train.lr", "2e-3"]
     told = trained(folder, *words)
     subquad("eval", str(folder), "--part", "test")

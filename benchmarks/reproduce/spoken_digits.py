@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from measure import arms_of, each, subquad, trained
+from measure import arms_of, budget, each, subquad, trained
 
 FIELDS = {"dim": 64, "num_layers": 4, "num_heads": 4, "ffn_dim": 256, "dropout": 0.1}
 #: words of the task and of training
@@ -41,7 +41,7 @@ def learn(arm: str, seed: int, args: argparse.Namespace) -> dict:
     folder = args.runs / f"{arm}-{args.minutes:g}-{seed}"
     words = ["asr", *ARMS[arm], "--data", str(args.data), *HOW]
     words += [word for name, value in FIELDS.items() for word in (f"--arch.{name}", str(value))]
-    words += ["--train.minutes", str(args.minutes), "--train.seed", str(seed)]
+    words += [*budget(args), "--train.seed", str(seed)]
     told = trained(folder, *words)
     subquad("eval", str(folder))
     scored = json.loads((folder / "evaluations.jsonl").read_text().splitlines()[-1])

@@ -65,8 +65,8 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     """Reach what needs more than torch on first use, so that importing us imports torch alone."""
-    if name == "hf":
-        return importlib.import_module("subquad.hf")
+    if name in ("hf", "viz"):
+        return importlib.import_module(f"subquad.{name}")
     if name == "load":
         return importlib.import_module("subquad.train.run").load
     raise AttributeError(f"module 'subquad' has no attribute {name!r}")

@@ -70,6 +70,7 @@ REFORMER = {
     "tie_word_embeddings": False,
     "vocab_size": WORDS,
 }
+XLNET = {"vocab_size": WORDS, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}
 NAMED = {"num_labels": LABELS, "id2label": {0: "a", 1: "b", 2: "c"}}
 
 
@@ -140,6 +141,9 @@ CASES = {
     "perceiver": Case("PerceiverForMaskedLM", PERCEIVER),
     "reformer": Case("ReformerModelWithLMHead", REFORMER, rounding=FLOAT32),
     "reformer-body": Case("ReformerModel", REFORMER, out="last_hidden_state"),
+    "xlnet-tags": Case("XLNetForTokenClassification", XLNET | NAMED, rounding=FLOAT32),
+    "xlnet-answers": Case("XLNetForQuestionAnsweringSimple", XLNET, {}, FLOAT32, "end_logits"),
+    "xlnet-body": Case("XLNetModel", XLNET, rounding=FLOAT32, out="last_hidden_state"),
     "vit": Case("ViTForImageClassification", VIT),
     "vit-body": Case("ViTModel", VIT, out="last_hidden_state"),
 }

@@ -4,9 +4,12 @@ import dataclasses
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import XLNetConfig, XLNetLMHeadModel
 
+from converting import converted
 from subquad.archs import transformer_xl
+from subquad.convert.folder import convert
 from subquad.model import build
 from subquad.nn.past import Memory
 from subquad.nn.state import ModelState
@@ -82,3 +85,28 @@ def test_segments_with_their_memory(same_length, clamp):
         for (kept,), mem in zip(state.layers, mems, strict=True):
             assert kept.x.shape[1] == MEMORY
             torch.testing.assert_close(kept.x.transpose(0, 1), mem, rtol=1e-5, atol=1e-5)
+
+
+def test_whole_inputs_through_the_converter(tmp_path):
+    """One way; theirs takes no padding then. Both ways: test_convert.py."""
+    xlnet = theirs().float()
+    model = converted(xlnet, tmp_path).double()
+    (tmp_path / "back").mkdir()
+    convert(tmp_path / "ours", tmp_path / "back")
+    went, came = (load_file(tmp_path / w / "model.safetensors") for w in ("theirs", "back"))
+    assert went.keys() == came.keys()
+    assert all(torch.equal(went[k], came[k]) for k in went)
+    ids = torch.randint(WORDS, (2, 37))
+    with torch.no_grad():
+        wanted = xlnet.double()(ids).logits
+        torch.testing.assert_close(model(ids).logits, wanted, rtol=1e-5, atol=1e-5)
+        how = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 5, "eos_token_id": None}
+        words = model.generate(ids[:1], **how)
+        for n in range(37, 43):
+            assert words[0, n] == xlnet(words[:, :n]).logits[0, -1].argmax()
+
+
+def test_its_words_both_ways_are_refused(tmp_path):
+    xlnet = XLNetLMHeadModel(XLNetConfig(vocab_size=9, d_model=8, n_layer=1, n_head=2, d_inner=8))
+    with pytest.raises(ValueError, match="has attn_type 'bi', which ours does not compute"):
+        converted(xlnet, tmp_path)

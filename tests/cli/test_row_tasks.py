@@ -71,6 +71,8 @@ def test_classify_from_training_to_prediction(tmp_path, capsys, monkeypatch):
     assert "accuracy                 1.0000" in out
     assert "rows, the test part of reviews.jsonl" in out
     assert said(capsys, "predict", "run", "film 7 was lovely").startswith("good  ")
+    # a text may be longer than any name of a file
+    assert said(capsys, "predict", "run", "film 7 was lovely, " * 20).startswith("good  ")
     (tmp_path / "one.txt").write_text("film 9 was dull")
     rows = write(tmp_path / "some.jsonl", [{"text": "film 1 was great"}, {"text": "poor film"}])
     out = said(capsys, "predict", "run", "one.txt", rows).splitlines()

@@ -280,6 +280,34 @@ def test_sorted_chunks_by_brute_force(rounds, n, causal, same, once):
         assert_close(torch.zeros_like(b) if a is None else a, b)
 
 
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "both"])
+@pytest.mark.parametrize(("rounds", "n"), [(1, 41), (3, 41), (3, 7), (2, 5), (2, 1), (2, 0)])
+def test_chunks_in_a_circle_by_brute_force(rounds, n, causal):
+    qk, v = (torch.randn(1, 1, n, 6, dtype=torch.float64) for _ in range(2))
+    labels = torch.randint(0, 2, (1, 1, rounds, n))
+    labels[..., n - n // 10 :] = ABSENT
+    order = [
+        [i for _, i in sorted((int(a), i) for i, a in enumerate(label) if a != ABSENT)]
+        for label in labels[0, 0]
+    ]
+    chunks = [[one[at : at + 6] for at in range(0, len(one), 6)] for one in order]
+    row = [chunk for one in chunks for chunk in one]
+    times = torch.zeros(n, n, dtype=torch.float64)
+    for at, chunk in enumerate(row):
+        for i in chunk:
+            for j in chunk + row[at - 1]:
+                times[i, j] += i != j and (j < i or not causal)
+    times = times + torch.eye(n) * (times.sum(-1, keepdim=True) == 0)
+    expected = (qk @ unit(qk).mT * 6**-0.5 + times.log()).softmax(-1) @ v
+    cut = nn.Chunking(6, False, False, circle=True)
+    assert_close(attend_chunks(qk, unit(qk), v, labels, cut, causal=causal), expected)
+
+
+def test_a_circle_cannot_count():
+    with pytest.raises(ValueError, match="chunks in a circle join rounds: same_bucket and count"):
+        nn.SortedChunkAttention(12, 2, chunks=nn.Chunking(8, circle=True))
+
+
 def test_later_tokens_move_the_borders_of_sorted_chunks():
     """Why it is called not strictly causal, and why there is another mixer."""
     m = hashed(make=nn.SortedChunkAttention, chunks=nn.Chunking(8))

@@ -6,9 +6,9 @@ Sukhbaatar, Grave, Bojanowski, Joulin, 2019, https://arxiv.org/abs/1905.07799
 Time O(N z) for the largest span z of a layer, memory O(N).  Streams exactly; the state of a layer
 holds as many tokens as its widest head sees now.  The token itself is left out: it arrives by the
 residual.
-Ours differs: the newest key is at distance 1 as in the paper (0 in the released code); keys are cut
-at the exact reach, not in steps of 64; the log of the mask is added to scores, which spares the
-second sum and its 1e-8; parameters start as everywhere here.
+Ours differs: the newest key is at distance 1 as in the paper (`newest` 0: as in the released code);
+keys are cut at the exact reach, not in steps of 64; the log of the mask is added to scores, which
+spares the second sum and its 1e-8; parameters start as everywhere here.
 """
 
 from dataclasses import dataclass
@@ -29,6 +29,8 @@ class Config:
     `position`: "span", one for each head, or "dynamic_span", another for every token: it may always
     be S, so what a layer computes and keeps is then that of the whole window.
 
+    `newest` is the distance that a span takes the newest key for.
+
     With `carry`, training runs over segments that follow each other and hands on the layer inputs
     that spans reach.
     """
@@ -42,6 +44,7 @@ class Config:
     ramp: int = 32
     cost: float = 2e-6
     position: str = "span"
+    newest: int = 1
     carry: bool = True
     norm: str = "layer"
     mlp: str = "relu"
@@ -61,7 +64,7 @@ PRESETS = {
 
 
 def _learned(c: Config, table: Table) -> SpanRamp:
-    return SpanRamp(c.num_heads, c.max_span, ramp=c.ramp, cost=c.cost, table=table)
+    return SpanRamp(c.num_heads, c.max_span, ramp=c.ramp, cost=c.cost, table=table, newest=c.newest)
 
 
 def _dynamic(c: Config, table: Table) -> DynamicSpan:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from subquad.nn.attention import Attention, divide
-from subquad.nn.choices import choose, feed_forward, position
+from subquad.nn.choices import choose, feed_forward, normalise, position
 from subquad.nn.conv import ConvModule, TokenBatchNorm, TokenNorm
 from subquad.nn.hashed import HashedAttention
 from subquad.nn.init import Init
@@ -58,6 +58,7 @@ class Config:
         norm: inside the convolution module, "batch" as in the paper, or "layer".
         wiring: "macaron", or "single" for one feed-forward part that counts whole.
         mlp: kind of the feed-forward parts.
+        norm_last: of all blocks together, as wav2vec2-conformer has it; "none" in the paper.
     """
 
     dim: int = 256
@@ -81,6 +82,7 @@ class Config:
     norm: str = "batch"
     wiring: str = "macaron"
     mlp: str = "swish"
+    norm_last: str = "none"
     dropout: float = 0.1
 
 
@@ -117,7 +119,8 @@ def build(config: Config) -> Stack:
     wire = choose("wiring", c.wiring, WIRINGS)
     blocks = [wire(c, mixer) for mixer in mixers]
     streams = all(block.step is not None for block in blocks)
-    made = (ChunkEncoder if streams else Encoder)(blocks, c.dim)
+    last = None if c.norm_last == "none" else normalise(c.norm_last)(c.dim)
+    made = (ChunkEncoder if streams else Encoder)(blocks, c.dim, last)
     # as wide as what a map reads asks for; every block ends in a norm
     made.drawn = Init(3**-0.5, by_inputs=True)
     return made

@@ -8,8 +8,9 @@ Time O(N (rounds window + sum(buckets)) D), memory O(N) whatever the depth.  Str
 state holds rounds x buckets x window tokens a layer at most.
 Ours differs: windows slide inside each bucket where the paper cuts sorted tokens into chunks, whose
 borders later tokens move; local layers look at a window of their neighbours (kind "local"), or at
-their own chunk and the one before as in the release ("chunks"). Features are both streams, 2 dim
-wide, so head and embedding are not shared.
+their own chunk and the one before as in the release ("chunks"). Kind "sorted" is what others have
+trained: chunks of sorted tokens, in a circle; it is not strictly causal and never streams. Features
+are both streams, 2 dim wide, so head and embedding are not shared.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from subquad.nn.attention import Attention, divide
 from subquad.nn.choices import choose, position, stack
 from subquad.nn.hashed import HashedAttention
 from subquad.nn.mixer import Mixer
+from subquad.nn.sorted_chunks import Chunking, SortedChunkAttention
 from subquad.nn.stacks import Stack
 from subquad.ops.pattern import Pattern
 from subquad.ops.patterns import Causal, Chunks, SameLabel, Window
@@ -27,10 +29,11 @@ __all__ = ["KINDS", "PRESETS", "Config", "build"]
 
 @dataclass(frozen=True)
 class Config:
-    """`layers`: their kinds, "lsh", "local" or "chunks", repeated to `num_layers`.
+    """`layers`: their kinds, "lsh", "local", "chunks" or "sorted", repeated to `num_layers`.
 
     Layers that hash: `rounds` (None: look at everything), `buckets` (even factors of their number),
-    `window` (tokens of the bucket that a round looks at, on each side if not causal).  Local
+    `window` (tokens of the bucket that a round looks at, on each side if not causal; of "sorted"
+    the size of a chunk).  Local
     layers: `local_window`, tokens that are looked at on each side, or the size of a chunk.
     `mlp_chunk`: positions of a feed-forward part at a time; None for all.  `position` is for local
     layers; a stem's absolute positions, as "axial", serve both kinds.
@@ -107,7 +110,7 @@ def build(config: Config) -> Stack:
         mixers,
         c.dim,
         c.ffn_dim,
-        causal=c.causal,
+        causal=c.causal and not any(isinstance(m, SortedChunkAttention) for m in mixers),
         norm=c.norm,
         mlp=c.mlp,
         wiring=c.wiring,
@@ -128,6 +131,21 @@ def _lsh(c: Config, layer: int) -> Mixer:
         rounds=c.rounds,
         buckets=c.buckets,
         window=c.window,
+        causal=c.causal,
+        seed=1000 * c.seed + layer,
+        bias=c.bias,
+        dropout=c.dropout,
+    )
+
+
+def _sorted(c: Config, layer: int) -> Mixer:
+    return SortedChunkAttention(
+        c.dim,
+        c.num_heads,
+        head_dim=_width(c),
+        rounds=c.rounds or 1,
+        buckets=c.buckets,
+        chunks=Chunking(c.window, False, False, circle=True, unit_scale=True, key_eps=1e-6),
         causal=c.causal,
         seed=1000 * c.seed + layer,
         bias=c.bias,
@@ -156,4 +174,4 @@ def _attention(c: Config, pattern: Pattern) -> Mixer:
     )
 
 
-KINDS = {"lsh": _lsh, "local": _local, "chunks": _chunks}
+KINDS = {"lsh": _lsh, "local": _local, "chunks": _chunks, "sorted": _sorted}

@@ -18,6 +18,7 @@ comes; how long it may take is said first, on stderr.
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
@@ -126,20 +127,21 @@ def _inputs(given: Any, by_line: bool) -> Iterator[tuple[str, str | Path | dict[
     if given.text is not None:
         yield "this text", given.text
     for word in given.input:
-        path = Path(word) if 0 < len(word) < 4096 else None  # nothing is a text, not a folder
+        # os.path and not pathlib, which raises for what is too long to be a name: a text may be
+        is_file = os.path.isfile(word)
         if word == "-":
             yield from _lines("stdin", sys.stdin, by_line)
-        elif path is not None and path.is_dir():
+        elif os.path.isdir(word):
             raise ValueError(f"{word} is a folder; name its files")
-        elif path is not None and path.suffix == ".jsonl":
-            if not path.is_file():
+        elif Path(word).suffix == ".jsonl":
+            if not is_file:
                 raise ValueError(f"there is no file {word}")
-            with open(path, encoding="utf-8") as rows:
+            with open(word, encoding="utf-8") as rows:
                 yield from _lines(word, rows)
-        elif path is not None and path.is_file() and by_line:
-            yield from _lines(word, (line for _, line in lines(path)), by_line)
-        elif path is not None and path.is_file():
-            yield word, path
+        elif is_file and by_line:
+            yield from _lines(word, (line for _, line in lines(Path(word))), by_line)
+        elif is_file:
+            yield word, Path(word)
         else:
             yield "this text", word
 

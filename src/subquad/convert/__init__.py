@@ -1,16 +1,34 @@
 """Converters: checkpoints of others as ours and back, by tables that can be read against theirs.
 
 One file per family: its rows of tensors (`subquad.convert.rows`) and fields of settings
-(`subquad.convert.fields`). `FAMILIES` is the only list of them, by `model_type`.
+(`subquad.convert.fields`). `FAMILIES` is the only list of them, by `model_type`; `REFUSED` says of
+which others it is known why they have none.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from subquad.convert import bert, gpt2, led, llama, longformer, perceiver, reformer, transfo_xl, vit
-from subquad.convert.family import Family
+from subquad.convert import (
+    adaptive_span,
+    bert,
+    gpt2,
+    krasserm,
+    led,
+    linformer,
+    lite,
+    llama,
+    longformer,
+    perceiver,
+    performer,
+    reformer,
+    transfo_xl,
+    vit,
+    wav2vec2,
+    xlnet,
+)
+from subquad.convert.family import Family, Refusal
 
-__all__ = ["FAMILIES"]
+__all__ = ["FAMILIES", "REFUSED"]
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
@@ -24,13 +42,46 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             bert.ROBERTA,
             bert.BIGBIRD,
             longformer.LONGFORMER,
+            longformer.ALLENAI,
             led.LED,
             led.BART,
             vit.VIT,
             perceiver.PERCEIVER,
             reformer.REFORMER,
+            wav2vec2.WAV2VEC2_CONFORMER,
+            xlnet.XLNET,
             transfo_xl.TRANSFO_XL,
             transfo_xl.ORIGINAL,
+            adaptive_span.ADAPTIVE_SPAN,
+            linformer.LINFORMER,
+            performer.PERFORMER,
+            lite.LITE,
+            krasserm.LANGUAGE,
+            krasserm.TEXTS,
+            krasserm.IMAGES,
         )
     }
+)
+
+_LATENTS = (
+    "its latents look at each other under the norm of queries and at the prefix under another, so "
+    "that every key depends on where latents begin; ours has one norm for all that is read"
+)
+REFUSED = (
+    Refusal("perceiver-ar-causal-language-model", _LATENTS),
+    Refusal("perceiver-ar-symbolic-audio-model", _LATENTS),
+    Refusal(
+        "perceiver-ar-pytorch", _LATENTS, ("token_emb.weight", "perceive_layers.0.0.to_kv.weight")
+    ),
+    Refusal(
+        "perceiver-io-optical-flow",
+        "it reads patches of two pictures and asks with what it has read; ours asks by places",
+    ),
+    Refusal(
+        "reformer-pytorch",
+        "it takes the mean of its two streams before the last norm, draws its hashes anew in every "
+        "call, and its first chunk looks at the last one; ours joins the streams, keeps its hashes "
+        "and looks back alone",
+        ("token_emb.weight", "reformer.layers.blocks.0.f.net.fn.toqk.weight"),
+    ),
 )

@@ -11,7 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Change", "Copy", "Cut", "Flip", "Join", "Lead", "Reshape", "Split", "Transpose", "Turn"]
+__all__ = [
+    "Change",
+    "Copy",
+    "Cut",
+    "Flip",
+    "Join",
+    "Lead",
+    "Reshape",
+    "Split",
+    "Transpose",
+    "Turn",
+    "TurnHeads",
+]
 
 #: numbers that rows count and shape by, by name: "layer" counts layers
 Sizes = Mapping[str, Any]
@@ -146,6 +158,27 @@ class Turn(Change):
 
     def back(self, given: Sequence[Tensor], count: int, sizes: Sizes) -> list[Tensor]:
         return [t.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2) for t in given]
+
+
+@dataclass(frozen=True)
+class TurnHeads(Change):
+    """Rows of every head alternate there, first and second half of a pair, and stand in halves in
+    ours: other ways to write down the pairs that rotary positions turn.  heads: their size by name.
+    """
+
+    heads: str
+
+    def there(self, given: Sequence[Tensor], count: int, sizes: Sizes) -> list[Tensor]:
+        return [self._turn(t, (sizes[self.heads], -1, 2)) for t in given]
+
+    def back(self, given: Sequence[Tensor], count: int, sizes: Sizes) -> list[Tensor]:
+        return [self._turn(t, (sizes[self.heads], 2, -1)) for t in given]
+
+    @staticmethod
+    def _turn(t: Tensor, shape: tuple[int, int, int]) -> Tensor:
+        if t.shape[0] % (2 * shape[0]):
+            raise ValueError(f"{tuple(t.shape)} does not fall into pairs of {shape[0]} heads")
+        return t.unflatten(0, shape).transpose(1, 2).flatten(0, 2)
 
 
 @dataclass(frozen=True)

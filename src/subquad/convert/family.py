@@ -8,10 +8,11 @@ from torch import Tensor
 
 from subquad.convert import fields as settings
 from subquad.convert import rows as tables
-from subquad.convert.fields import Field, get, put
+from subquad.convert.fields import Field
+from subquad.convert.paths import get, put
 from subquad.convert.rows import ASIDE, Entry
 
-__all__ = ["BODY", "Family", "Head"]
+__all__ = ["BODY", "Family", "Head", "Refusal"]
 
 #: a table, or what makes it of their settings
 Rows = Sequence[Entry] | Callable[[Mapping[str, Any]], Sequence[Entry]]
@@ -57,9 +58,12 @@ class Family:
     fixed: settings of ours that are always so.  needs: settings of theirs that must be so (of a
     tuple, one of them; the first is written), or ours would compute something else.
     sizes: what rows count and shape by, by its path in their settings.
-    heads: by the name of their class.  derived: settings of ours, nested, that follow from theirs.
+    heads: by the name of their class.  derived: settings of ours that follow from theirs, by part.
     defaults: their settings where transformers has no such class (any more).
-    signature, infer: of a torch file without settings, names that it holds, and what tells them.
+    returns: only what came from there goes there, for ours does not tell all their settings.
+    tells: by what else than its `model_type` a config.json is known.
+    signature, infer: of a torch file without settings, names that it holds, and what tells them,
+    by the tensors and the options of the training command that stand beside them, if any.
     """
 
     name: str
@@ -71,8 +75,10 @@ class Family:
     needs: Mapping[str, Any] = field(default_factory=dict)
     derived: Callable[[Mapping[str, Any]], dict[str, dict]] = lambda config: {}
     defaults: Mapping[str, Any] | None = None
+    returns: bool = False
+    tells: Callable[[Mapping[str, Any]], bool] | None = None
     signature: Sequence[str] = ()
-    infer: Callable[[Mapping[str, Tensor]], dict[str, Any]] | None = None
+    infer: Callable[[Mapping[str, Tensor], Mapping[str, Any]], dict[str, Any]] | None = None
 
     def head(self, architectures: Sequence[str] | None) -> tuple[str, Head]:
         """Their class and ours. ValueError for one that is not in the table."""
@@ -80,6 +86,14 @@ class Family:
         if name not in self.heads:
             raise ValueError(f"{name} of {self.name} is not known; known: {', '.join(self.heads)}")
         return name, self.heads[name]
+
+    def signed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """The tensors of a torch file without any prefix, or None if they are another family's."""
+        for prefix in dict.fromkeys(("", *(head.prefix for head in self.heads.values()))):
+            bare = {name.removeprefix(prefix): t for name, t in tensors.items()}
+            if self.signature and all(name in bare for name in self.signature):
+                return bare
+        return None
 
     def ours(self, config: Mapping[str, Any], head: Head) -> dict[str, Any]:
         """The settings of a SubquadConfig. ValueError for what ours does not compute."""
@@ -89,8 +103,11 @@ class Family:
         for path, value in {**self.fixed, **head.fixed}.items():
             put(made, path, value)
         for part, extra in self.derived(config).items():
-            made[part] |= extra
-        return made | {name: config[name] for name in SHARED if config.get(name) is not None}
+            for key, value in extra.items():
+                put(made, f"{part}.{key}", value)
+        labels = made.get("head", {}).get("num_labels")
+        told = {} if labels is None else {"num_labels": labels}
+        return made | told | {n: config[n] for n in SHARED if config.get(n) is not None}
 
     def theirs(
         self, config: Mapping[str, Any], head: Head, base: Mapping[str, Any]
@@ -110,6 +127,16 @@ class Family:
         # a model without words has no say in whether they are tied
         told = [name for name in SHARED if not base or name in base]
         return made | {name: config[name] for name in told if config.get(name) is not None}
+
+    def agree(self, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+        """ValueError where our settings are not those that follow from theirs."""
+        for part, extra in self.derived(theirs).items():
+            for name, value in extra.items():
+                found = get(ours, f"{part}.{name}")
+                if found != value:
+                    raise ValueError(
+                        f"{self.name} has {part}.{name} {value!r} here, and this model {found!r}"
+                    )
 
     def counts(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The sizes that rows go by."""
@@ -169,6 +196,23 @@ class Family:
             if isinstance(row, tables.Tied) and (full if full in own else prefix + full) in tied:
                 made[full] = made[row.of]
         return {name if name in own else prefix + name: t for name, t in made.items()}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A family that ours cannot say exactly. name: its `model_type`, or its package.
+
+    signature: names that its state dicts hold.  reason: what ours would compute otherwise.
+    """
+
+    name: str
+    reason: str
+    signature: Sequence[str] = ()
+
+    def check(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """ValueError if it is this one, by its name or by the names of its tensors."""
+        if name == self.name or (self.signature and all(n in tensors for n in self.signature)):
+            raise ValueError(f"{self.name} is not converted: {self.reason}")
 
 
 def _made(rows: Rows, config: Mapping[str, Any]) -> Sequence[Entry]:

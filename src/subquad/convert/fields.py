@@ -9,17 +9,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from subquad.convert.paths import get, put
+
 __all__ = [
     "Doubled",
     "Each",
     "Field",
     "Less",
+    "Listed",
     "Named",
+    "Repeated",
     "Spelled",
+    "Squared",
     "Told",
     "Unset",
-    "get",
-    "put",
     "there",
     "told",
 ]
@@ -94,6 +97,42 @@ class Unset(Told):
 
     def back(self, value: Any) -> Any:
         return self.number if value is None else value
+
+
+@dataclass(frozen=True)
+class Listed(Told):
+    """One value there, a list of one here."""
+
+    def there(self, value: Any) -> Any:
+        return [value]
+
+    def back(self, value: Any) -> Any:
+        if len(value) != 1:
+            raise ValueError(f"{value!r} are several, and there is one for all layers there")
+        return value[0]
+
+
+@dataclass(frozen=True)
+class Squared(Told):
+    """The side of a square there, both sides here."""
+
+    def there(self, value: Any) -> Any:
+        return [value, value]
+
+    def back(self, value: Any) -> Any:
+        if len({*value}) != 1:
+            raise ValueError(f"{value!r} is no square, as theirs is")
+        return value[0]
+
+
+@dataclass(frozen=True)
+class Repeated(Told):
+    """A value for each layer there, all equal; a list of one here."""
+
+    def there(self, value: Any) -> Any:
+        if len({*value}) != 1:
+            raise ValueError(f"{value!r} differ by layer, and ours has one for all")
+        return [value[0]]
 
 
 @dataclass(frozen=True)
@@ -190,31 +229,3 @@ def told(
         except ValueError as error:
             raise ValueError(f"{one.places[0]}: {error}") from error
     return made
-
-
-def get(settings: Mapping[str, Any], path: str) -> Any:
-    """The setting of a path. ValueError if there is none, with the path."""
-    found: Any = settings
-    for name in path.split("."):
-        if isinstance(found, list | tuple) and name.isdigit() and int(name) < len(found):
-            found = found[int(name)]
-            continue
-        if not isinstance(found, Mapping) or name not in found:
-            raise ValueError(f"its configuration has no {path}; was it written by another version?")
-        found = found[name]
-    return found
-
-
-def put(settings: dict[str, Any], path: str, value: Any, source: str = "") -> None:
-    """Set the setting of a path, making what is on the way.
-
-    ValueError if it is there with another value, from another `source`.
-    """
-    *way, last = path.split(".")
-    for name in way:
-        settings = settings.setdefault(name, {})
-    if source and settings.get(last, value) != value:
-        raise ValueError(
-            f"{source} says {value!r}, where ours has {last} {settings[last]!r} already"
-        )
-    settings[last] = value

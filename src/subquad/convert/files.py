@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["COPIED", "read_config", "read_tensors", "read_torch", "state_dict"]
+__all__ = ["COPIED", "options", "read_config", "read_tensors", "read_torch", "state_dict"]
 
 #: where training scripts put the state dict beside their own notes
 HOLDERS = ("state_dict", "model", "model_state_dict")
@@ -79,16 +79,29 @@ def read_torch(path: Path) -> Any:
         raise ValueError(f"{path} is damaged, or no file of torch.save: {reason}") from error
 
 
-def state_dict(found: Any, path: Path) -> dict[str, Tensor]:
-    """The tensors by name in what a torch file holds, perhaps under a usual name beside others.
+def state_dict(found: Any, path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """The tensors by name in what a torch file holds, and the usual name that they stand under
+    beside others, if they do.
 
     ValueError if there are none.
     """
-    inside = [found.get(name) for name in HOLDERS] if isinstance(found, dict) else []
-    for held in (found, *inside):
+    inside = {name: found.get(name) for name in HOLDERS} if isinstance(found, dict) else {}
+    for name, held in ({None: found} | inside).items():
         if isinstance(held, dict) and held and all(isinstance(t, Tensor) for t in held.values()):
-            return dict(held)
+            return dict(held), name
     raise ValueError(f"{path} holds no tensors by name")
+
+
+def options(found: Any) -> dict[str, Any]:
+    """The options of the command that trained what a torch file holds, as far as they are plain."""
+    given = found.get("args") if isinstance(found, dict) else None
+    given = vars(given) if isinstance(given, Namespace) else {}
+    return {name: value for name, value in given.items() if _plain(value)}
+
+
+def _plain(value: Any) -> bool:
+    inner = value if isinstance(value, list | tuple) else [value]
+    return all(one is None or isinstance(one, str | int | float) for one in inner)
 
 
 def _safe(path: Path) -> dict[str, Tensor]:
@@ -102,7 +115,7 @@ def _safe(path: Path) -> dict[str, Tensor]:
 
 
 def _torch_dict(path: Path) -> dict[str, Tensor]:
-    return state_dict(read_torch(path), path)
+    return state_dict(read_torch(path), path)[0]
 
 
 def _shards(folder: Path, index: Path, read: Callable[[Path], dict]) -> dict[str, Tensor]:

@@ -16,15 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from subquad.convert import FAMILIES
+from subquad.convert import FAMILIES, REFUSED
 from subquad.convert.family import Family, Head
-from subquad.convert.files import COPIED, read_config, read_tensors, read_torch, state_dict
+from subquad.convert.files import (
+    COPIED,
+    options,
+    read_config,
+    read_tensors,
+    read_torch,
+    state_dict,
+)
+from subquad.convert.origin import KEPT, ORIGIN, held, kept_aside, read_origin
+from subquad.convert.paths import merged
 from subquad.convert.rows import report_keys
 from subquad.nn.choices import choose
 
 __all__ = ["convert", "from_file", "to_ours", "to_theirs"]
-
-ORIGIN, KEPT = "convert.json", "aside.safetensors"
 
 
 def convert(source: Path, dest: Path, family: str | None = None) -> str:
@@ -46,7 +53,11 @@ def convert(source: Path, dest: Path, family: str | None = None) -> str:
 def to_ours(source: Path, dest: Path) -> str:
     """A folder of theirs as one of ours."""
     plain = read_config(source)
-    family = choose("family to convert", str(plain.get("model_type")), FAMILIES)
+    known = [family for family in FAMILIES.values() if family.tells and family.tells(plain)]
+    named = str(plain.get("model_type"))
+    for refusal in REFUSED:
+        refusal.check(named, {})
+    family = known[0] if known else choose("family to convert", named, FAMILIES)
     if family.defaults is None:
         config = _their_config(source)
     else:
@@ -58,12 +69,25 @@ def to_ours(source: Path, dest: Path) -> str:
 
 def from_file(source: Path, dest: Path) -> str:
     """A torch file of theirs as a folder of ours, of the first family whose names it holds."""
-    tensors = state_dict(read_torch(source), source)
+    found = read_torch(source)
+    tensors, inside = state_dict(found, source)
+    for refusal in REFUSED:
+        refusal.check("", tensors)
     for family in FAMILIES.values():
-        if family.infer and all(name in tensors for name in family.signature):
-            config = family.infer(tensors)
-            return _write(family, config, tensors, dest, {"config": config, "file": source.name})
-    known = ", ".join(family.name for family in FAMILIES.values() if family.infer)
+        bare = family.signed(tensors)
+        if bare is None:
+            continue
+        if family.infer is None:
+            raise ValueError(
+                f"{source} holds a {family.name}, and its tensors do not tell all its settings: "
+                "save them as pytorch_model.bin in a folder, and beside them config.json with "
+                f'{{"model_type": "{family.name}"}} and the arguments that it was made with'
+            )
+        told = options(found)
+        config = family.infer(bare, told)
+        origin = {"config": config, "file": source.name, "inside": inside, "options": told}
+        return _write(family, config, tensors, dest, origin)
+    known = ", ".join(family.name for family in FAMILIES.values() if family.signature)
     raise ValueError(
         f"{source} holds tensors of no family that is known from its names ({known}); its first "
         f"are {', '.join(sorted(tensors)[:3])}"
@@ -80,8 +104,9 @@ def _write(
     import subquad.hf as shell
 
     name, head = family.head(config.get("architectures"))
+    settings = family.ours(config, head)  # first: what it refuses explains the tensors
     tensors, aside, named = family.there(theirs, config, head)
-    ours = shell.SubquadConfig(**family.ours(config, head), architectures=[head.ours])
+    ours = shell.SubquadConfig(**settings, architectures=[head.ours])
     check(getattr(shell, head.ours), ours, tensors)
     ours.save_pretrained(dest)
     _save(tensors, dest)
@@ -97,24 +122,30 @@ def to_theirs(source: Path, dest: Path, to: str | None = None) -> str:
     """A folder of ours as one of theirs."""
     import subquad.hf as shell
 
-    origin = _origin(source)
+    origin = read_origin(source)
     if to is None and origin is None:
         raise ValueError(f"{source} was not converted from another; say to what: --to FAMILY")
     family = choose("family to convert", to or origin["family"], FAMILIES)
     if origin is not None and origin["family"] != family.name:
         origin = None
+    if origin is None and family.returns:
+        raise ValueError(
+            f"{source} did not come from {family.name}, whose settings it does not all tell; only "
+            "what was converted from there goes back"
+        )
     settings = shell.SubquadConfig.from_pretrained(source)
     ours = settings.to_dict()
     name, head = _their_head(family, origin, ours)
     tensors = check(getattr(shell, head.ours), settings, read_tensors(source))
     base = {} if origin is None else origin["config"]
     was = _whole(family, base) if base else {}
-    config = {**base, **family.theirs(ours, head, was), "architectures": [name]}
+    config = merged(base, family.theirs(ours, head, was)) | {"architectures": [name]}
+    family.agree(_whole(family, config), ours)
     named = {"prefix": head.prefix, "tied": []} if origin is None else origin
-    aside = {} if origin is None else _aside(source)
+    aside = {} if origin is None else kept_aside(source)
     made = family.back(tensors, aside, _whole(family, config), head, named)
     if "file" in named:
-        torch.save(made, dest / named["file"])
+        torch.save(held(made, named), dest / named["file"])
         return f"{head.ours} to {named['file']}, {len(made)} tensors"
     _write_config(family, config, dest)
     _save(made, dest)
@@ -155,7 +186,8 @@ def _write_config(family: Family, config: Mapping[str, Any], dest: Path) -> None
     if family.defaults is None:
         AutoConfig.for_model(family.name, **_without_type(config)).save_pretrained(dest)
         return
-    text = json.dumps({**config, "model_type": family.name}, indent=2)
+    named = {} if family.tells and family.tells(config) else {"model_type": family.name}
+    text = json.dumps({**config, **named}, indent=2)
     (dest / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
@@ -182,29 +214,6 @@ def _their_head(family: Family, origin: dict | None, ours: Mapping[str, Any]) ->
         if [head.ours] == [*kinds]:
             return name, head
     raise ValueError(f"{family.name} has no class for {', '.join(kinds) or 'a model without one'}")
-
-
-def _origin(source: Path) -> dict[str, Any] | None:
-    path = source / ORIGIN
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(found, dict) or not {"family", "class", "prefix", "tied", "config"} <= {
-        *found
-    }:
-        raise ValueError(f"{path} does not say where it came from; remove it, and say --to FAMILY")
-    if Path(found.get("file", "x")).name != found.get("file", "x"):
-        raise ValueError(f"{path} names the file {found['file']!r}, which is no plain name")
-    return found
-
-
-def _aside(source: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(source / KEPT) if (source / KEPT).is_file() else {}
 
 
 def _without_type(config: Mapping[str, Any]) -> dict[str, Any]:

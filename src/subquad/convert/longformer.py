@@ -1,5 +1,11 @@
 """Longformer: BERT's names, RoBERTa's positions, and a second set of projections for global tokens
-(https://huggingface.co/docs/transformers/model_doc/longformer)."""
+(https://huggingface.co/docs/transformers/model_doc/longformer). The original code
+(https://github.com/allenai/longformer) has the same tensors under RoBERTa's prefix, and counts the
+windows of its layers on one side."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from subquad.convert.bert import (
     AFTER_TWO,
@@ -14,10 +20,10 @@ from subquad.convert.bert import (
     tags,
 )
 from subquad.convert.family import BODY, Family
-from subquad.convert.fields import Doubled, Field
+from subquad.convert.fields import Doubled, Field, Repeated
 from subquad.convert.rows import Row
 
-__all__ = ["LONGFORMER"]
+__all__ = ["ALLENAI", "LONGFORMER"]
 
 THEIRS, OURS = "encoder.layer.{layer}.attention.self", "backbone.blocks.{layer}.mixers.0"
 PARTS = ("query", "key", "value")
@@ -47,4 +53,44 @@ LONGFORMER = Family(
         "LongformerForQuestionAnswering": answers("longformer."),
         "LongformerModel": BODY,
     },
+)
+
+#: attention_mode of the original's settings; those of transformers' files say "longformer"
+MODES = ("sliding_chunks", "tvm", "sliding_chunks_no_overlap", "n2")
+
+
+def original(config: Mapping[str, Any]) -> bool:
+    """Are these the settings of the original code, as RoBERTa's or of no type?"""
+    return config.get("model_type") != "longformer" and config.get("attention_mode") in MODES
+
+
+WORDS = lm_head("roberta.")
+ALLENAI = replace(
+    LONGFORMER,
+    name="allenai-longformer",
+    fields=(
+        *FIELDS,
+        AFTER_TWO,
+        Field("attention_window", "model.windows"),
+        Field("attention_dilation", "model.dilations", Repeated()),
+    ),
+    fixed={k: v for k, v in LONGFORMER.fixed.items() if k != "model.dilations"},
+    needs={"pad_token_id": 1, "autoregressive": False, "attention_mode": MODES[:2]},
+    heads={
+        "RobertaForMaskedLM": WORDS,
+        "RobertaLongForMaskedLM": WORDS,
+        "LongformerForMaskedLM": WORDS,
+        "Longformer": BODY,
+        "RobertaModel": BODY,
+    },
+    # of the transformers that it was written for
+    defaults={
+        "type_vocab_size": 2,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        "hidden_dropout_prob": 0.1,
+        "pad_token_id": 1,
+        "tie_word_embeddings": True,
+    },
+    tells=original,
 )

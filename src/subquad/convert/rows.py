@@ -9,7 +9,7 @@ and `.bias`. What begins with "aside." has no place in our model and is kept bes
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ __all__ = [
     "ASIDE",
     "Absent",
     "Constant",
+    "Made",
     "Row",
     "Spare",
     "Tied",
@@ -94,7 +95,15 @@ class Absent:
     like: str
 
 
-Entry = Row | Tied | Constant | Absent
+@dataclass(frozen=True)
+class Made:
+    """What of ours is no weight of theirs: drawn or counted out, and left out on the way back."""
+
+    ours: str
+    make: Callable[[], Tensor]
+
+
+Entry = Row | Tied | Constant | Absent | Made
 
 
 def there(rows: Sequence[Entry], tensors: Mapping[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
@@ -123,6 +132,8 @@ def there(rows: Sequence[Entry], tensors: Mapping[str, Tensor], sizes: Sizes) ->
         if isinstance(row, Absent):
             like = made[row.like]
             made[row.ours] = like.new_zeros(like.shape[0])
+        if isinstance(row, Made):
+            made[row.ours] = row.make()
     return made
 
 
@@ -132,12 +143,10 @@ def back(rows: Sequence[Entry], tensors: Mapping[str, Tensor], sizes: Sizes) -> 
     used: set[str] = set()
     missing: list[str] = []
     for row in (one for many in rows for one in expand(many, sizes)):
-        if isinstance(row, Absent):
+        if isinstance(row, Absent | Made):
             used.add(row.ours)
-            if tensors.get(row.ours) is not None and bool(tensors[row.ours].any()):
-                raise ValueError(
-                    f"{row.ours} is not zero, and they have no such bias: train without"
-                )
+        if isinstance(row, Absent) and row.ours in tensors and bool(tensors[row.ours].any()):
+            raise ValueError(f"{row.ours} is not zero, and they have no such bias: train without")
         if not isinstance(row, Row):
             continue
         lacks = [n for n in row.ours if n not in tensors and not n.startswith(ASIDE)]
@@ -166,7 +175,8 @@ def untied(rows: Sequence[Entry]) -> list[Entry]:
 
 def expand(row: Entry, sizes: Sizes) -> Iterator[Entry]:
     """A row for each layer, and for weight and bias."""
-    names = {name: getattr(row, name) for name in row.__dataclass_fields__ if name != "changes"}
+    told = (name for name in row.__dataclass_fields__ if name not in ("changes", "make"))
+    names = {name: getattr(row, name) for name in told}
     every = [n for v in names.values() for n in ([v] if isinstance(v, str) else v or ())]
     counters = {c for name in every for c in re.findall(r"{(\w+)}", name)}
     if len(counters) > 1:
@@ -231,7 +241,7 @@ def _same(row: Tied, tensors: Mapping[str, Tensor]) -> None:
 def _with(row: Entry, names: dict) -> Entry:
     if isinstance(row, Row):
         return type(row)(names["theirs"], names["ours"], *row.changes)
-    return type(row)(**names)
+    return replace(row, **names)
 
 
 def _map(put: Callable[[str], str], value: str | Sequence[str] | None) -> Any:

@@ -108,7 +108,7 @@ def flipped(config: Mapping[str, Any]) -> list[Entry]:
     return head(config, Flip())
 
 
-def infer(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def infer(tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> dict[str, Any]:
     """Settings from the shapes of a state dict. ValueError where they do not tell the clusters."""
     tables = [t for name, t in tensors.items() if name.startswith("word_emb.emb_layers.")]
     layers = sum(name.endswith(".dec_attn.qkv_net.weight") for name in tensors)

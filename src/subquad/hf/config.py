@@ -93,8 +93,10 @@ class SubquadConfig(PreTrainedConfig):
         raise ValueError(f"to predict what comes next, it needs {self.arch} with causal=True")
 
     def set_labels(self, kind: str) -> None:
-        """Give the head the kind `kind` and `num_labels` labels, if it has not both already."""
-        head = self.head if self.head and self.head["kind"] == kind else {"kind": kind}
+        """Give the head the kind `kind` and `num_labels` labels, if it has not both already; a
+        head that asks for labels stays."""
+        kinds = (kind, "query_label") if kind == "labels" else (kind,)
+        head = self.head if self.head and self.head["kind"] in kinds else {"kind": kind}
         head = {**head, "num_labels": self.num_labels}
         self.head = complete(self.arch, self.model, self.stem, head)["head"]
 

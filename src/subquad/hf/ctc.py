@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.modeling_outputs import CausalLMOutput
 
 from subquad.hf.config import SubquadConfig
-from subquad.hf.inputs import loss_options
+from subquad.hf.inputs import as_frames, check_whole, loss_options
 from subquad.hf.modeling import SubquadPreTrainedModel
 from subquad.model import build, complete
 from subquad.nn.context import take
@@ -48,6 +48,8 @@ class SubquadForCTC(SubquadPreTrainedModel):
                 f"a stem of kind {config.stem['kind']!r} reads no frames; give stem="
                 "{'kind': 'frames'}"
             )
+        if config.stem["kind"] == "waves":
+            self.main_input_name = "input_values"
         self.post_init()
 
     @property
@@ -89,15 +91,20 @@ class SubquadForCTC(SubquadPreTrainedModel):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         return_dict: bool | None = None,
+        input_values: Tensor | None = None,
         **inputs: Any,
     ) -> CausalLMOutput | tuple:
-        """Log-probabilities (B, N, V), as `logits`, of features (B, T, F).
+        """Log-probabilities (B, N, V), as `logits`, of features (B, T, F), or of waves (B, S) in
+        their place, `input_values`.
 
         attention_mask (B, T): 0 marks padding. Wherever it stands, a row's outputs come first, and
         behind them blanks are certain, so that whoever takes the likeliest finds nothing there.
         labels (B, S): the transcript, -100 behind it; the loss is nats for each label.
         """
         options = loss_options(inputs)
+        if input_values is not None:
+            check_whole(self.model.stem, {"input_values": input_values})
+            input_features = as_frames(input_values)
         y, lengths = self.heard(input_features, attention_mask, **inputs)
         log_probs = self.model.head(y)
         loss = None

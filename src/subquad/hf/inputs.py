@@ -9,6 +9,7 @@ from subquad.nn.context import take
 from subquad.nn.losses import IGNORED
 
 __all__ = [
+    "as_frames",
     "check_whole",
     "follow",
     "last_outputs",
@@ -23,7 +24,7 @@ __all__ = [
 LOSS = ("num_items_in_batch", "ignore_index", "shift_labels")
 
 #: what is read: exactly one of them
-INPUTS = ("input_ids", "inputs_embeds", "pixel_values", "input_features")
+INPUTS = ("input_ids", "inputs_embeds", "pixel_values", "input_features", "input_values")
 
 #: arguments that describe tokens
 TOKENS = (
@@ -61,12 +62,21 @@ def token_inputs(given: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor | None
             "and input_features alone for frames"
         )
     (inputs,) = found
+    if given.get("input_values") is not None:
+        inputs = as_frames(inputs)
     marks = given.get("global_attention_mask")
     return inputs, {
         "valid": _valid(given.get("attention_mask"), inputs.shape[1]),
         "mark": None if marks is None else marks.bool(),
         "label": given.get("document_ids"),
     }
+
+
+def as_frames(waves: Tensor) -> Tensor:
+    """Waves (B, S) as frames of one band (B, S, 1). ValueError for another form."""
+    if waves.dim() != 2:
+        raise ValueError(f"input_values must be (batch, samples), not {tuple(waves.shape)}")
+    return waves.unsqueeze(-1)
 
 
 def with_kinds(stem: nn.Module, inputs: Tensor, given: dict[str, Any]) -> Tensor:
@@ -86,7 +96,12 @@ def with_kinds(stem: nn.Module, inputs: Tensor, given: dict[str, Any]) -> Tensor
 
 def check_whole(stem: nn.Module, given: dict[str, Any]) -> None:
     """ValueError for pictures or frames where others are read, or the other way round."""
-    if (given.get("input_features") is not None) != (hears := getattr(stem, "frames", False)):
+    if given.get("input_values") is not None and not getattr(stem, "waves", False):
+        raise ValueError(
+            "models like this take no input_values; those with the stem {'kind': 'waves'} do"
+        )
+    heard = [given.get(name) is not None for name in ("input_features", "input_values")]
+    if any(heard) != (hears := getattr(stem, "frames", False)):
         raise ValueError(
             "this model reads frames, so pass input_features"
             if hears

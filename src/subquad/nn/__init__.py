@@ -31,6 +31,7 @@ from subquad.nn.modalities import ModalityStem
 from subquad.nn.pairs import attending
 from subquad.nn.patches import GridPositions, PatchStem
 from subquad.nn.perceive import CrossBlock, MeanAnswer, QueryStack
+from subquad.nn.pixels import PixelStem
 from subquad.nn.position import (
     ALiBi,
     Learned,
@@ -50,6 +51,7 @@ from subquad.nn.split import Split
 from subquad.nn.stacks import ChunkEncoder, Decoder, Encoder
 from subquad.nn.state import detach, nbytes, select
 from subquad.nn.stems import TokenStem
+from subquad.nn.waves import WaveStem
 
 __all__ = [
     "MLP",
@@ -94,6 +96,7 @@ __all__ = [
     "Mixer",
     "ModalityStem",
     "PatchStem",
+    "PixelStem",
     "Position",
     "PositiveRandomFeatures",
     "PostNorm",
@@ -116,6 +119,7 @@ __all__ = [
     "Tables",
     "TokenHead",
     "TokenStem",
+    "WaveStem",
     "XLBiases",
     "XLRelative",
     "attending",

@@ -113,15 +113,20 @@ class Attention(Mixer):
 
     def weights(self, x: Tensor, context: Context, rows: Tensor | None = None) -> Tensor:
         x = context.clean(x)
-        k = self._keys(x, context)[0]
+        seen = Seen(*self._keys(x, context), context.coords(), context.valid)
+        return self.weights_of(x, context, seen, rows)
+
+    def weights_of(
+        self, x: Tensor, context: Context, seen: Seen, rows: Tensor | None = None
+    ) -> Tensor:
+        """The matrix that `look` multiplies by, (B, H, N, M), or its rows (R,)."""
         q = self._queries(x, context)
         # over the whole pattern: what `sight` leaves out must come out as zero
-        q, distance = self.position.lower(q, self.scale, *_span(self.pattern, k.shape[2]), x)
+        q, distance = self.position.lower(q, self.scale, *_span(self.pattern, seen.k.shape[2]), x)
         rows = torch.arange(x.shape[1], device=x.device) if rows is None else rows
-        at = context.coords()
-        where = Where(context.rows(rows).coords(), at, context.valid)
+        where = Where(context.rows(rows).coords(), seen.at, seen.valid)
         distance = None if distance is None else distance.rows(rows)
-        return softmax_matrix(q[:, :, rows], k, self.pattern, where, self.scale, distance)
+        return softmax_matrix(q[:, :, rows], seen.k, self.pattern, where, self.scale, distance)
 
     def values(self, x: Tensor, context: Context) -> Tensor:
         v = self._keys(context.clean(x), context)[1]

@@ -9,15 +9,16 @@ https://arxiv.org/abs/1912.12180. Parameters sum(shape_a dims_a) instead of prod
 Axes: B batch, N tokens, C model width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
-from subquad.nn.position import within
+from subquad.nn.choices import choose
+from subquad.nn.position import Learned, Sinusoidal, within
 
-__all__ = ["Axial"]
+__all__ = ["Axial", "absolute"]
 
 
 class Axial(nn.Module):
@@ -62,3 +63,24 @@ class Axial(nn.Module):
 def _shares(whole: int, parts: int) -> tuple[int, ...]:
     """A width in as equal parts as can be, the first ones larger."""
     return tuple((whole + parts - 1 - part) // parts for part in range(parts))
+
+
+def absolute(
+    name: str, dim: int, *, max_len: int, axial: tuple[Sequence[int], Sequence[int]]
+) -> nn.Module | None:
+    """Absolute positions by their name in a stem's configuration; None for "none".
+
+    max_len: of learned ones.  axial: shape and widths of axial ones. ValueError for another name.
+    """
+    make: Callable[[], nn.Module | None] = choose(
+        "stem position",
+        name,
+        {
+            "none": lambda: None,
+            "sinusoidal": lambda: Sinusoidal(dim),
+            "fairseq": lambda: Sinusoidal.fairseq(dim),
+            "learned": lambda: Learned(dim, max_len),
+            "axial": lambda: Axial(dim, *axial),
+        },
+    )
+    return make()

@@ -62,6 +62,7 @@ class Wiring(NamedTuple):
 
 WIRINGS: Mapping[str, Wiring] = {
     "pre": Wiring(PreNorm),
+    "pre_open": Wiring(PreNorm, closing=0),
     "post": Wiring(PostNorm, closing=0),
     "reversible": Wiring(Reversible, ReversibleEncoder, ReversibleDecoder, closing=2),
 }
@@ -109,10 +110,9 @@ def _fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) is tuple:
         inner = get_args(kind)[0]
         return isinstance(value, list | tuple) and all(_fits(v, inner) for v in value)
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+    if kind in (float, int):
+        numbers = int if kind is int else int | float
+        return isinstance(value, numbers) and not isinstance(value, bool)
     return isinstance(value, kind)
 
 

@@ -16,7 +16,7 @@ from subquad.nn.joint import JointHeadConfig
 from subquad.nn.losses import token_loss
 from subquad.nn.masked import Transform
 from subquad.nn.pooling import POOLS, Pool, first, mean
-from subquad.nn.queries import FieldHeadConfig, QueryHeadConfig
+from subquad.nn.queries import FieldHeadConfig, QueryHeadConfig, QueryLabelHeadConfig
 from subquad.ops.partial import wide
 
 __all__ = [
@@ -209,6 +209,7 @@ HEADS = {
     "vector": VectorHeadConfig,
     "none": NoHeadConfig,
     "query": QueryHeadConfig,
+    "query_label": QueryLabelHeadConfig,
     "field": FieldHeadConfig,
     "ctc": CTCHeadConfig,
     "joint": JointHeadConfig,

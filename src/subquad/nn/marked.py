@@ -56,7 +56,8 @@ class MarkedAttention(Mixer):
                 f"{type(position).__name__} adds to scores; marked tokens take rotary positions, "
                 "or positions added by the stem"
             )
-        width = num_heads * self.inner.head_dim
+        self.num_heads, self.head_dim = num_heads, self.inner.head_dim
+        width = num_heads * self.head_dim
         self.query = nn.Linear(dim, width, bias=bias)
         self.key = nn.Linear(dim, width, bias=bias)
         self.value = nn.Linear(dim, width, bias=bias)

@@ -183,15 +183,26 @@ class _Projected(NamedTuple):
 
 
 class Sinusoidal(nn.Module):
-    """Sinusoids of the absolute position, added to the features of a stem."""
+    """Sinusoids of the absolute position, added to the features of a stem.
 
-    def __init__(self, dim: int) -> None:
+    first: the position of a row's first token.  base: as in `sinusoids`.
+    """
+
+    def __init__(self, dim: int, *, first: int = 0, base: float = 10000.0) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim, self.first, self.base = dim, first, base
 
     def forward(self, pos: Tensor, valid: Tensor | None = None) -> Tensor:
         """pos (B or 1, N) to (B or 1, N, C)."""
-        return sinusoids(pos, self.dim)
+        return sinusoids(pos + self.first, self.dim, self.base)
+
+    @classmethod
+    def fairseq(cls, dim: int) -> "Sinusoidal":
+        """fairseq's: the slowest turns by 1 in 10,000, and tokens count from 2. ValueError for a
+        width below 4."""
+        if dim < 4:
+            raise ValueError(f"these sinusoids need a width of at least 4, not {dim}")
+        return cls(dim, first=2, base=10000.0 ** (dim / (dim - 2)))
 
 
 class PositionError(ValueError):

@@ -17,7 +17,15 @@ from torch import Tensor, nn
 
 from subquad.ops.positions import fourier
 
-__all__ = ["FieldHead", "FieldHeadConfig", "QueryHead", "QueryHeadConfig", "asked"]
+__all__ = [
+    "FieldHead",
+    "FieldHeadConfig",
+    "QueryHead",
+    "QueryHeadConfig",
+    "QueryLabelHead",
+    "QueryLabelHeadConfig",
+    "asked",
+]
 
 
 def asked(head: nn.Module | None, backbone: nn.Module) -> Tensor | None:
@@ -47,6 +55,17 @@ class QueryHead(nn.Module):
     def forward(self, answers: Tensor) -> Tensor:
         """(B, O, C) to (B, O, out_dim)."""
         return self.final(answers)
+
+
+class QueryLabelHead(QueryHead):
+    """One learned query, whose answer is the label of a row."""
+
+    def __init__(self, dim: int, num_labels: int) -> None:
+        super().__init__(dim, 1, num_labels)
+
+    def forward(self, answers: Tensor, valid: Tensor | None = None) -> Tensor:
+        """(B, 1, C) to logits (B, L); valid, of the inputs, does not matter any more."""
+        return super().forward(answers)[:, 0]
 
 
 class FieldHead(nn.Module):
@@ -94,6 +113,17 @@ class QueryHeadConfig:
     def build(self, dim: int, vocab_size: int) -> QueryHead:
         """The head on features of this width."""
         return QueryHead(dim, self.outputs, self.out_dim)
+
+
+@dataclass(frozen=True)
+class QueryLabelHeadConfig:
+    """Fields of a head that asks for the label of a row."""
+
+    num_labels: int = 2
+
+    def build(self, dim: int, vocab_size: int) -> QueryLabelHead:
+        """The head on features of this width."""
+        return QueryLabelHead(dim, self.num_labels)
 
 
 @dataclass(frozen=True)

@@ -61,3 +61,9 @@ class Read(nn.Module):
         found = self.mixer.look(context.clean(self.norms[0](x)), context, seen)
         x = x + self.dropout(self.mixer.output(found))
         return context.clean(x + self.dropout(self.mlp(self.norms[2](x))))
+
+    def weights(
+        self, x: Tensor, context: Context, seen: Seen, rows: Tensor | None = None
+    ) -> Tensor:
+        """The matrix (B, H, N, M) by which the inputs x read those seen, or its rows (R,)."""
+        return self.mixer.weights_of(context.clean(self.norms[0](x)), context, seen, rows)

@@ -122,11 +122,18 @@ class _TwoStreams(Stack):
         self.out_dim = 2 * dim
 
     def row(self, x: Tensor, context: Context, state: tuple | None) -> tuple[Tensor, tuple | None]:
-        both = x.to(wide(x.dtype))
         if state is None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            both = x.to(wide(x.dtype))
             rows = [block.halves(context) for block in self.blocks if isinstance(block, Reversible)]
             halves = [half for pair in rows for half in pair]
             return torch.cat(restoring(halves, both), -1).to(x.dtype), None
+        return self.plain(x, context, state)
+
+    def plain(
+        self, x: Tensor, context: Context, state: tuple | None
+    ) -> tuple[Tensor, tuple | None]:
+        """The same as `row`, every activation kept: gradients reach what stands inside blocks."""
+        both = x.to(wide(x.dtype))
         y, after = super().row(torch.cat((both, both), -1), context, state)
         return y.to(x.dtype), after
 

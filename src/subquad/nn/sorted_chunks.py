@@ -19,7 +19,8 @@ from subquad.nn.context import Context
 from subquad.nn.hashing import Hashed
 from subquad.ops.hashing import ABSENT
 from subquad.ops.lsh import unit
-from subquad.ops.sorted_chunks import Chunking, attend_chunks
+from subquad.ops.partial import wide
+from subquad.ops.sorted_chunks import Chunking, attend_chunks, last_chunks
 
 __all__ = ["Chunking", "SortedChunkAttention"]
 
@@ -62,8 +63,7 @@ class SortedChunkAttention(Hashed):
             bias=bias,
             dropout=dropout,
         )
-        if chunks.size < 1:
-            raise ValueError(f"a chunk must hold at least 1 token, not {chunks.size}")
+        chunks.check()
         self.chunks = chunks
 
     def set_rounds(self, rounds: int | None) -> None:
@@ -79,8 +79,7 @@ class SortedChunkAttention(Hashed):
             raise ValueError("SortedChunkAttention sorts the whole input, so it cannot stream")
         qk, v = self.project(context.clean(x))
         out = attend_chunks(
-            qk,
-            unit(qk),
+            *self._pair(qk),
             v,
             self.label(qk, context, labels),
             self.chunks,
@@ -95,10 +94,14 @@ class SortedChunkAttention(Hashed):
         slots = torch.arange(x.shape[1], device=x.device)
         rows = slots if rows is None else rows
         times = torch.zeros((), dtype=torch.int64, device=x.device)
-        for label in labels.unbind(2):
-            chunk = self._chunks(label)
+        chunks = [self._chunks(label) for label in labels.unbind(2)]
+        ends = last_chunks(labels, self.chunks.size)
+        for r, (label, chunk) in enumerate(zip(labels.unbind(2), chunks, strict=True)):
             step = chunk[..., rows, None] - chunk.unsqueeze(-2)
             held = (step == 0) | (step == 1)
+            if self.chunks.circle:
+                last = chunks[r - 1] == ends[:, :, r - 1, None]
+                times = times + ((chunk[..., rows, None] == 0) & last.unsqueeze(-2))
             if self.chunks.same_bucket:
                 held = held & (label[..., rows, None] == label.unsqueeze(-2))
             times = times + held
@@ -107,8 +110,17 @@ class SortedChunkAttention(Hashed):
         times = times * (away & real[..., rows, None] & real.unsqueeze(-2))
         times = times.clamp(max=1) if self.chunks.count_once else times
         times = times + (slots == rows[:, None]) * (times.sum(-1, keepdim=True) == 0)
-        scores = self.head_dim**-0.5 * qk[:, :, rows] @ unit(qk).mT
+        q, k = self._pair(qk)
+        scores = self.head_dim**-0.5 * q[:, :, rows] @ k.mT
         return (scores + times.to(scores.dtype).log()).softmax(-1)
+
+    def _pair(self, qk: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries, which are still divided by sqrt(D), and keys."""
+        q = qk * self.head_dim**0.5 if self.chunks.unit_scale else qk
+        if not self.chunks.key_eps:
+            return q, unit(qk)
+        square = qk.to(wide(qk.dtype)).square().sum(-1, keepdim=True)
+        return q, qk * (square + self.head_dim * self.chunks.key_eps).rsqrt().to(qk.dtype)
 
     def _chunks(self, label: Tensor) -> Tensor:
         """The chunk of each token (B, H, N), by counting those before it in the order."""

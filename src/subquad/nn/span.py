@@ -68,8 +68,8 @@ class SpanRamp(Position):
 
     `span` (H, 1) is z as a share of `max_span`; it begins at 0, where a head sees the newest
     `ramp - 1` keys (with a ramp of 1 none: it gives zeros), and is held in [0, 1] after each step.
-    `cost` is the paper's lambda. `table` adds the paper's relative positions. ValueError for a span
-    or ramp below 1.
+    `cost` is the paper's lambda. `table` adds the paper's relative positions. `newest` is what the
+    ramp takes for the distance of the newest key. ValueError for a span or ramp below 1.
     """
 
     scores = True
@@ -82,10 +82,12 @@ class SpanRamp(Position):
         ramp: int = 32,
         cost: float = 0.0,
         table: Table | None = None,
+        newest: int = 1,
     ) -> None:
         super().__init__()
         _check(max_span, ramp, cost)
         self.max_span, self.ramp, self.cost, self.table = max_span, ramp, cost, table
+        self.newest = newest
         self.span = nn.Parameter(torch.zeros(num_heads, 1))
 
     def lower(
@@ -125,7 +127,7 @@ class SpanRamp(Position):
 
     def _ends(self) -> Tensor:
         """The distance from which on a head sees nothing, R + z: (H, 1)."""
-        return self.ramp + self.span.to(wide(self.span.dtype)) * self.max_span
+        return self.ramp + 1 - self.newest + self.span.to(wide(self.span.dtype)) * self.max_span
 
 
 class DynamicSpan(Position):

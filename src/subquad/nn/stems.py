@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from subquad.nn.adaptive import Tables
 from subquad.nn.arrays import ArrayStemConfig
-from subquad.nn.axial import Axial
+from subquad.nn.axial import absolute
 from subquad.nn.choices import choose, fill, normalise
 from subquad.nn.context import Context
 from subquad.nn.frames import FrameStemConfig
 from subquad.nn.modalities import ModalityStem
 from subquad.nn.ngrams import HeldTokens, NGrams
 from subquad.nn.patches import PatchStemConfig
-from subquad.nn.position import Learned, Sinusoidal
+from subquad.nn.pixels import PixelStemConfig
 from subquad.nn.series import SeriesStemConfig
+from subquad.nn.waves import WaveStemConfig
 
 __all__ = [
     "STEMS",
@@ -53,9 +54,7 @@ class TokenStem(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.embedding = embedding
-        self.position = position
-        self.types = types
+        self.embedding, self.position, self.types = embedding, position, types
         self.norm = nn.Identity() if norm is None else norm
         self.scale = scale
         self.dropout = nn.Dropout(dropout)
@@ -133,7 +132,8 @@ class NGramStem(TokenStem):
 
 @dataclass(frozen=True)
 class TokenStemConfig:
-    """Fields of a token stem. `position`: absolute ones, "none", "sinusoidal", "learned", "axial".
+    """Fields of a token stem. `position`: absolute ones, "none", "sinusoidal", "fairseq" (its
+    sinusoids), "learned", "axial".
 
     `max_len` is for learned ones; `axial_shape` and `axial_dims` as in `subquad.nn.Axial`, by
     default the grid of Reformer's release for 65,536 tokens. `norm`: of the sum, "none", "layer",
@@ -151,20 +151,12 @@ class TokenStemConfig:
 
     def build(self, dim: int, vocab_size: int) -> TokenStem:
         """The stem of a model of this width."""
-        make = choose(
-            "stem position",
-            self.position,
-            {
-                "none": lambda: None,
-                "sinusoidal": lambda: Sinusoidal(dim),
-                "learned": lambda: Learned(dim, self.max_len),
-                "axial": lambda: Axial(dim, self.axial_shape, self.axial_dims),
-            },
-        )
+        axial = self.axial_shape, self.axial_dims
+        position = absolute(self.position, dim, max_len=self.max_len, axial=axial)
         norm = None if self.norm == "none" else normalise(self.norm)(dim)
         return self.kind(dim)(
             self.embedding(dim, vocab_size),
-            position=make(),
+            position=position,
             norm=norm,
             scale=self.scale,
             dropout=self.dropout,
@@ -244,7 +236,9 @@ STEMS = {
     "ngrams": NGramStemConfig,
     "patches": PatchStemConfig,
     "fourier": ArrayStemConfig,
+    "pixels": PixelStemConfig,
     "modalities": ModalityStemConfig,
     "frames": FrameStemConfig,
     "series": SeriesStemConfig,
+    "waves": WaveStemConfig,
 }

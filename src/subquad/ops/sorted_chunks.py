@@ -9,7 +9,7 @@ how many rounds hold the pair, so that it counts once. A token sees itself only 
 
 O(N rounds m D) time, and as many scores are kept for backward as are formed. NOT STRICTLY CAUSAL:
 with `causal` a token looks at earlier ones only, but which ones depends on where chunks end, and
-that on later tokens. Nothing stands before the first chunk (other code goes round in a circle).
+that on later tokens. Nothing stands before the first chunk, unless they go round in a circle.
 
 Axes: B batch, H heads, R rounds, N tokens, K chunks, m tokens of a chunk, D head width.
 """
@@ -23,7 +23,7 @@ from torch import Tensor
 from subquad.ops.hashing import ABSENT
 from subquad.ops.partial import EMPTY, Partial, factors, merge, wide
 
-__all__ = ["Chunking", "attend_chunks", "places"]
+__all__ = ["Chunking", "attend_chunks", "last_chunks", "places"]
 
 
 class Chunking(NamedTuple):
@@ -31,11 +31,26 @@ class Chunking(NamedTuple):
 
     same_bucket: keys of other buckets in the same chunks do not count (other code lets them).
     count_once: a pair that meets in several rounds counts once (other code counts it each time).
+    circle: before the first chunk of a round stands the last of the round before it, and before the
+    first of all the last of all; other code has it. Then neither of the two above goes.
+    unit_scale: scores are not divided by sqrt(D).  key_eps: k = q / sqrt(|q|^2 + D key_eps).
     """
 
     size: int = 128
     same_bucket: bool = True
     count_once: bool = True
+    circle: bool = False
+    unit_scale: bool = False
+    key_eps: float = 0.0
+
+    def check(self) -> None:
+        """ValueError for a chunk without tokens, and for a circle that would have to count."""
+        if self.size < 1:
+            raise ValueError(f"a chunk must hold at least 1 token, not {self.size}")
+        if self.circle and (self.same_bucket or self.count_once):
+            raise ValueError(
+                "chunks in a circle join rounds: same_bucket and count_once must be False there"
+            )
 
 
 def places(labels: Tensor) -> Tensor:
@@ -60,28 +75,32 @@ def attend_chunks(
 
     q, k: (B, H, N, D).  v: (B, H, N, Dv).  labels: (B, H, R, N), ABSENT where no token exists.
 
-    Returns (B, H, N, Dv).
+    Returns (B, H, N, Dv). ValueError as `Chunking.check`.
     """
+    cut.check()
     n = q.shape[2]
     if n == 0:
         return v.clone()
-    place = places(labels)
+    place, ends = places(labels), last_chunks(labels, cut.size)
     # of a slot beyond the last: no chunk, no label
     chunks = nnf.pad(place // cut.size, (0, 1), value=-2)
     labels = nnf.pad(labels, (0, 1), value=ABSENT)
     q, k, v = (nnf.pad(t, (0, 0, 0, 1)) for t in (q, k, v))
     seed = torch.randint(2**31, (), device=q.device)
     parts = []
-    for r in range(labels.shape[2]):
-        i, j = _tokens(place[:, :, r], cut.size, n)
+    owns = [_own(one, cut.size, n) for one in place.unbind(2)]
+    for r, own in enumerate(owns):
+        i, j = _tokens(own, n, _chunk(owns[r - 1], ends[:, :, r - 1]) if cut.circle else None)
         real = labels[:, :, r] != ABSENT
         allowed = (j != i) & _take(real, i) & _take(real, j)
         if causal:
             allowed = allowed & (j < i)
-        pairs = zip(chunks.unbind(2), labels.unbind(2), strict=True)
-        held = torch.stack([_meet(c, label, i, j, cut.same_bucket) for c, label in pairs])
-        times = held.sum(0) if cut.count_once else torch.ones_like(allowed)
-        allowed = allowed & held[r]
+        times = torch.ones_like(allowed)
+        if not cut.circle:
+            pairs = zip(chunks.unbind(2), labels.unbind(2), strict=True)
+            held = torch.stack([_meet(c, label, i, j, cut.same_bucket) for c, label in pairs])
+            times = held.sum(0) if cut.count_once else times
+            allowed = allowed & held[r]
         out, lse = _softmax(q, k, v, (i, j), allowed, times, (dropout, seed))
         parts.append(Partial(*(_take(t.flatten(2, 3), place[:, :, r]) for t in (out, lse))))
     out, found = merge(parts)
@@ -93,13 +112,33 @@ def attend_chunks(
     return torch.where((found > EMPTY / 2).unsqueeze(-1), out.to(v.dtype), own)
 
 
-def _tokens(place: Tensor, chunk: int, n: int) -> tuple[Tensor, Tensor]:
-    """Slots of queries (B, H, K, m, 1) and of their keys (B, H, K, 1, 2 m), n for none."""
+def last_chunks(labels: Tensor, size: int) -> Tensor:
+    """The chunk that the last real token stands in, (B, H, R), for labels (B, H, R, N)."""
+    return ((labels != ABSENT).sum(-1).clamp(min=1) - 1) // size
+
+
+def _own(place: Tensor, chunk: int, n: int) -> Tensor:
+    """Slots of the tokens of each chunk (B, H, K, m), n for none."""
     count = -(-n // chunk)
     slots = torch.arange(n, device=place.device).expand_as(place)
     order = place.new_full((*place.shape[:2], count * chunk), n).scatter_(-1, place, slots)
-    own = order.unflatten(-1, (count, chunk))
-    before = nnf.pad(own, (0, 0, 1, 0), value=n)[:, :, :-1]
+    return order.unflatten(-1, (count, chunk))
+
+
+def _chunk(own: Tensor, which: Tensor) -> Tensor:
+    """The chunks `which` (B, H) of own (B, H, K, m): (B, H, 1, m)."""
+    index = which[:, :, None, None].expand(-1, -1, 1, own.shape[-1])
+    return own.gather(2, index)
+
+
+def _tokens(own: Tensor, n: int, first: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Slots of queries (B, H, K, m, 1) and of their keys (B, H, K, 1, 2 m), n for none; `first`
+    (B, H, 1, m) stands before the first chunk.
+    """
+    if first is None:
+        before = nnf.pad(own, (0, 0, 1, 0), value=n)[:, :, :-1]
+    else:
+        before = torch.cat((first, own[:, :, :-1]), 2)
     return own.unsqueeze(-1), torch.cat((before, own), -1).unsqueeze(-2)
 
 

@@ -24,6 +24,7 @@ from subquad.tasks.asr_config import Answering, AsrConfig, AsrScoring
 from subquad.tasks.ctc.beams import Beams
 from subquad.tasks.ctc.lms import BEAMS, find_beams
 from subquad.tasks.hearing import Hearing, Said
+from subquad.tasks.looks import Look, frames
 from subquad.tasks.rows import Row
 from subquad.tasks.spelling import writes
 from subquad.tasks.spoken import SpokenTask, closed
@@ -223,6 +224,18 @@ class Asr(SpokenTask):
     def told(self, answer: dict[str, Any]) -> str:
         lines = (f"{w['start']:9.2f} {w['end']:9.2f}  {w['word']}" for w in answer["words"])
         return "\n".join(lines) if self.times else answer["text"]
+
+    def look(self, model: Any, raw: Any) -> Look:
+        """Of a recording, no longer than what is heard at once."""
+        wave = torch.cat([*self._waves(self.read(raw)["audio"])])
+        seconds, most = len(wave) / RATE, self.config.window
+        if seconds > most:
+            raise ValueError(f"a recording of {seconds:.1f} s; {most:g} s are heard at once")
+        features, valid = self.log_mel(wave[None].float(), torch.ones(1, len(wave)).bool())
+        count = int(model.lengths(valid.sum(1)))
+        names = [f"{i * self.hearing(model).step:.2f} s" for i in range(count)]
+        given = {"input_features": features, "attention_mask": valid.long()}
+        return Look(given, {"tokens": names}, frames(features[0], count, seconds))
 
     def stream(self, model: Any, items: Iterable[Any]) -> Iterator[dict[str, Any]]:
         """What waves (S,) at 16 kHz add to the text, as they come."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from subquad.data.examples import Examples
 from subquad.data.scenes import Scenes
+from subquad.tasks.looks import patches, picture
 from subquad.tasks.pictured import PicturedTask
 from subquad.tasks.rows import Row
 from subquad.tasks.views import read_pictures
@@ -71,6 +72,11 @@ class Caption(PicturedTask, WrittenTask):
 
     def inputs(self, row: Row) -> dict[str, Tensor]:
         return {"pixel_values": self.view.seen(row["image"])}
+
+    def _source(self, row: Row, given: dict[str, Tensor]) -> tuple[list[str], Any]:
+        height, width, _ = self.view.shape
+        seen = picture(self.view.pixels(row["image"]), self.config.patch, 0, "source")
+        return patches(height, width, self.config.patch, 0), seen
 
     def sizes(self, rows: Sequence[Row]) -> list[int]:
         return [self.patches + self.config.target] * len(rows)

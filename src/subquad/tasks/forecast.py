@@ -18,6 +18,7 @@ from subquad.hf import SubquadConfig, SubquadForTimeSeries
 from subquad.nn.choices import choose
 from subquad.tasks.backtest import backtest, origins_of
 from subquad.tasks.forecast_config import ForecastConfig, ForecastScoring
+from subquad.tasks.looks import Look, values
 from subquad.tasks.paths import drawn, scored
 from subquad.tasks.series import SeriesTask
 from subquad.tasks.task import Result, Share, add
@@ -166,6 +167,15 @@ class Forecast(SeriesTask):
     def predict(self, model: nn.Module, row: Series) -> list[dict[str, Any]]:
         """The same as a list, for one file or row."""
         return [*self.predict_all(model, [row])]
+
+    def look(self, model: Any, raw: Any) -> Look:
+        """Of the first series of a file, what is read before it is forecast."""
+        series = self.read(raw)
+        end = int(series.length[0])
+        first = max(0, end - self.config.context)
+        past = [None if x != x else x for x in series.of(0)[first:end].tolist()]
+        names = [str(when) for when in _times(series, 0, first, end - first)]
+        return Look(self.last_read(series), {"tokens": names}, values(past, self.season))
 
     def last_read(self, series: Series) -> dict[str, Tensor]:
         """What the model reads of a file's first series before it forecasts."""

@@ -25,6 +25,7 @@ from subquad.nn.choices import choose
 from subquad.nn.patches import grid_of
 from subquad.nn.pooling import POOLS
 from subquad.tasks.labels import Labels
+from subquad.tasks.looks import Look, patches, picture
 from subquad.tasks.one_label import OneLabelTask
 from subquad.tasks.rows import Row
 from subquad.tasks.views import View, read_pictures, view_in
@@ -182,6 +183,15 @@ class Image(OneLabelTask):
             return super().predict(model, row)
         found = [super(Image, self).predict(model, {"image": one}) for one in row["images"]]
         return found[0] if len(found) == 1 else found
+
+    def look(self, model: Any, raw: Any) -> Look:
+        row = self.read(raw)
+        image = row["images"][0] if "images" in row else row["image"]
+        before = model.model.stem.class_tokens
+        height, width, _ = self.view.shape
+        over = picture(self.view.pixels(image), self.patch, before, "tokens")
+        names = patches(height, width, self.patch, before)
+        return Look(self.batch(model, [{"image": image}]), {"tokens": names}, over)
 
     def told(self, answer: Any) -> str:
         some = answer if isinstance(answer, list) else [answer]

@@ -52,6 +52,20 @@ class Labels:
         pairs = self.numbers(true) * len(self) + self.numbers(said)
         return torch.bincount(pairs, minlength=len(self) ** 2).double()
 
+    def table(self, counts: Tensor) -> str:
+        """From the same counts, tab-separated: of each label that occurs its rows and how many were
+        told, the worst first, and what it was called most where it was not."""
+        of = counts.view(len(self), len(self))
+        lines = []
+        for i, name in enumerate(self.names):
+            rows, right, wrong = of[i].sum().item(), of[i, i].item(), of[i].clone()
+            wrong[i] = 0
+            if rows:
+                called = self.names[int(wrong.argmax())] if wrong.any() else ""
+                lines.append((right / rows, f"{name}\t{rows:.0f}\t{right:.0f}\t", called))
+        rest = "".join(f"{at}{share:.4f}\t{called}\n" for share, at, called in sorted(lines))
+        return f"label\trows\tright\taccuracy\tcalled most\n{rest}"
+
     def measured(self, counts: Tensor) -> dict[str, float]:
         """Accuracy, the mean of the labels' F1, and what always saying one label would give."""
         with measuring():

@@ -25,6 +25,7 @@ from subquad.tasks import causal, sampling
 from subquad.tasks.documents import DocumentTask
 from subquad.tasks.encoder import token_stem
 from subquad.tasks.lm_config import LanguageModelConfig, Scoring
+from subquad.tasks.looks import Look, spelled
 from subquad.tasks.scoring import nats, protocol
 from subquad.tasks.task import Result, Share
 
@@ -147,6 +148,10 @@ class LanguageModel(DocumentTask):
     def predict(self, model: Any, text: str | bytes, top: int = 5) -> dict[str, Any]:
         """As `sampling.score`."""
         return sampling.score(model, self.words, self.kind, _raw(text), top)
+
+    def look(self, model: Any, raw: Any) -> Look:
+        ids = sampling.begin(self.words, _raw(self.read(raw))).to(model.device)
+        return Look({"input_ids": ids}, {"tokens": spelled(self.words, ids[0].tolist())})
 
     def stream(self, model: Any, items: Iterable[int | bytes | str]) -> Iterator[Tensor]:
         """As `sampling.stream`."""

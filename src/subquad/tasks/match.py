@@ -21,6 +21,7 @@ from subquad.nn.contrast import alike as alike_texts
 from subquad.nn.contrast import contrastive_loss
 from subquad.tasks.caption import scenes
 from subquad.tasks.encoder import described
+from subquad.tasks.looks import Look, patches, picture, spelled
 from subquad.tasks.pictured import PicturedTask
 from subquad.tasks.recall import SUMS, measured, searched
 from subquad.tasks.rows import Row, rows_of
@@ -201,6 +202,18 @@ class Match(PicturedTask):
     def predict(self, model: Any, row: Row) -> list[dict[str, Any]]:
         """The same for a row that holds pictures and a text."""
         return [*self.predict_all(model, [row])]
+
+    def look(self, model: Any, raw: Any) -> Look:
+        row = self.read(raw)
+        if "caption" not in row or "images" not in row:
+            raise ValueError("a map of both towers wants a row of JSON with image and caption")
+        image = row["images"][0][1]
+        given = self.batch(model, [{"image": image, "caption": row["caption"]}])
+        before, (height, width, _) = model.model.images.stem.class_tokens, self.view.shape
+        seen = picture(self.view.pixels(image), self.config.patch, before, "patches")
+        tokens = spelled(self.words, given["input_ids"][0].tolist())
+        names = patches(height, width, self.config.patch, before)
+        return Look(given, {"tokens": tokens, "patches": names}, seen)
 
     def told(self, answer: dict[str, Any]) -> str:
         lines = (f"  {one['score']:+.3f}  {one['image']}" for one in answer["images"])

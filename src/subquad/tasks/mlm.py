@@ -22,6 +22,7 @@ from subquad.data.vocabulary import Subwords
 from subquad.hf import SubquadConfig, SubquadForMaskedLM
 from subquad.tasks.documents import DocumentTask
 from subquad.tasks.encoder import described, token_stem
+from subquad.tasks.looks import Look, spelled
 from subquad.tasks.task import Result, Share, add
 
 __all__ = ["MaskedConfig", "MaskedLanguageModel"]
@@ -185,15 +186,11 @@ class MaskedLanguageModel(DocumentTask):
         ValueError for a text without one.
         """
         assert self.words is not None
-        raw = text if isinstance(text, bytes) else text.encode()
-        pieces = raw.split(_MASK.encode())
-        if len(pieces) == 1:
+        ids = self._asked(text)
+        if self.words.hidden not in ids:
             raise ValueError(
                 f"a text for this run holds {_MASK} where something is to be filled in"
             )
-        ids: list[int] = []
-        for number, piece in enumerate(pieces):
-            ids += ([self.words.hidden] if number else []) + self.words.encode(piece).tolist()
         logits = model(input_ids=torch.tensor([ids], device=model.device)).logits[0].float()
         usual = torch.zeros(self.words.size, dtype=torch.bool)
         usual[torch.from_numpy(ordinary(self.words))] = True
@@ -205,6 +202,21 @@ class MaskedLanguageModel(DocumentTask):
             found = zip(likely.values.tolist(), likely.indices.tolist(), strict=True)
             masks.append([(self.words.decode([i]).decode(errors="replace"), p) for p, i in found])
         return {"text": self.words.decode(ids).decode(errors="replace"), "masks": masks}
+
+    def _asked(self, text: str | bytes) -> list[int]:
+        """The tokens of a text, each <|mask|> hidden."""
+        assert self.words is not None
+        raw = text if isinstance(text, bytes) else text.encode()
+        ids: list[int] = []
+        for number, piece in enumerate(raw.split(_MASK.encode())):
+            ids += ([self.words.hidden] if number else []) + self.words.encode(piece).tolist()
+        return ids
+
+    def look(self, model: Any, raw: Any) -> Look:
+        assert self.words is not None
+        ids = self._asked(self.read(raw))
+        given = {"input_ids": torch.tensor([ids], device=model.device)}
+        return Look(given, {"tokens": spelled(self.words, ids)})
 
     def told(self, answer: dict[str, Any]) -> str:
         return answer["text"]

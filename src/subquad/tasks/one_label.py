@@ -31,5 +31,9 @@ class OneLabelTask(RowTask):
     def counted(self, answers: Sequence[Any], rows: Sequence[Row]) -> Tensor:
         return self.labels.counted((r["label"] for r in rows), (a["label"] for a in answers))
 
+    def files(self, counts: Tensor) -> dict[str, str]:
+        """Errors by class, the worst first, and what each is taken for most."""
+        return {"classes.tsv": self.labels.table(counts)}
+
     def measured(self, counts: Tensor) -> dict[str, float]:
         return self.labels.measured(counts)

@@ -209,10 +209,15 @@ class RowTask(Task):
                 total += self.counted(self.answers(model, some), some)
                 report(len(some), len(rows))
         model.train(was)
-        numbers = self.measured(torch.tensor(add(share, *total.tolist()), dtype=torch.float64))
+        every = torch.tensor(add(share, *total.tolist()), dtype=torch.float64)
+        numbers = self.measured(every)
         told = f"{len(rows):,} rows, the {part} part of {found.source}"
         said = "; ".join(filter(None, (told, self.says(rows))))
-        return Result({**numbers, "rows": len(rows)}, said)
+        return Result({**numbers, "rows": len(rows)}, said, self.files(every))
+
+    def files(self, counts: Tensor) -> dict[str, str]:
+        """What `eval` keeps beside the numbers, by the names of files, from the same sums."""
+        return {}
 
     def read(self, raw: str | Path | dict[str, Any]) -> Row:
         """A row from a text, a text file or a row of JSON that has all the task reads."""

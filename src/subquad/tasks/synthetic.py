@@ -7,6 +7,7 @@ and the protocol says how many they are.
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from subquad.nn.choices import choose
 from subquad.nn.losses import IGNORED
 from subquad.tasks import causal
 from subquad.tasks.encoder import token_stem
+from subquad.tasks.looks import Look, spelled
 from subquad.tasks.task import Result, Share, Task, add
 
 __all__ = ["Synthetic", "SyntheticConfig"]
@@ -192,6 +194,19 @@ class Synthetic(Task):
             f"of training, seed {items.seed}; {which} answers scored, the right ones before them "
             f"given; chance is {1 / symbols:.4f}"
         )
+
+    def look(self, model: Any, raw: Any) -> Look:
+        """Of symbols as numbers, or of `item N`, a sequence of the test set."""
+        said = self.read(raw)
+        text = said.decode(errors="replace") if isinstance(said, bytes) else said
+        item = re.fullmatch(r"\s*item (\d+)\s*", text)
+        words = self.items("test", 1, 0).words
+        if item is not None:
+            ids = self.items("test", int(item[1]) + 1, 0)[int(item[1])]["input_ids"].tolist()
+        else:
+            ids = [words.boundary, *words.encode(text.encode()).tolist()]
+        given = {"input_ids": torch.tensor([ids], device=model.device)}
+        return Look(given, {"tokens": spelled(words, ids)})
 
     def save(self, folder: Path) -> dict[str, Any]:
         return {"config": asdict(self.config)}

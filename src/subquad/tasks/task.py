@@ -207,6 +207,10 @@ class Task(ABC):
         """What `predict` takes, with a question. ValueError for tasks that have none."""
         raise ValueError(f"a run of the task {self.name} takes no question")
 
+    def look(self, model: Any, raw: Any) -> Any:
+        """The `Look` of what `read` is given, for maps. ValueError for tasks that have none."""
+        raise ValueError(f"a run of the task {self.name} has no input to show")
+
     def settle(self, **how: Any) -> None:
         """How to answer from now on: fields of `Answering`. ValueError for what is none."""
         for name in how:

@@ -19,6 +19,7 @@ from subquad.tasks.encoder import (
     words_in,
 )
 from subquad.tasks.labels import Labels
+from subquad.tasks.looks import Look, spelled
 from subquad.tasks.rows import Row, RowTask
 
 __all__ = ["TextTask", "arguments"]
@@ -78,6 +79,10 @@ class TextTask(RowTask):
         c = self.config
         stem = self._stem or token_stem(arch, fields, c.position, c.context, self.tables)
         return {"arch": arch, "model": fields, "stem": stem, **described(self.words)}
+
+    def look(self, model: Any, raw: Any) -> Look:
+        given = self.batch(model, [self.read(raw)])
+        return Look(given, {"tokens": spelled(self.words, given["input_ids"][0].tolist())})
 
     def save(self, folder: Path) -> dict[str, Any]:
         told = {"config": asdict(self.config), "vocabulary": kept_words(self.words, folder)}

@@ -22,6 +22,7 @@ from subquad.data.sentences import sentences
 from subquad.data.vocabulary import Subwords, Vocabulary, vocabulary
 from subquad.tasks.bleu import scores, table
 from subquad.tasks.encoder import learn_words
+from subquad.tasks.looks import spelled
 from subquad.tasks.rows import Row, rows_of
 from subquad.tasks.task import Result, Share
 from subquad.tasks.telling import tell
@@ -107,6 +108,9 @@ class Translate(WrittenTask):
     def _read(self, row: Row) -> list[int]:
         words = self.source_words
         return [*words.encode(row["text"].encode()).tolist(), words.boundary]
+
+    def _source(self, row: Row, given: dict[str, Tensor]) -> tuple[list[str], Any]:
+        return spelled(self.source_words, given["input_ids"][0].tolist()), None
 
     def inputs(self, row: Row) -> dict[str, Tensor]:
         ids = self._read(row)

@@ -67,6 +67,12 @@ class View:
         mean, std = (torch.tensor(t)[:, None, None] for t in (self.mean, self.std))
         return (pixels.permute(2, 0, 1).float() / 255 - mean) / std
 
+    def pixels(self, image: Any) -> Tensor:
+        """The same pixels as they are: (H, W, C) uint8."""
+        self.seen(image)
+        pixels = torch.as_tensor(image.copy() if hasattr(image, "copy") else image)
+        return pixels.unsqueeze(-1) if pixels.dim() == 2 else pixels
+
     @property
     def processor(self) -> dict[str, Any] | None:
         """The same for transformers' pipelines, which do resize; they read nothing but RGB."""

@@ -20,6 +20,7 @@ from subquad.hf import SubquadConfig, SubquadForSeq2SeqLM
 from subquad.nn.losses import IGNORED
 from subquad.tasks.encoder import described
 from subquad.tasks.labels import measuring
+from subquad.tasks.looks import Look, spelled
 from subquad.tasks.rows import Row, rows_of
 from subquad.tasks.task import Result, Share, add
 from subquad.tasks.texts import TextTask
@@ -131,16 +132,33 @@ class WrittenTask(TextTask):
         return {"num_beams": self.config.beams}
 
     def answers(self, model: Any, rows: Sequence[Row]) -> list[str]:
+        out = self._written(model, self.batch(model, rows))
+        return [self._said(ids) for ids in out[:, 1:].tolist()]
+
+    def _written(self, model: Any, batch: dict[str, Tensor]) -> Tensor:
+        """What the model writes, (B, N), behind the token that begins it."""
         words = self.words
         never = sorted({words.pad, words.hidden, words.mark} - {words.boundary})
-        out = model.generate(
-            **self.batch(model, rows),
+        return model.generate(
+            **batch,
             **self.search,
             max_new_tokens=self.config.target,
             do_sample=False,
             suppress_tokens=never or None,
         )
-        return [self._said(ids) for ids in out[:, 1:].tolist()]
+
+    def look(self, model: Any, raw: Any) -> Look:
+        """What is read, and what the model itself writes of it."""
+        row = self.read(raw)
+        given = self.batch(model, [row])
+        said = self._written(model, given)
+        own, over = self._source(row, given)
+        labels = {"source": own, "target": spelled(self.words, said[0].tolist())}
+        return Look({**given, "decoder_input_ids": said}, labels, over)
+
+    def _source(self, row: Row, given: dict[str, Tensor]) -> tuple[list[str], Any]:
+        """What stands at each place of the source, and the source itself where it is no text."""
+        return spelled(self.words, given["input_ids"][0].tolist()), None
 
     def _said(self, ids: list[int]) -> str:
         end = ids.index(self.words.boundary) if self.words.boundary in ids else len(ids)

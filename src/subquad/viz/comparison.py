@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
-from subquad.viz.curves import Chart, Line, svg
+from subquad.viz.curves import Chart, Line
+from subquad.viz.html import document, facts, figure
+from subquad.viz.html import table as html_table
 
 __all__ = ["page", "table"]
 
@@ -27,25 +29,25 @@ def table(rows: Sequence[Row], metric: str) -> str:
 def page(rows: Sequence[Row], metric: str, settings: dict[str, str]) -> str:
     """The report as one HTML file: table, curves, settings. Light and dark, wide and narrow."""
     here = [row for row in rows if not row["missing"]]
-    pictures = "\n".join(_figure(chart) for chart in _charts(here, metric) if chart.lines)
-    facts = here[0]["facts"] if here else {}
+    pictures = "\n".join(figure(chart) for chart in _charts(here, metric) if chart.lines)
+    run = here[0]["facts"] if here else {}
     said = {
         **settings,
-        "data": facts.get("data", {}).get("source", ""),
-        "versions": ", ".join(f"{k} {v}" for k, v in facts.get("versions", {}).items()),
-        "validation, during training": facts.get("protocol", ""),
+        "data": run.get("data", {}).get("source", ""),
+        "versions": ", ".join(f"{k} {v}" for k, v in run.get("versions", {}).items()),
+        "validation, during training": run.get("protocol", ""),
     }
     for row in here:
         said[f"{row['name']}: trained by"] = row["facts"]["command"]
-    return _PAGE.format(
-        title="Comparison: " + ", ".join(row["name"] for row in rows),
-        table=_html_table(rows, metric),
+    columns = _columns(rows, metric)
+    head, cells = [name for name, _ in columns], [_cells(row, columns) for row in rows]
+    body = _BODY.format(
+        table=html_table(head, cells, "Results"),
         protocols=_protocols(here),
         pictures=pictures,
-        settings="\n".join(
-            f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in said.items() if v
-        ),
+        settings=facts(said),
     )
+    return document("Comparison: " + ", ".join(row["name"] for row in rows), body)
 
 
 def _columns(rows: Sequence[Row], metric: str) -> list[Column]:
@@ -126,25 +128,6 @@ def _by_length(rows: Sequence[Row], metric: str) -> list[Line]:
     return lines
 
 
-def _figure(chart: Chart) -> str:
-    said = "; ".join(f"{line.name} ends at {line.y[-1]:.4f}" for line in chart.lines)
-    return (
-        f'<figure role="img" tabindex="0" aria-label="{escape(chart.title)}: {escape(said)}">'
-        f"{svg(chart)}</figure>"
-    )
-
-
-def _html_table(rows: Sequence[Row], metric: str) -> str:
-    columns = _columns(rows, metric)
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name, _ in columns)
-    body = ""
-    for row in rows:
-        first, *rest = (escape(cell) for cell in _cells(row, columns))
-        cells = "".join(f"<td>{cell}</td>" for cell in rest)
-        body += f'<tr><th scope="row">{first}</th>{cells}</tr>\n'
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>"
-
-
 def _protocols(rows: Sequence[Row]) -> str:
     """How the scores were measured, each way of measuring once."""
     found: dict[str, None] = {}
@@ -156,33 +139,7 @@ def _protocols(rows: Sequence[Row]) -> str:
     return "\n".join(f"<li>{escape(text)}</li>" for text in found)
 
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; --line: color-mix(in srgb, currentColor 22%, transparent); }}
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 70rem; padding: 1rem; }}
-h1 {{ font-size: 1.4rem; }} h2 {{ font-size: 1.1rem; margin-top: 2rem; }}
-.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }}
-th[scope=row], th:first-child {{ text-align: left; }}
-tbody td {{ white-space: nowrap; }}
-thead th {{ vertical-align: bottom; font-weight: 600; }}
-.charts {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); }}
-figure {{ margin: 0; }} figure svg {{ width: 100%; height: auto; }}
-:focus-visible {{ outline: 3px solid #56B4E9; outline-offset: 3px; }}
-dt {{ font-weight: 600; }} dd {{ margin: 0 0 .6rem; overflow-wrap: anywhere; }}
-</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-<div class="wide" tabindex="0" role="region" aria-label="Results">{table}</div>
+_BODY = """{table}
 <p>Every arm had the same data, seed, scored tokens and budget, one after the other on this machine.
 One seed: an order among arms is what this run gave, not more.</p>
 <div class="charts">
@@ -193,10 +150,4 @@ One seed: an order among arms is what this run gave, not more.</p>
 {protocols}
 </ul>
 <h2>Settings</h2>
-<dl>
-{settings}
-</dl>
-</main>
-</body>
-</html>
-"""
+{settings}"""

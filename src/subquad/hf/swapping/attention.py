@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
 from subquad.hf.swapping.masks import NAME, Rule, rule_of
-from subquad.hf.swapping.parts import Call, Exact
+from subquad.hf.swapping.parts import Call
+from subquad.hf.swapping.replacements import Exact
 
-__all__ = ["PART", "Found", "attentions", "refuse"]
+__all__ = ["EXACT", "PART", "Found", "attentions", "refuse"]
 
 #: under this name an attention module carries what stands in for its softmax
 PART = "subquad"
-_EXACT = Exact().build(0, 0, 0)
+#: and one without it goes on with this
+EXACT = Exact().build(0, 0, 0)
 _CROSS = ("cross", "encoder_attn", "encdec")
 _BIASED = ("relative_attention_bias", "has_relative_attention_bias", "linear_pos", "rel_pos")
 
@@ -57,8 +59,9 @@ def _attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer = getattr(key, "_subquad_layer", None)
     state = None if layer is None else layer.state
-    call = Call(scale, rule.causal, rule.window, valid, dropout, state)
-    out, state = getattr(module, PART, _EXACT)(query, key, value, call)
+    gone = 0 if layer is not None or rule.seen is None else max(0, rule.seen - key.shape[2])
+    call = Call(scale, rule.causal, rule.window, valid, dropout, state, gone)
+    out, state = getattr(module, PART, EXACT)(query, key, value, call)
     if layer is not None:
         layer.keep(state)
     return out.transpose(1, 2).contiguous(), None

@@ -1,0 +1,66 @@
+"""Perceiver IO for pictures through the converter: transformers' classes, and back.
+
+float64 on both sides, so that equal means to rounding.
+"""
+
+import pytest
+import torch
+import transformers as hf
+from safetensors.torch import load_file
+
+from converting import config, converted
+from subquad.convert.folder import convert
+
+SIZES = {
+    "num_latents": 8,
+    "d_latents": 32,
+    "num_self_attends_per_block": 2,
+    "num_self_attention_heads": 4,
+    "num_blocks": 2,
+    "num_labels": 3,
+    "num_cross_attention_heads": 1,
+}
+FOURIER = SIZES | {"d_model": 261}
+LEARNED = SIZES | {"d_model": 512, "image_size": 8}
+
+
+def theirs(kind, fields):
+    torch.manual_seed(0)
+    model = getattr(hf, f"PerceiverForImageClassification{kind}")(hf.PerceiverConfig(**fields))
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    return model.eval()
+
+
+# places at multiples of a quarter and an eighth, which float32 holds exactly
+@pytest.mark.parametrize(
+    ("kind", "fields", "size"),
+    [("Fourier", FOURIER, (5, 9)), ("Learned", LEARNED, (8, 8)), ("Learned", LEARNED, (12, 12))],
+)
+def test_labels_of_pictures(kind, fields, size, tmp_path, monkeypatch):
+    model = theirs(kind, fields)
+    ours = converted(model, tmp_path).double()
+    (tmp_path / "back").mkdir()
+    convert(tmp_path / "ours", tmp_path / "back")
+    went, came = (load_file(tmp_path / w / "model.safetensors") for w in ("theirs", "back"))
+    assert went.keys() == came.keys()
+    assert all(torch.equal(went[k], came[k]) for k in went)
+    assert config(tmp_path / "theirs") == config(tmp_path / "back")
+
+    images = torch.randn(2, 3, *size, dtype=torch.float64)
+    given = {"interpolate_pos_encoding": size != (8, 8)} if kind == "Learned" else {}
+    torch.set_default_dtype(torch.float64)  # in which their Fourier features are formed
+    try:
+        with torch.no_grad():
+            wanted = model.double()(pixel_values=images, **given).logits
+            found = ours(pixel_values=images).logits
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert wanted.std() > 0.1
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_convolutions_are_refused(tmp_path):
+    fields = SIZES | {"d_model": 322}
+    with pytest.raises(ValueError, match="PerceiverForImageClassificationConvProcessing of percei"):
+        converted(theirs("ConvProcessing", fields), tmp_path)

@@ -1,0 +1,115 @@
+"""What each task puts before its model to be shown: labels on every axis, and the input itself."""
+
+import json
+import wave
+
+import numpy as np
+import pytest
+import torch
+
+from subquad.archs import ARCHS, PAIRS
+from subquad.tasks import find_task
+from subquad.viz import Page, Views, look
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+
+
+def made(name, arch, **fields):
+    """A task with its embedded data, and a fresh model."""
+    kind = find_task(name)
+    task = kind(kind.Config(**fields))
+    task.prepare(None)
+    preset = vars({**ARCHS, **PAIRS}[arch].PRESETS["tiny"])
+    if kind.looks_ahead and "causal" in preset:
+        preset = {**preset, "causal": False}
+    torch.manual_seed(0)
+    return task, task.build(arch, dict(preset)).eval()
+
+
+def shown(task, model, raw):
+    """What is looked at, its axes with labels of their lengths; and that a page can hold it."""
+    found = task.look(model, raw)
+    views = Views(views=["rollout"])
+    one = look(
+        model, found.inputs, title=task.name, labels=found.labels, over=found.over, views=views
+    )
+    for layer in one.layers:
+        for axis, size in ((layer.queries_are, layer.queries), (layer.keys_are, layer.keys)):
+            if axis not in ("latents", "slots"):
+                assert len(found.labels[axis]) == size, (layer.title, axis)
+    assert "</html>" in Page([one]).html()
+    return found, one
+
+
+def test_documents():
+    task, model = made("mlm", "linformer", context=32, valid_bytes=100)
+    found, _ = shown(task, model, "a <|mask|> b")
+    assert found.labels["tokens"] == ["a", " ", "<mask>", " ", "b"]
+    task, model = made("lm", "local", context=32, valid_bytes=100)
+    found, _ = shown(task, model, "hé")
+    assert found.labels["tokens"][:2] == ["<end>", "h"]
+
+
+def test_puzzles():
+    task, model = made("synthetic", "performer", kind="duplication", length=16)
+    found, _ = shown(task, model, "item 2")
+    assert found.labels["tokens"][1] == found.labels["tokens"][9] == "0"
+    assert shown(task, model, "0 3 5")[0].labels["tokens"] == ["<end>", "0", "3", "5"]
+
+
+def test_rows_of_text():
+    task, model = made("classify", "longformer", context=64)
+    found, _ = shown(task, model, "def f")
+    assert found.labels["tokens"] == ["<mark>", *"def f"]
+
+
+def test_pictures():
+    task, model = made("image", "vit")
+    height, width, channels = task.view.shape
+    pixels = np.zeros((height, width, channels), np.uint8)
+    found, one = shown(task, model, {"image": pixels})
+    over = found.over
+    assert over["skip"] + over["lines"] * over["columns"] == over["count"]
+    assert one.layers[0].queries == over["count"]
+    assert (over["width"], over["height"]) == (width, height)
+
+
+def test_pictures_with_texts():
+    task, model = made("caption", "encoder_decoder", target=8)
+    found, one = shown(task, model, {"image": np.zeros(task.view.shape, np.uint8)})
+    assert found.over["axis"] == "source"
+    assert {layer.keys_are for layer in one.layers} == {"source", "target"}
+    task, model = made("match", "encoder_decoder")
+    row = {"image": np.zeros(task.view.shape, np.uint8), "caption": "a red square"}
+    found, one = shown(task, model, row)
+    assert {layer.keys_are for layer in one.layers} == {"patches", "tokens"}
+    with pytest.raises(ValueError, match="wants a row of JSON with image and caption"):
+        task.look(model, "a red square")
+
+
+def test_translations():
+    task, model = made("translate", "encoder_decoder", target=8)
+    found, one = shown(task, model, "a b")
+    assert found.labels["source"]
+    assert {layer.keys_are for layer in one.layers} == {"source", "target"}
+
+
+def test_series(tmp_path):
+    task, model = made("forecast", "logsparse", horizon=4, context=24)
+    path = tmp_path / "s.csv"
+    path.write_text("target\n" + "\n".join(f"{i % 5}" for i in range(60)) + "\n")
+    found, one = shown(task, model, path)
+    assert len(found.over["values"]) == one.layers[0].keys == 24
+    json.dumps(found.over)
+
+
+def test_recordings(tmp_path):
+    task, model = made("asr", "conformer")
+    path = tmp_path / "a.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes((1000 * np.sin(np.arange(16_000) / 9)).astype("<i2").tobytes())
+    found, one = shown(task, model, path)
+    assert found.over["kind"] == "spectrogram"
+    assert found.over["count"] == one.layers[0].keys
+    assert found.over["seconds"] == 1.0
