@@ -25,7 +25,6 @@ DIRECTIVES: dict[str, Callable[[str], str]] = {
     "file": python.file,
     "section": python.section,
     "table": python.table,
-    "maps": python.maps,
     "patterns": python.patterns,
     "functions": python.functions,
     "nn": python.nn,

@@ -43,13 +43,6 @@ def table(asked: str) -> str:
     return found[0].strip()
 
 
-def maps(_: str) -> str:
-    """Where the page of maps is, once `python docs/maps.py` has made it."""
-    if not (ROOT / "docs" / "maps.md").is_file():
-        return "`python docs/maps.py` draws those of small trained models, all heads of all layers."
-    return "[Those of small trained models](../maps.md), all heads of all layers, are a page apart."
-
-
 def patterns(_: str) -> str:
     """All patterns, and what they are made of."""
     made = [n for n in subquad.__all__ if _is(getattr(subquad, n), Pattern)]
