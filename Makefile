@@ -2,6 +2,7 @@
 #   make demo    a small model trained and tried on this machine
 #   make test    all tests            make fast    those that fit in a minute
 #   make lint    format, lint, types  make bench   measurements into benchmarks/results/
+#   make docs    the documentation into site/, strictly: no broken link, no missing docstring
 
 SHELL  := /bin/bash
 PYTHON ?= python3
@@ -11,7 +12,7 @@ STAMP  := $(VENV)/.installed
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 TYPED  := $(sort $(dir $(wildcard $(patsubst %,src/subquad/%/*.py,ops nn archs))))
 
-.PHONY: help demo test fast lint format bench clean
+.PHONY: help demo test fast lint format bench docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "subquad needs Python 3.11 or newer, $(PYTHON) is %d.%d: make PYTHON=python3.12 ..." % sys.version_info[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) -e ".[dev,bench,viz,metrics,pictures,audio,series,adapters,translation]"
+	$(PIP) -e ".[dev,bench,viz,metrics,pictures,audio,series,adapters,translation,export,serve,docs]"
 	@touch $@
 
 demo: $(STAMP)
@@ -46,5 +47,10 @@ format: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
 
+# the theme's makers print an advertisement of theirs at every build
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict
+	@echo "site/index.html is written"
+
 clean:
-	rm -rf build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist site src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -35,6 +35,7 @@ __all__ = [
     "machine",
     "main_of",
     "peak",
+    "seconds_of",
     "subquad",
     "table_of",
     "trained",
@@ -82,6 +83,13 @@ def peak(run: Callable[[], object]) -> int:
             held += event.nbytes()
             most = max(most, held)
     return most
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """Processor seconds of a call: what other programs take does not count."""
+    begun = time.process_time()
+    run()
+    return time.process_time() - begun
 
 
 def machine() -> dict:
@@ -156,15 +164,17 @@ def arms_of(
     doc: str,
     file: str,
     minutes: float,
-    data: str,
+    data: str | None,
 ) -> None:
-    """The command line of a study: every arm for so many minutes, with so many seeds.
+    """The command line of a study: every arm for so many minutes, with so many seeds. data: what
+    `--data` names; None: the study has its own.
 
     Resumable: a JSON for each arm and seed, which `learn` makes; the table of those that exist.
     """
     name = Path(file).stem
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help=data)
+    if data is not None:
+        parser.add_argument("--data", type=Path, required=True, help=data)
     parser.add_argument("--arms", nargs="+", default=list(arms), choices=arms)
     parser.add_argument("--minutes", type=float, default=minutes, help="of training, for each arm")
     parser.add_argument("--steps", type=int, help="of training, in place of minutes")

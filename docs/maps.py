@@ -53,7 +53,7 @@ def _shapes(path: str) -> None:
     from subquad.data.shapes import shapes
 
     row = shapes().rows["test"][0]
-    np.savez(path, image=row["image"][None], label=np.asarray([row["label"]]))
+    np.savez(path, images=row["image"][None])
 
 
 def pattern(name: str) -> None:

@@ -1,11 +1,11 @@
 """The README is true: its Python runs, its commands parse, its table names what there is."""
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
+import fenced
 import subquad as sq
 from subquad.cli import VERBS, main
 from subquad.cli.train import check
@@ -13,11 +13,7 @@ from subquad.cli.train import check
 TEXT = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, flags=re.DOTALL)
-
-
-@pytest.mark.parametrize("block", blocks("python"))
+@pytest.mark.parametrize("block", fenced.blocks(TEXT, "python"))
 def test_python_block_runs(block):
     names: dict = {}
     # a README's own code, from this repository
@@ -32,7 +28,10 @@ def test_every_architecture_has_a_row():
 
 
 COMMANDS = [
-    line for text in blocks("bash") for line in text.splitlines() if line.startswith("subquad ")
+    words
+    for code in fenced.blocks(TEXT, "bash")
+    for program, *words in fenced.commands(code)
+    if program == "subquad"
 ]
 # what a command says once all its words are understood: no book and no run is here
 UNDERSTOOD = {
@@ -40,6 +39,8 @@ UNDERSTOOD = {
     "compare": r"there is nothing at book\.txt",
     "eval": "there is no run folder runs/book",
     "generate": "there is no run folder runs/book",
+    "export": "there is no run folder runs/book",
+    "serve": "there is no run folder runs/book",
     "convert": "there is nothing at models/gpt2",
     "swap": "models/(bert|gpt2) holds no model of transformers",
     "show": "there is no run folder runs/book",
@@ -48,13 +49,13 @@ UNDERSTOOD = {
 
 
 def test_commands_are_of_every_kind():
-    assert {line.split()[1] for line in COMMANDS} == set(VERBS)
+    assert {verb for verb, *_ in COMMANDS} == set(VERBS)
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize("line", COMMANDS, ids=" ".join)
 def test_command_is_understood(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    _, verb, *words = shlex.split(line, comments=True)
+    verb, *words = line
     if verb in ("list", "bench") or words[0] == "--pattern":  # these need nothing
         assert main([verb, *words]) == 0
         return

@@ -91,9 +91,10 @@ PACKAGES: dict[str, Where] = {
     "plotly": Where(lazily=("viz",)),
     "gluonts": Where(lazily=("bench",)),
     "performer_pytorch": Where(lazily=("bench",)),
-    "onnx": Where(lazily=("cli",)),
-    "onnxruntime": Where(lazily=("cli",)),
-    "onnxscript": Where(lazily=("cli",)),
+    "uvicorn": Where(lazily=("cli",)),
+    "onnx": Where(lazily=("hf",)),
+    "onnxruntime": Where(lazily=("hf",)),
+    "onnxscript": Where(lazily=("hf",)),
 }
 
 # of the standard library: nothing is fetched because a module was imported, and no pickle is opened

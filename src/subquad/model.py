@@ -14,12 +14,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from subquad.archs import ARCHS, configure
 from subquad.nn.choices import choose, fill
-from subquad.nn.context import Context, agree, take
+from subquad.nn.context import Context, agree, rolled, take
 from subquad.nn.heads import HEADS, LabelHead, VectorHead
 from subquad.nn.init import initialise
 from subquad.nn.queries import asked
@@ -117,15 +116,11 @@ def run(
 
     asks: the head whose queries are answered, where `head` is None and it is applied afterwards.
     """
-    if state is not None and len(state.length) != len(inputs):
-        raise ValueError(
-            f"the state holds {len(state.length)} rows and the batch has {len(inputs)}; "
-            "they must agree"
-        )
-    order, given = None, valid
+    _same_rows(state, inputs)
+    order, place, given = None, None, valid
     if valid is not None:
         inputs = agree(inputs, valid=valid, label=label, mark=mark)
-        order = (~valid).to(torch.int8).argsort(dim=1, stable=True)
+        order, place = rolled(valid)
         inputs, valid = take(inputs, order), take(valid, order)
         label, mark = (None if t is None else take(t, order) for t in (label, mark))
     x, context, kept = read(stem, inputs, valid, state)
@@ -141,8 +136,8 @@ def run(
     y, layers = backbone(x, context, None if state is None else state.layers)
     # fewer outputs than inputs are those of each row's last tokens, already at the right; answers
     # to queries stand where they were asked
-    if order is not None and queries is None and y.shape[1] == order.shape[1]:
-        y = take(y, order.argsort(1))
+    if place is not None and queries is None and y.shape[1] == place.shape[1]:
+        y = take(y, place)
     y = y if last is None else y[:, max(0, y.shape[1] - last) :]
     if isinstance(head, LabelHead | VectorHead):
         y = head(y, given)
@@ -152,6 +147,13 @@ def run(
         return y, None
     seen = x.shape[1] if context.valid is None else context.valid.sum(1)
     return y, ModelState(state.length + seen, layers, kept)
+
+
+def _same_rows(state: ModelState | None, inputs: Tensor | dict[str, Tensor]) -> None:
+    """ValueError unless a state and a batch have equally many rows."""
+    given = (inputs if isinstance(inputs, Tensor) else next(iter(inputs.values()))).shape[0]
+    if state is not None and (rows := state.length.shape[0]) != given:
+        raise ValueError(f"the state holds {rows} rows and the batch has {given}; they must agree")
 
 
 def _described(stem: object, x: Tensor, label: Tensor | None, mark: Tensor | None) -> None:

@@ -173,12 +173,16 @@ def test_exact_layers_between(capsys):
             "no mixer is called 'windw'; did you mean 'window'",
         ),
         (["model", "dest", "--mixer", "pattern"], "--mixer pattern wants --pattern"),
-        (["model", "dest", "--mixer", "relu", "--global", "first"], "relu sees all tokens"),
+        (["model", "dest", "--mixer", "relu", "--global", "first"], "relu has no pattern"),
+        (["model", "dest", "--global", "last"], "no --global is called 'last'"),
+        (["model", "dest", "--mixer", "lsh", "--buckets", "[3]"], "3 is not an even number"),
+        (["model", "dest", "--mixer", "lsh", "--rounds", "0"], "rounds must be at least 1, not 0"),
+        (["model", "dest", "--mixer", "lsh", "--window", "0"], "at least 1 token of a bucket"),
         (["model", "dest", "--layers", "[4]"], "layer 4 is none of the 2 layers, 0 to 1"),
         (["model", "dest", "--exact-every", "0"], "--exact-every is 0; it counts layers"),
         (["model", "dest", "--positions", "60"], "gpt2 has 64 positions already, 60 asked"),
         (["model", "dest", "--distill", "none.txt"], "there is nothing at none.txt"),
-        (["model", "dest", "--distill", "tiny.txt"], "a row takes 62; give more text"),
+        (["model", "dest", "--distill", "tiny.txt"], "a row takes 64; give more text"),
         (["model", "dest", "--distill", "text.txt", "--steps", "-1"], "steps -1 and tune_steps"),
         (["model", "dest", "--globl", "first"], "there is no --globl; did you mean --global?"),
     ],
@@ -233,3 +237,127 @@ def test_a_model_without_either():
     t5 = hf.T5Model(hf.T5Config(vocab_size=9, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
     with pytest.raises(ValueError, match="t5 has no table of learnt positions and no rotary ones"):
         extend_positions(t5, 64)
+
+
+PLACED = {
+    "vocab_size": WORDS,
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 40,
+    "decoder_ffn_dim": 40,
+    "max_position_embeddings": 20,
+}
+OFFSET = {
+    "biogpt": lambda: hf.BioGptForCausalLM(hf.BioGptConfig(**WIDE, max_position_embeddings=20)),
+    "opt": lambda: hf.OPTForCausalLM(
+        hf.OPTConfig(
+            vocab_size=WORDS,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            ffn_dim=40,
+            word_embed_proj_dim=32,
+            max_position_embeddings=20,
+        )
+    ),
+    "bart": lambda: hf.BartForConditionalGeneration(hf.BartConfig(**PLACED)),
+    "mbart": lambda: hf.MBartForConditionalGeneration(hf.MBartConfig(**PLACED)),
+    "plbart": lambda: hf.PLBartForConditionalGeneration(hf.PLBartConfig(**PLACED)),
+}
+
+
+@pytest.mark.parametrize("name", OFFSET)
+def test_positions_after_rows_that_a_class_adds(tmp_path, name):
+    torch.manual_seed(0)
+    model = OFFSET[name]().eval()
+    short, long = (torch.randint(5, WORDS, (1, n)) for n in (20, 50))
+    wanted = model(short)[0]
+    assert extend_positions(model, 50) == (20, 50)
+    assert torch.equal(model(short)[0], wanted)
+    model.save_pretrained(tmp_path / "long")
+    again = type(model).from_pretrained(tmp_path / "long").eval()
+    assert torch.equal(again(long)[0], model(long)[0])
+
+
+def test_positions_that_cannot_be_repeated():
+    sizes = {k: v for k, v in PLACED.items() if k != "max_position_embeddings"}
+    marks = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2}
+    whisper = hf.WhisperModel(hf.WhisperConfig(**sizes, **marks, num_mel_bins=8))
+    with pytest.raises(
+        ValueError, match=r"whisper counts its positions apart \(encoder\.embed_pos"
+    ):
+        extend_positions(whisper, 4000)
+    marian = hf.MarianModel(hf.MarianConfig(**PLACED, pad_token_id=1, decoder_start_token_id=2))
+    with pytest.raises(ValueError, match=r"encoder\.embed_positions, a table of sines, which"):
+        extend_positions(marian, 64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("make", "ends"), [(gpt2, False), (bert, True)], ids=["gpt2", "bert"])
+def test_recovery_on_rows_longer_than_the_model_was(tmp_path, capsys, make, ends):
+    kept("model", make, ends)
+    long = ["--positions", "160", "--context", "128", "--steps", "2", "--batch", "2"]
+    out = said(capsys, "model", "dest", "--window", "8", "--distill", "text.txt", *long)
+    assert ", 64 tokens" in out
+    found = numbers(tmp_path / "dest")
+    assert (found["context before"], found["context"]) == (64, 128)
+    assert found["recovered"] == found["recovered"]  # a number
+
+
+def test_rows_longer_than_the_positions_are_refused(capsys):
+    kept("model", gpt2)
+    flags = ["--distill", "text.txt", "--context", "100"]
+    says = "--context 100 is more than the {} positions of the model; --positions 100 repeats them"
+    assert says.format(64) in said(capsys, "model", "dest", *flags, code=2)
+    assert says.format(80) in said(capsys, "model", "dest", *flags, "--positions", "80", code=2)
+
+
+def vit():
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"intermediate_size": 40, "image_size": 16, "patch_size": 4}
+    return hf.ViTForImageClassification(hf.ViTConfig(**sizes))
+
+
+def test_pictures_keep_their_processor(tmp_path, capsys):
+    torch.manual_seed(0)
+    vit().save_pretrained("model")
+    settings = {"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 16}}
+    (tmp_path / "model" / "preprocessor_config.json").write_text(json.dumps(settings))
+    said(capsys, "model", "dest", "--window", "4")
+    assert json.loads((tmp_path / "dest" / "preprocessor_config.json").read_text()) == settings
+    model = hf.AutoModelForImageClassification.from_pretrained("dest").eval()
+    assert len(plan_of(model)) == 2
+    assert "model has no tokenizer to read it" in said(
+        capsys, "model", "other", "--distill", "stdlib", code=2
+    )
+
+
+def test_a_family_with_a_position_bias_is_refused_by_name(tmp_path, capsys):
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 40, "num_layers": 1, "num_heads": 4}
+    hf.T5ForConditionalGeneration(hf.T5Config(vocab_size=WORDS, **sizes)).save_pretrained("t5")
+    tokenizer(False).save_pretrained("t5")
+    err = said(capsys, "t5", "dest", "--mixer", "favor", code=2)
+    assert "t5 has " in err
+    assert "relative_attention_bias" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "dest").exists()
+
+
+def test_every_mixer_from_the_command_line(capsys):
+    kept("model", gpt2)
+    made = {
+        "exact": "Exact()",
+        "window": "Looks(pattern='Window(256, 256)', first=True)",
+        "favor": "Features(map='favor', num_features=256, seed=0)",
+        "linear": "Features(map='elu', num_features=256, seed=0)",
+        "lsh": "Hashes(rounds=2, buckets=(4, 4), window=8, seed=0)",
+    }
+    more = {"window": ["--global", "cls"]}
+    more["lsh"] = ["--rounds", "2", "--buckets", "[4,4]", "--window", "8"]
+    for mixer, told in made.items():
+        out = said(capsys, "model", mixer, "--mixer", mixer, *more.get(mixer, []))
+        assert f"transformer.h.1.attn: {told}" in out
+        assert str(plan_of(hf.AutoModelForCausalLM.from_pretrained(mixer))).count(told) == 2

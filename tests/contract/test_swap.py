@@ -5,45 +5,12 @@ import torch
 import transformers as hf
 
 import subquad as sq
+from pretrained import BOTH_WAYS, CAUSAL, GROUPED, PAIR, WIDE, WORDS, close, ids, made, padded
 from subquad.hf import swapping
-from subquad.hf.swapping import Exact, Features, Looks, plan_of, restore, swap
+from subquad.hf.swapping import Exact, Features, Hashes, Looks, plan_of, restore, swap
 from subquad.hf.swapping.attention import attentions
 from subquad.hf.swapping.states import SumLayer
 
-WORDS = 31
-SMALL = {"vocab_size": WORDS, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
-WIDE = {**SMALL, "intermediate_size": 40, "max_position_embeddings": 96}
-GROUPED = {**WIDE, "num_key_value_heads": 2}
-PAIR = {
-    "vocab_size": WORDS,
-    "d_model": 32,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 40,
-    "decoder_ffn_dim": 40,
-    "pad_token_id": 1,
-    "bos_token_id": 0,
-    "eos_token_id": 2,
-    "decoder_start_token_id": 2,
-}
-CAUSAL = {
-    "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**GROUPED)),
-    "qwen2": lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**GROUPED)),
-    "mistral": lambda: hf.MistralForCausalLM(hf.MistralConfig(**GROUPED, sliding_window=7)),
-    "gpt2": lambda: hf.GPT2LMHeadModel(
-        hf.GPT2Config(vocab_size=WORDS, n_embd=32, n_layer=3, n_head=4, n_positions=96)
-    ),
-    "gpt_neox": lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**WIDE)),
-}
-BOTH_WAYS = {
-    "bert": lambda: hf.BertForMaskedLM(hf.BertConfig(**WIDE)),
-    "roberta": lambda: hf.RobertaForMaskedLM(hf.RobertaConfig(**WIDE)),
-    "distilbert": lambda: hf.DistilBertForMaskedLM(
-        hf.DistilBertConfig(vocab_size=WORDS, dim=32, n_layers=3, n_heads=4, hidden_dim=40)
-    ),
-}
 REPLACEMENTS = {
     "window": Looks("Window(3, 3)"),
     "window-first": Looks("Window(2, 2)", first=True),
@@ -52,30 +19,8 @@ REPLACEMENTS = {
     "relu": Features("relu", 16),
     "elu": Features("elu"),
     "learned": Features("learned"),
+    "lsh": Hashes(2, (4,), 3),
 }
-
-
-def made(families, name, std=0.2):
-    torch.manual_seed(0)
-    model = families[name]().eval()
-    for p in model.parameters():  # as drawn, attention would be almost flat
-        if p.dim() > 1:
-            torch.nn.init.normal_(p, std=std)
-    return model
-
-
-def ids(*shape):
-    return torch.randint(4, WORDS, shape, generator=torch.Generator().manual_seed(1))
-
-
-def padded(side, length=17, real=(17, 11)):
-    slots = torch.arange(length)
-    counts = torch.tensor(real)[:, None]
-    return (slots < counts if side == "right" else slots >= length - counts).long()
-
-
-def close(a, b):
-    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 # --- swapped == original where the pattern allows everything -----------------------------------
@@ -107,33 +52,6 @@ def test_seq2seq_keeps_its_cross_attention():
     ]
     close(swap(model, sq.Full())(**given).logits, wanted)
     assert not torch.allclose(swap(model, sq.Window(2, 2))(**given).logits, wanted, atol=1e-5)
-
-
-def test_pictures():
-    torch.manual_seed(0)
-    config = hf.ViTConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=40,
-        image_size=16,
-        patch_size=4,
-    )
-    model = hf.ViTForImageClassification(config).eval()
-    pixels = torch.randn(2, 3, 16, 16)
-    wanted = model(pixels).logits
-    close(swap(model, sq.Full())(pixels).logits, wanted)
-    assert swap(model, Features("favor", 32))(pixels).logits.isfinite().all()
-
-
-def test_sound():
-    torch.manual_seed(0)
-    sizes = {k: v for k, v in PAIR.items() if k not in ("bos_token_id", "eos_token_id")}
-    config = hf.WhisperConfig(**sizes, max_source_positions=20, num_mel_bins=8)
-    model = hf.WhisperForConditionalGeneration(config).eval()
-    given = {"input_features": torch.randn(2, 8, 40), "decoder_input_ids": ids(2, 5)}
-    wanted = model(**given).logits
-    close(swap(model, sq.Full())(**given).logits, wanted)
 
 
 # --- masks ---------------------------------------------------------------------------------------
@@ -324,7 +242,7 @@ def test_what_cannot_be():
     with pytest.raises(ValueError, match="no pattern is called Windw; did you mean Window"):
         Looks("Windw(3)")
     with pytest.raises(ValueError, match="no replacement is called 'x'"):
-        swapping.parts.from_json({"kind": "x"})
+        swapping.plans.from_json({"kind": "x"})
 
 
 def test_learned_features_are_the_definition():

@@ -99,7 +99,10 @@ def test_series(tmp_path):
     path = tmp_path / "s.csv"
     path.write_text("target\n" + "\n".join(f"{i % 5}" for i in range(60)) + "\n")
     found, one = shown(task, model, path)
-    assert len(found.over["values"]) == one.layers[0].keys == 24
+    # the last 24 steps, and the value before them; values are i % 5
+    assert len(found.over["values"]) == one.layers[0].keys == 25
+    assert found.over["values"][:2] == [0.0, 1.0]
+    assert found.over["values"][-1] == 4.0
     json.dumps(found.over)
 
 

@@ -14,7 +14,8 @@ from transformers import BertConfig, BertForSequenceClassification, GPT2Config, 
 import subquad as sq
 from catalog import model
 from peak import peak
-from subquad.hf.swapping.parts import Call, Features, Looks
+from subquad.hf.swapping import Features, Hashes, Looks
+from subquad.hf.swapping.parts import Call
 from subquad.ops.lowering import parse
 from subquad.viz import Page, Views, foreign, look, maps
 from subquad.viz.gallery import allowed, cost, gallery
@@ -283,10 +284,12 @@ def test_what_a_pattern_costs():
         gallery(sq.Full(), 0)
 
 
-@pytest.mark.parametrize("what", ["Window(3)", "favor", "relu", "elu", "learned"])
+@pytest.mark.parametrize("what", ["Window(3)", "favor", "relu", "elu", "learned", "hashes"])
 @pytest.mark.parametrize("causal", [True, False])
 def test_parts_of_swapped_models_multiply_by_their_weights(what, causal):
-    made = Looks(what, first=True) if "(" in what else Features(what, 24)
+    hashes = Hashes(rounds=2, buckets=(4,), window=3)
+    looks = {"hashes": hashes, "Window(3)": Looks("Window(3)", first=True)}
+    made = looks.get(what) or Features(what, 24)
     part = made.build(4, 6, 0).double()
     q, k = (torch.randn(2, h, 17, 6, dtype=torch.float64) for h in (4, 2))
     v = torch.randn(2, 2, 17, 6, dtype=torch.float64)

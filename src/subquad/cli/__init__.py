@@ -19,6 +19,8 @@ VERBS = {
     "compare": "train several architectures on equal terms, and report",
     "convert": "a checkpoint of another library as ours, and back",
     "swap": "another attention inside a pretrained transformers model, and its recovery",
+    "export": "a run's model as files that run without this library",
+    "serve": "a run behind HTTP: completions as OpenAI's clients ask them, predictions",
     "bench": "what a model costs: parameters, and multiply-adds at a length",
     "show": "what each head looks at, a run's report, or a pattern, as pages and pictures",
     "list": "architectures, presets and tasks; or the facts of a run",

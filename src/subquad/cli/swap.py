@@ -1,6 +1,5 @@
 """subquad swap MODEL DEST --mixer NAME [--positions N] [--distill DATA --steps N]"""
 
-import copy
 import json
 import shutil
 from dataclasses import replace
@@ -12,7 +11,9 @@ from subquad.nn.choices import choose
 
 __all__ = ["run"]
 
-MIXERS = ("exact", "window", "pattern", "favor", "relu", "elu", "learned")
+MIXERS = ("exact", "window", "pattern", "favor", "relu", "elu", "linear", "learned", "lsh")
+#: what stands first in each row; BERT calls it cls
+GLOBALS = ("first", "cls")
 
 
 def run(argv: list[str]) -> int:
@@ -21,6 +22,7 @@ def run(argv: list[str]) -> int:
 
     from subquad.hf.swapping import Exact, extend_positions, plan_of, swap
     from subquad.hf.swapping.attention import attentions
+    from subquad.hf.swapping.beside import tokenizer_of
 
     transformers.utils.logging.disable_progress_bar()
     given = _parser().read(argv)
@@ -29,16 +31,19 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"{dest} is there already; name a folder that is not")
     mixer = _mixer(given)
     model = _read(given.model)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(given.model)
+    tokenizer = tokenizer_of(given.model)
     report: dict[str, Any] = {"model": Path(given.model).name, "mixer": mixer.to_json()}
     recovering = _Recovering(given, model, tokenizer) if given.distill is not None else None
     if recovering:
-        report["before"] = recovering.measure("before")
+        report |= recovering.before()
     if given.positions is not None:
         old, new = extend_positions(model, given.positions)
-        tokenizer.model_max_length = new
+        if tokenizer:
+            tokenizer.model_max_length = new
         print(f"{old:,} positions, repeated to {new:,}")
         report["positions"] = [old, new]
+    if recovering:
+        recovering.goal.against(model)
     layers = range(len(attentions(model)))
     swap(model, mixer, layers=_layers(given, layers))
     if given.exact_every:
@@ -47,28 +52,48 @@ def run(argv: list[str]) -> int:
         print(f"{name}: {one}")
     if recovering:
         report |= recovering.run(model)
-    _write(dest, model, tokenizer, report)
+    _write(dest, model, tokenizer, given.model, report)
     print(f"model: {dest}")
     return 0
 
 
 class _Recovering:
-    """What is measured of a model before it is swapped, after, and once it has recovered."""
+    """What is measured of a model before it is swapped, after, and once it has recovered.
+
+    A model with fewer places than the context is measured before on as many tokens as it takes;
+    beyond them an encoder's teacher is itself, with its positions repeated.
+    """
 
     def __init__(self, given: Any, model: Any, tokenizer: Any) -> None:
-        from subquad.train.goals import Vectors, goal_of
+        from subquad.hf.swapping.positions import places
+        from subquad.train.goals import goal_of
         from subquad.train.recover import Recovery
 
+        if tokenizer is None:
+            raise ValueError(f"--distill is text, and {given.model} has no tokenizer to read it")
         told = {k: v for k, v in fields_of(Recovery, given).items() if v is not None}
         self.how = Recovery(**told)
         kind = goal_of(model)
-        longest = getattr(model.config, "max_position_embeddings", 512)
-        context = min(512, longest - 2) if given.context is None else given.context
+        table = places(model)
+        longest = table or getattr(model.config, "max_position_embeddings", 512)
+        context = min(512, longest) if given.context is None else given.context
+        if table is not None and context > (given.positions or table):
+            raise ValueError(
+                f"--context {context} is more than the {given.positions or table} positions of the "
+                f"model; --positions {context} repeats them"
+            )
         data = None if given.distill == "stdlib" else given.distill
-        self.goal = kind(tokenizer, data, context, rows=64, seed=self.how.seed)
+        lengths = {context, min(context, table or context)}
+        goals = {n: kind(tokenizer, data, n, rows=64, seed=self.how.seed) for n in lengths}
+        self.goal, self.first = goals[max(lengths)], goals[min(lengths)]
         self.model = model
-        if kind is Vectors:
-            self.goal.original = copy.deepcopy(model).eval()
+
+    def before(self) -> dict[str, Any]:
+        """The original, on rows that it has places for."""
+        self.first.against(self.model)
+        found = self.first.measure(self.model)
+        print(f"{'before':<10}{found:.4f} {self.first.metric}, {self.first.context} tokens")
+        return {"before": found, "context before": self.first.context}
 
     def measure(self, when: str) -> float:
         found = self.goal.measure(self.model)
@@ -113,14 +138,17 @@ def _read(name: str) -> Any:
 
 
 def _mixer(given: Any) -> Any:
-    from subquad.hf.swapping import Exact, Features, Looks
+    from subquad.hf.swapping import Exact, Features, Hashes, Looks
 
     choose("mixer", given.mixer, dict.fromkeys(MIXERS))
-    first = given.globals == "first"
+    first = given.globals is not None
+    if first:
+        choose("--global", given.globals, dict.fromkeys(GLOBALS))
     if given.mixer == "exact":
         return Exact()
     if given.mixer in ("window", "pattern"):
-        pattern = f"Window({given.window}, {given.window})"
+        window = 256 if given.window is None else given.window
+        pattern = f"Window({window}, {window})"
         if given.mixer == "pattern":
             if given.pattern is None:
                 raise ValueError(
@@ -129,8 +157,13 @@ def _mixer(given: Any) -> Any:
             pattern = given.pattern
         return Looks(pattern, first)
     if first:
-        raise ValueError(f"--global is for windows and patterns; {given.mixer} sees all tokens")
-    return replace(Features(given.mixer), num_features=given.features, seed=given.seed or 0)
+        raise ValueError(f"--global is for windows and patterns; {given.mixer} has no pattern")
+    if given.mixer == "lsh":
+        window = 32 if given.window is None else given.window
+        return Hashes(given.rounds, tuple(given.buckets), window, given.seed or 0)
+    # the linear Transformer's features are elu + 1
+    features = Features("elu" if given.mixer == "linear" else given.mixer)
+    return replace(features, num_features=given.features, seed=given.seed or 0)
 
 
 def _layers(given: Any, every: range) -> list[int] | None:
@@ -141,8 +174,9 @@ def _layers(given: Any, every: range) -> list[int] | None:
     return list(given.layers)
 
 
-def _write(dest: Path, model: Any, tokenizer: Any, report: dict[str, Any]) -> None:
+def _write(dest: Path, model: Any, tokenizer: Any, source: str, report: dict[str, Any]) -> None:
     """The whole folder, or none of it."""
+    from subquad.hf.swapping.beside import copy_processors
     from subquad.train.atomic import finish_folder, reporting
 
     dest.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +185,9 @@ def _write(dest: Path, model: Any, tokenizer: Any, report: dict[str, Any]) -> No
     try:
         with reporting("the swapped model", dest.parent):
             model.save_pretrained(part)
-            tokenizer.save_pretrained(part)
+            if tokenizer:
+                tokenizer.save_pretrained(part)
+            copy_processors(source, part)
             (part / "swap.json").write_text(json.dumps(report, indent=2) + "\n")
             finish_folder(part, dest)
     finally:
@@ -167,14 +203,21 @@ def _parser() -> Parser:
     parser.add_argument("model", type=str, help="a folder of transformers, or a hub id")
     parser.add_argument("dest", type=str, help="the folder that is written; it must not exist")
     parser.add_argument("--mixer", type=str, default="window", help=", ".join(MIXERS))
-    parser.add_argument("--window", type=int, default=256, help="tokens on each side")
+    parser.add_argument(
+        "--window",
+        type=int | None,
+        default=None,
+        help="tokens on each side, 256; of lsh: keys of a bucket, 32",
+    )
+    parser.add_argument("--rounds", type=int, default=4, help="hashes of lsh")
+    parser.add_argument("--buckets", type=list[int], default=[16], help="of lsh, as even factors")
     parser.add_argument("--pattern", type=str | None, default=None, help="of --mixer pattern")
     parser.add_argument(
         "--global",
         dest="globals",
         type=str | None,
         default=None,
-        help="first: seen by all, sees all",
+        help="first (or cls): the first token sees all, and all see it",
     )
     parser.add_argument("--features", type=int, default=256, help="of favor and relu, for a head")
     parser.add_argument(

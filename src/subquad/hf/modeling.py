@@ -99,7 +99,7 @@ class SubquadPreTrainedModel(PreTrainedModel):
         inputs, options = token_inputs(given)
         check_whole(self._parts.stem, given)
         inputs = with_kinds(self._parts.stem, inputs, given)
-        cache = self._cache(past_key_values, use_cache, len(inputs))
+        cache = self._cache(past_key_values, use_cache, inputs.shape[0])
         state = None if cache is None else cache.state
         parts = self._parts
         asks = getattr(parts, "head", None)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from subquad.ops.pattern import Coords
 
-__all__ = ["Context", "agree", "take"]
+__all__ = ["Context", "agree", "rolled", "take"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,18 @@ def take(t: Tensor, slots: Tensor) -> Tensor:
     """The slots (B, K) of each row of t (B, N, ...): (B, K, ...)."""
     index = slots.view(*slots.shape, *[1] * (t.dim() - 2))
     return t.gather(1, index.expand(*slots.shape, *t.shape[2:]))
+
+
+def rolled(valid: Tensor) -> tuple[Tensor, Tensor]:
+    """The order (B, N) that puts the real tokens of each row first, else as they are, and the place
+    of each token in it.
+    """
+    # counted, not sorted: linear, and every runtime can count
+    before = valid.cumsum(1)
+    after = (~valid).cumsum(1) + before[:, -1:]
+    place = torch.where(valid, before, after) - 1
+    slots = torch.arange(valid.shape[1], device=valid.device)[None].expand_as(place)
+    return torch.zeros_like(place).scatter(1, place, slots), place
 
 
 def agree(inputs: Tensor | Mapping[str, Tensor], **tokens: Tensor | None) -> Tensor:

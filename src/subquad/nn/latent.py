@@ -114,7 +114,7 @@ class LatentStack(Decoder):
             y = self._whole(z, context, skip)
         else:
             # behind an anchor that all rows pass nothing counts but what `read` keeps
-            kept = self.init_state(len(x)) if skip else state
+            kept = self.init_state(x.shape[0]) if skip else state
             y, tail, layers = self._piece(z, context, kept, fresh=skip > 0)
             after = Latents(read, tail, layers)
         return y[:, n - skip - last :], after

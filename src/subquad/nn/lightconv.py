@@ -104,7 +104,7 @@ class _Convolution(Mixer):
         rows = slots if rows is None else rows
         tap = slots - rows[:, None] + self.taps.left
         inside = (tap >= 0) & (tap < self.taps.kernel)
-        own = self.taps_of(v).expand(len(x), x.shape[1], -1, -1)[:, rows]
+        own = self.taps_of(v).expand(x.shape[0], x.shape[1], -1, -1)[:, rows]
         index = tap.clamp(0, self.taps.kernel - 1)[None, :, None].expand(*own.shape[:3], -1)
         found = (own.gather(3, index) * inside[:, None]).transpose(1, 2)
         if context.valid is None:

@@ -137,7 +137,7 @@ class LowRankAttention(Mixer):
         What multiplies the values before they are projected: the picture of this mixer.
         """
         short, at = self._within(x, context)
-        blend = short.new_zeros(len(x), 1, self.project_values.rank, x.shape[1])
+        blend = short.new_zeros(x.shape[0], 1, self.project_values.rank, x.shape[1])
         blend[..., : short.shape[1]] = self.project_values.weight[:, : short.shape[1]]
         if at.valid is not None:
             blend[..., : short.shape[1]] *= at.valid[:, None, None]

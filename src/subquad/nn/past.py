@@ -68,7 +68,7 @@ class Past:
     def append(self, context: Context, **new: Tensor) -> Self:
         """This state followed by the tokens of a context; `new` is what is kept of them."""
         at = context.coords()
-        b, n = len(next(iter(new.values()))), at.pos.shape[-1]
+        b, n = next(iter(new.values())).shape[0], at.pos.shape[-1]
         pos, valid = at.pos[:, 0].expand(b, n), context.valid
         mark = None if at.mark is None else at.mark[:, 0].expand(b, n)
         label = None if at.label is None else at.label.expand(b, -1, n)

@@ -83,12 +83,12 @@ class PatchStem(nn.Module):
         # (B, S, rows, P, columns, P) to (B, rows, columns, S, P, P)
         x = self.embedding(cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2))
         if self.classes is not None:
-            x = torch.cat((self.classes.weight.expand(len(x), -1, -1).to(x.dtype), x), 1)
+            x = torch.cat((self.classes.weight.expand(x.shape[0], -1, -1).to(x.dtype), x), 1)
         if self.position is not None:
             x = x + self.position(grid).to(x.dtype)
         context = Context.of(x)
         if self.class_tokens:
-            marks = context.pos.expand(len(x), -1) < self.class_tokens
+            marks = context.pos.expand(x.shape[0], -1) < self.class_tokens
             context = replace(context, mark=marks)
         return self.dropout(x), context
 

@@ -119,7 +119,7 @@ class QueryStack(Encoder):
     def think(self, x: Tensor, context: Context) -> Tensor:
         """The latents (B, K, Z) after all rounds over x (B, N, C)."""
         slots = torch.arange(self.latents.num_embeddings, device=x.device)
-        z = self.latents(slots).expand(len(x), -1, -1)
+        z = self.latents(slots).expand(x.shape[0], -1, -1)
         told = Context.of(z)
         source = replace(told, memory=x, memory_valid=context.valid)
         for read in self.rounds:
@@ -131,7 +131,7 @@ class QueryStack(Encoder):
     def _asks(self, x: Tensor, context: Context) -> tuple[Tensor, Context]:
         """The queries, and what is known of them."""
         n, queries = x.shape[1], context.queries
-        asks = x if queries is None else queries.expand(len(x), -1, -1)
+        asks = x if queries is None else queries.expand(x.shape[0], -1, -1)
         if self.answers and asks.shape[-1] != self.out_dim:
             whose = "inputs that ask for themselves" if queries is None else "queries"
             raise ValueError(

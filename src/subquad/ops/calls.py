@@ -30,7 +30,7 @@ _TENSORS = (
     "Tensor q, Tensor k, Tensor v, Tensor q_where, Tensor k_where, Tensor? valid, Tensor? seed, "
     "Tensor? rel_query, Tensor? rel_table, Tensor? rel_bias, Tensor? listed"
 )
-_NUMBERS = "str pattern, int[] numbers, float scale, float dropout, int zero"
+_NUMBERS = "str pattern, int[] numbers, float scale, float dropout, SymInt zero"
 _SPAN = "Tensor? span=None, float ramp=1.0"
 _COUNT = 11  # tensors among the arguments before the numbers
 _END = _COUNT + 5  # where the span stands

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from subquad.ops.hashing import ABSENT, hash_labels, rotations
 from subquad.ops.lsh_call import lsh
-from subquad.ops.partial import keep, wide
+from subquad.ops.partial import EMPTY, keep, wide
 
-__all__ = ["attend_labels", "check_window", "lsh_attention", "unit"]
+__all__ = ["attend_labels", "check_window", "compare", "lsh_attention", "unit"]
 
 #: up to this many queries are compared with every key: less work than sorting all keys
 FEW = 4
@@ -94,8 +94,8 @@ def attend_labels(
     if dropout > 0 and seed is None:
         seed = torch.randint(2**31, (), device=qk.device)
     seed = seed if dropout > 0 else None
-    if causal and n <= FEW and n < m:
-        return _compare(qk, v, labels, n, behind, dropout, seed)
+    if causal and n < m and n <= FEW:
+        return compare(qk, v, labels, n, (behind, 0), dropout, seed)[0]
     return lsh(qk, v, labels, seed, n, behind, 0 if causal else behind, dropout)[0]
 
 
@@ -119,28 +119,45 @@ def check_window(window: int) -> None:
         raise ValueError(f"window must be at least 1 token of a bucket, not {window}")
 
 
-def _compare(
+def compare(
     qk: Tensor,
     v: Tensor,
     labels: Tensor,
     n: int,
-    window: int,
-    dropout: float,
-    seed: Tensor | None,
-) -> Tensor:
-    """A few queries, the last n of many tokens: every label is compared, nothing is sorted."""
+    reach: tuple[int, int],
+    dropout: float = 0.0,
+    seed: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """LSH attention of the last n of many tokens: every label is compared, nothing is sorted.
+
+    Shapes as in `attend_labels`; reach: how many tokens of a bucket are seen before and after.
+
+    Returns out (B, H, N, Dv), and lse (B, H, N), EMPTY for those who find nothing.
+    """
     b, h, m, d = qk.shape
     slots = torch.arange(m, device=qk.device)
-    earlier = slots < slots[m - n :, None]
+    at = slots[m - n :, None]
     mine = labels[..., m - n :, None]
-    same = (labels.unsqueeze(-2) == mine) & (mine != ABSENT) & earlier
-    # how many of the bucket stand from a key to the query
-    rank = same.flip(-1).cumsum(-1, dtype=torch.int32).flip(-1)
-    allowed = (same & (rank <= window)).any(2)
-    allowed = allowed | ((slots == slots[m - n :, None]) & ~allowed.any(-1, keepdim=True))
+    same = (labels.unsqueeze(-2) == mine) & (mine != ABSENT)
+    near = _nearest(same & (slots < at), reach[0], later=False)
+    if reach[1]:
+        near = near | _nearest(same & (slots > at), reach[1], later=True)
+    some = near.any(-1, keepdim=True)
+    allowed = near | ((slots == at) & ~some)
     q = qk[:, :, m - n :].to(wide(qk.dtype)) * d**-0.5
     scores = (q @ unit(qk).to(q.dtype).mT).masked_fill(~allowed, -torch.inf)
     p = scores.softmax(-1)
     if seed is not None:
         p = p * keep(seed, dropout, torch.Size((b, h, n, m)), 0, 0).to(p.dtype)
-    return (p @ v.to(p.dtype)).to(v.dtype)
+    lse = scores.logsumexp(-1).masked_fill(~some.squeeze(-1), EMPTY)
+    return (p @ v.to(p.dtype)).to(v.dtype), lse
+
+
+def _nearest(same: Tensor, most: int, *, later: bool) -> Tensor:
+    """Which pairs (B, H, N, M) are among the `most` nearest of one bucket on one side, in any of
+    the rounds; same (B, H, R, N, M).
+    """
+    # how many of the bucket stand from a key to the query
+    rank = same.cumsum(-1, dtype=torch.int32)
+    rank = rank if later else rank[..., -1:] - rank + 1
+    return (same & (rank <= most)).any(2)

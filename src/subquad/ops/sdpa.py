@@ -36,7 +36,7 @@ def sdpa(
         q, k, wide_v = _exclude(q * scale, k, v, where.valid)
         out = F.scaled_dot_product_attention(q, k, wide_v, is_causal=True, scale=1.0)
         out = out[..., : v.shape[-1]]
-        some = where.valid.cummax(-1).values[:, None, :, None]
+        some = (where.valid.cumsum(-1) > 0)[:, None, :, None]
         return Partial(torch.where(some, out, 0.0), None)
     if isinstance(pattern, Full) and where.valid is None:
         return Partial(F.scaled_dot_product_attention(q, k, v, scale=scale), None)

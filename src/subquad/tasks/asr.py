@@ -233,7 +233,7 @@ class Asr(SpokenTask):
             raise ValueError(f"a recording of {seconds:.1f} s; {most:g} s are heard at once")
         features, valid = self.log_mel(wave[None].float(), torch.ones(1, len(wave)).bool())
         count = int(model.lengths(valid.sum(1)))
-        names = [f"{i * self.hearing(model).step:.2f} s" for i in range(count)]
+        names = [f"{i * self.hearing(model).step:.2f}s" for i in range(count)]
         given = {"input_features": features, "attention_mask": valid.long()}
         return Look(given, {"tokens": names}, frames(features[0], count, seconds))
 

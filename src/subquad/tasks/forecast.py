@@ -169,12 +169,16 @@ class Forecast(SeriesTask):
         return [*self.predict_all(model, [row])]
 
     def look(self, model: Any, raw: Any) -> Look:
-        """Of the first series of a file, what is read before it is forecast."""
+        """Of the first series of a file, what is read before it is forecast: each token reads the
+        value before the step that it foretells."""
         series = self.read(raw)
         end = int(series.length[0])
-        first = max(0, end - self.config.context)
-        past = [None if x != x else x for x in series.of(0)[first:end].tolist()]
-        names = [str(when) for when in _times(series, 0, first, end - first)]
+        first = max(0, end - self.config.context) - 1
+        begin = max(first, 0)
+        past = [None if x != x else x for x in series.of(0)[begin:end].tolist()]
+        names = [str(when) for when in _times(series, 0, begin, end - begin)]
+        if first < 0:  # nothing stands before the first step
+            past, names = [None, *past], ["start", *names]
         return Look(self.last_read(series), {"tokens": names}, values(past, self.season))
 
     def last_read(self, series: Series) -> dict[str, Tensor]:

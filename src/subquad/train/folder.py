@@ -8,9 +8,11 @@ checkpoint-STEP/                                the newest state of training, fo
 """
 
 import json
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from subquad.tasks import find_task
 from subquad.train.atomic import write_text
 
 __all__ = ["FORMAT", "START", "read_facts", "write_card", "write_facts"]
@@ -97,6 +99,7 @@ def write_card(folder: Path, facts: dict[str, Any]) -> None:
         for name, value in facts.get("numbers", {}).items()
     )
     text = _CARD.format(
+        paper=_paper(facts),
         arch=facts["arch"],
         task=facts["task"],
         parameters=facts["parameters"],
@@ -113,11 +116,21 @@ def write_card(folder: Path, facts: dict[str, Any]) -> None:
     write_text(folder / "README.md", text)
 
 
+def _paper(facts: dict[str, Any]) -> str:
+    """The sentence and the source that the paper card of the architecture begins with."""
+    card = find_task(facts["task"]).archs[facts["arch"]].__doc__
+    sentence, rest = card.split("\n\n")[:2]
+    source = takewhile(lambda line: not line.startswith(" "), rest.splitlines())  # then equations
+    return " ".join([*sentence.split(), *source])
+
+
 _CARD = """---
 library_name: subquad
 tags: [subquad, {arch}, {task}]
 ---
 # {arch}, {task}
+
+{paper}
 
 {parameters:,} parameters, trained on {data}: {steps:,} steps, {tokens:,} tokens, {seconds:,.0f} s.
 
@@ -141,4 +154,8 @@ with {versions}. Use it from Python:
     run = sq.load("this folder")
 
 or through transformers, after `import subquad.hf`, with `from_pretrained`.
+
+What it is for: inputs like those it was trained on, scored as written above. Elsewhere nothing is
+known of it, and what was wrong or unfair in its data it has learnt as well. Under which terms it
+may be passed on depends on that data, and is for whoever trained it to add here.
 """

@@ -3,8 +3,9 @@
 Axes: B batch, N tokens.
 """
 
+import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -32,6 +33,11 @@ class Goal:
         self.tokenizer, self.context, self.seed = tokenizer, context, seed
         ends = [tokenizer.cls_token_id, tokenizer.sep_token_id]
         self.ends = [] if None in ends else ends
+        if self._inner < 2:
+            raise ValueError(
+                f"--context is {context}, of which {len(self.ends)} tokens are marks of a row's "
+                f"ends; it must be at least {len(self.ends) + 2}"
+            )
         text = open_text(data)
         self.train = self._ids(text.take("train"), 64 * rows * context)
         self.valid = self._ids(text.take("valid"), 8 * rows * context)
@@ -80,6 +86,9 @@ class Goal:
         tokens = torch.tensor(whole)
         return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
 
+    def against(self, original: Any) -> None:
+        """Keep the model that rows are measured against, where a goal has one."""
+
     def loss(self, model: Any, batch: dict[str, Tensor]) -> Tensor:
         """The mean loss of a batch."""
         raise NotImplementedError(f"{type(self).__name__} must define loss")
@@ -105,7 +114,7 @@ class NextToken(Goal):
 
 
 class HiddenToken(Goal):
-    """Masked language models: nats per hidden token; 15 % are hidden."""
+    """Masked language models: nats per hidden token; 15 % are hidden, and at least one of a row."""
 
     metric = "nats per hidden token"
 
@@ -113,7 +122,9 @@ class HiddenToken(Goal):
         made = super().row(ids, draw)
         hidden = torch.zeros_like(made["input_ids"], dtype=torch.bool)
         first = len(self.ends[:1])
-        hidden[first : first + len(ids)] = torch.rand(len(ids), generator=draw) < 0.15
+        chance = torch.rand(len(ids), generator=draw)
+        # the mean over no token at all would be no number
+        hidden[first : first + len(ids)] = (chance < 0.15) | (chance == chance.min())
         labels = made["input_ids"].masked_fill(~hidden, IGNORED)
         made["input_ids"] = made["input_ids"].masked_fill(hidden, self.tokenizer.mask_token_id)
         return {**made, "labels": labels}
@@ -127,7 +138,10 @@ class Vectors(Goal):
     """Encoders without a head: 1 - cosine of a row's mean vector to that of the original."""
 
     metric = "1 - cosine to the original"
-    original: Callable[..., Any]
+    original: Any
+
+    def against(self, original: Any) -> None:
+        self.original = copy.deepcopy(original).eval()
 
     def loss(self, model: Any, batch: dict[str, Tensor]) -> Tensor:
         with torch.no_grad():

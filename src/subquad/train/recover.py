@@ -68,6 +68,7 @@ def recover(model: Any, goal: Goal, how: Recovery, say: Callable[[str], None]) -
                 return sum(layer.error for layer in layers.values()) / len(layers)  # type: ignore
 
             _train(model, parts, imitate, goal.rows, how, how.steps, how.lr)
+    flags = {name: p.requires_grad for name, p in model.named_parameters()}
     # adapters come after: while they move, what is imitated would move with them
     made = model if how.lora is None else _adapted(model, how.lora)
     learns = [p for name, p in made.named_parameters() if f".{PART}." in name or "lora_" in name]
@@ -78,7 +79,12 @@ def recover(model: Any, goal: Goal, how: Recovery, say: Callable[[str], None]) -
         _train(
             made, all_of, lambda batch: goal.loss(model, batch), goal.rows, how, steps, how.lr / 10
         )
-    return made if how.lora is None else made.merge_and_unload()
+    if how.lora is None:
+        return made
+    merged = made.merge_and_unload()
+    for name, p in merged.named_parameters():  # adapters froze all but themselves
+        p.requires_grad_(flags[name])
+    return merged
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from subquad.viz.maps import by_rows
 from subquad.viz.places import places
 from subquad.viz.seen import Inputs, Sight, call, pull
 
-__all__ = ["gradients", "rollout", "weigher"]
+__all__ = ["gradients", "origin", "rollout", "weigher"]
 
 _MEMORY = 1 << 28
 
@@ -38,13 +38,13 @@ def rollout(
     gradients: Sequence[Tensor] | None = None,
     memory: int = _MEMORY,
 ) -> np.ndarray:
-    """What the last layer's queries owe to the first layer's keys, (G, N): the mean of each
-    `block` of queries, for every single key.
+    """What the last layer's queries owe to the keys of `origin`, (G, N): the mean of each `block`
+    of queries, for every single key.
 
     gradients: those of the mixers' products (or matrices), from `gradients`; then they weigh.
     memory: bytes for rows of matrices.  ValueError for gradients where a layer has none.
     """
-    start, goal = found[-1].queries_are, _origin(found)
+    start, goal = found[-1].queries_are, origin(found).keys_are
     count = found[-1].queries
     cell = torch.arange(count) // block
     first = torch.zeros(int(cell[-1]) + 1, count, dtype=torch.float64)
@@ -64,9 +64,14 @@ def rollout(
     return mass[goal].numpy()
 
 
-def _origin(found: Sequence[Sight]) -> str:
-    """What all attention comes from in the end."""
-    return found[0].keys_are
+def origin(found: Sequence[Sight]) -> Sight:
+    """The first layer that the last one's queries owe anything to, through all between."""
+    first, reached = found[-1], {found[-1].queries_are}
+    for sight in reversed(found):
+        if sight.queries_are in reached:
+            first = sight
+            reached.add(sight.keys_are)
+    return first
 
 
 def _through(

@@ -19,7 +19,7 @@ from subquad.nn.hashing import Hashed
 from subquad.nn.span import DynamicSpan, SpanRamp
 from subquad.viz.maps import check_numbers, chosen
 from subquad.viz.pyramid import Head, drawn, of_array, of_sight, scales
-from subquad.viz.rollout import gradients, rollout
+from subquad.viz.rollout import gradients, origin, rollout
 from subquad.viz.seen import Inputs, Sight, sights
 
 __all__ = ["VIEWS", "Layer", "Shown", "Views", "look"]
@@ -213,7 +213,7 @@ _ROLLED = {
 
 def _rolled(name: str, found: Sequence[Sight], slopes: Any, memory: int) -> Layer:
     """A rollout as a layer with one head, in as many cells as show the whole."""
-    queries, first = found[-1].queries, found[0]
+    queries, first = found[-1].queries, origin(found)
     block = scales(queries, first.keys)[0][0]
     owed = rollout(found, block=block, gradients=slopes, memory=memory)
     title, note = _ROLLED[name]

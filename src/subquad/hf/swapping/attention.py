@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 
 from subquad.hf.swapping.masks import NAME, Rule, rule_of
-from subquad.hf.swapping.parts import Call, Exact
+from subquad.hf.swapping.parts import Call
+from subquad.hf.swapping.replacements import Exact
 
 __all__ = ["EXACT", "PART", "Found", "attentions", "refuse"]
 
@@ -58,7 +59,8 @@ def _attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer = getattr(key, "_subquad_layer", None)
     state = None if layer is None else layer.state
-    call = Call(scale, rule.causal, rule.window, valid, dropout, state)
+    gone = 0 if layer is not None or rule.seen is None else max(0, rule.seen - key.shape[2])
+    call = Call(scale, rule.causal, rule.window, valid, dropout, state, gone)
     out, state = getattr(module, PART, EXACT)(query, key, value, call)
     if layer is not None:
         layer.keep(state)

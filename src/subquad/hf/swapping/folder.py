@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from subquad.hf.swapping.model import install, plain_plan, plan_of, told_plan
+from subquad.hf.swapping.model import install, plan_of
+from subquad.hf.swapping.plans import plain_plan, told_plan
 
 __all__ = ["SwapConfig", "register", "write"]
 

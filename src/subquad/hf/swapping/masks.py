@@ -22,11 +22,12 @@ NAME = "subquad"
 
 class Rule(NamedTuple):
     """Which keys a query may look at, padding apart: only earlier ones, and not further than
-    `window` (None: any distance).
+    `window` (None: any distance). seen: tokens up to the last query, if it is known.
     """
 
     causal: bool
     window: int | None = None
+    seen: int | None = None
 
 
 def rule_of(mask: Tensor | None) -> Rule | None:
@@ -44,7 +45,10 @@ def rule_of(mask: Tensor | None) -> Rule | None:
 def _padding(
     *,
     batch_size: int,
+    q_length: int,
     kv_length: int,
+    q_offset: int | Tensor = 0,
+    kv_offset: int | Tensor = 0,
     mask_function: Callable[..., Any],
     attention_mask: Tensor | None = None,
     local_size: int | None = None,
@@ -54,7 +58,8 @@ def _padding(
 ) -> Tensor:
     """Which keys are real, (B, M) bool or longer, with the rule beside it.
 
-    ValueError for rules that are neither causal nor all-to-all, within a window or not.
+    ValueError for rules that are neither causal nor all-to-all, within a window or not, and for a
+    cache with room for tokens that are yet to come.
     """
     kind = mask_function.__qualname__.split(".")[0]
     # a window of the model's own is the one joined rule that `local_size` tells in full
@@ -66,12 +71,18 @@ def _padding(
             "documents, chunks or prefixes); give each document a row of its own"
         )
     causal = _looks_back(mask_function)
+    seen, last = int(kv_offset) + kv_length, int(q_offset) + q_length
+    if causal and seen != last:
+        raise ValueError(
+            f"the cache has places for {seen} tokens and the last token is number {last}; swapped "
+            "attention takes caches that grow, as generate() makes them"
+        )
     mask = attention_mask
     if mask is None:
         mask = torch.ones(batch_size, kv_length, dtype=torch.bool, device=device)
     # a view is a new tensor: the caller's own stays as it is
     mask = mask.bool().view(mask.shape)
-    mask._subquad_rule = Rule(causal, local_size)  # type: ignore[attr-defined]
+    mask._subquad_rule = Rule(causal, local_size, seen)  # type: ignore[attr-defined]
     return mask
 
 

@@ -11,18 +11,17 @@ saved with it.
 from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from subquad.hf.swapping.attention import PART, Found, attentions, refuse
 from subquad.hf.swapping.masks import NAME
-from subquad.hf.swapping.parts import Exact, Looks, Replacement, from_json
+from subquad.hf.swapping.plans import Plan
+from subquad.hf.swapping.replacements import Exact, Looks, Replacement
 from subquad.hf.swapping.states import cache
 from subquad.ops.pattern import Pattern
 
-__all__ = ["Swapped", "plan_of", "restore", "swap", "swapped_class"]
-
-Plan = dict[str, Replacement]
+__all__ = ["Swapped", "new_cache", "plan_of", "restore", "swap", "swapped_class"]
 
 
 class Swapped:
@@ -43,16 +42,26 @@ class Swapped:
             )
         use = generation_config.use_cache is not False
         if use and model_kwargs.get("past_key_values") is None:
-            model_kwargs["past_key_values"] = _fresh_cache(self)  # type: ignore[arg-type]
+            model_kwargs["past_key_values"] = new_cache(self)  # type: ignore[arg-type]
         parent: Any = super()
         return parent._prepare_cache_for_generation(
             generation_config, model_kwargs, *args, **kwargs
         )
 
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """Write weights, and a config.json of type "subquad-swap" that holds model and plan."""
+    def save_pretrained(
+        self, save_directory: Any, *, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
+        """Write weights, and a config.json of type "subquad-swap" that holds model and plan.
+
+        ValueError for push_to_hub: it would upload the config.json that is not there to stay.
+        """
         from subquad.hf.swapping.folder import write
 
+        if push_to_hub:
+            raise ValueError(
+                "save_pretrained(push_to_hub=True) would upload config.json before the plan of the "
+                "swap is in it; model.push_to_hub(repo_id) uploads both as they belong"
+            )
         parent: Any = super()
         parent.save_pretrained(save_directory, **kwargs)
         write(self, save_directory)
@@ -66,9 +75,10 @@ def swap(
 ) -> PreTrainedModel:
     """Put another attention into a model, in place; the model, for convenience.
 
-    mixer: a pattern, or a `Looks`, `Features` or `Exact`.  layers: numbers of the self-attention
-    layers that get it, in the order in which the model holds them; the others keep their own
-    attention. Default: all. What was swapped before stays swapped in layers that are not named.
+    mixer: a pattern, or a `Looks`, `Features`, `Hashes` or `Exact`.  layers: numbers of the
+    self-attention layers that get it, in the order in which the model holds them; the others keep
+    their own attention. Default: all. What was swapped before stays swapped in layers that are not
+    named.
 
     ValueError for a model that does not route its attention through transformers, one with a
     position bias, or a layer that there is not.
@@ -111,7 +121,7 @@ def install(model: Any, plan: Plan) -> None:
         part = new.build(found.num_heads, found.head_dim, index)
         # while from_pretrained builds on the meta device, weights are put in place later
         if not any(t.is_meta for t in part.state_dict().values()):
-            part = part.to(next(found.module.parameters()).device)
+            part = _beside(part, next(found.module.parameters()))
         setattr(found.module, PART, part.train(found.module.training))
     if not isinstance(model, Swapped):
         model._subquad_before = model.config._attn_implementation
@@ -120,6 +130,17 @@ def install(model: Any, plan: Plan) -> None:
     if model.config._attn_implementation != NAME:
         raise ValueError(f"{model.config.model_type} keeps its own attention implementation")
     model.subquad_plan = dict(plan)
+
+
+def _beside(part: nn.Module, like: Tensor) -> nn.Module:
+    """A part where the model's weights are, its own weights in their dtype.
+
+    What was drawn and is not learnt (buffers: rows of features, rotations) stays float32: rounded
+    rows are no longer those of the seed, and from_pretrained leaves buffers in their dtype too.
+    """
+    for p in part.parameters():
+        p.data = p.data.to(like.dtype)
+    return part.to(like.device)
 
 
 def _placed(model: Any, plan: Plan, names: list[str]) -> Plan:
@@ -150,18 +171,10 @@ def swapped_class(kind: type) -> type:
 _CLASSES: dict[type, type] = {}
 
 
-def plain_plan(plan: Plan) -> dict[str, dict[str, Any]]:
-    """A plan as JSON holds it."""
-    return {name: one.to_json() for name, one in plan.items()}
-
-
-def told_plan(told: dict[str, dict[str, Any]]) -> Plan:
-    """The plan that `plain_plan` described."""
-    return {name: from_json(one) for name, one in told.items()}
-
-
-def _fresh_cache(model: Any) -> Any:
-    """The cache of the layers that generate."""
+def new_cache(model: Any) -> Any:
+    """An empty cache for a swapped model that generates, as generate() makes it: sums or a window
+    where the plan has them, else all keys. To step by hand: `model(ids, past_key_values=cache)`.
+    """
     pairs = bool(getattr(model.config, "is_encoder_decoder", False))
     mine = [
         found

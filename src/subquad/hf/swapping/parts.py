@@ -1,35 +1,32 @@
-"""What takes the place of softmax over all keys inside a pretrained model.
+"""The parts that a swapped attention module carries, and how one of its calls is made.
 
-A replacement is a value, as it stands in JSON; `build` makes the part that an attention module of
-so many heads carries. A part gets queries, keys and values as the module made them.
+A part gets queries, keys and values as the module made them.
 
 Axes: B batch, N queries, M keys, H heads, G key heads, D head width.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from subquad.nn.attention import softmax_matrix
-from subquad.nn.choices import choose, fill
-from subquad.nn.features import EluFeatures, FeatureMap, PositiveRandomFeatures, ReLUFeatures
+from subquad.nn.features import FeatureMap
 from subquad.nn.kernel import kernel_matrix
 from subquad.nn.learned import LearnedFeatures
 from subquad.ops.attend import attend
 from subquad.ops.linear import Sum, accumulate, kernel_attention
-from subquad.ops.lowering import parse, without
 from subquad.ops.partial import Where
 from subquad.ops.pattern import Coords, Pattern
 from subquad.ops.patterns import Causal, Full, Marked, Window
 
-__all__ = ["REPLACEMENTS", "Call", "Exact", "Features", "Looks", "Replacement", "from_json"]
+__all__ = ["Call", "Looking", "Summing"]
 
 
 class Call(NamedTuple):
     """How one call is made: the factor of scores, the model's own rule, which of the keys (B, M)
-    are real, the rate at which weights are dropped, and the sums of earlier calls, if kept.
+    are real, the rate at which weights are dropped, the sums of earlier calls, if kept, and how
+    many of the earliest keys are no longer there.
     """
 
     scale: float
@@ -38,109 +35,18 @@ class Call(NamedTuple):
     valid: Tensor | None
     dropout: float = 0.0
     state: Sum | None = None
+    gone: int = 0
 
-
-@dataclass(frozen=True)
-class Replacement:
-    """Base of what can stand in for attention. ValueError for fields that cannot be."""
-
-    #: its name on the command line and on disk
-    kind: ClassVar[str]
-
-    def build(self, num_heads: int, head_dim: int, index: int) -> nn.Module:
-        """The part of attention layer `index`."""
-        raise NotImplementedError(f"{type(self).__name__} must define build")
-
-    def kept(self) -> int | None:
-        """How many of the last keys a stream keeps; 0: sums in place of keys; None: all keys."""
-        return None
-
-    def to_json(self) -> dict[str, Any]:
-        """Its kind and fields."""
-        return {"kind": self.kind, **asdict(self)}
-
-
-@dataclass(frozen=True)
-class Exact(Replacement):
-    """The model's own attention: all keys, or the window it was trained with."""
-
-    kind: ClassVar[str] = "exact"
-
-    def build(self, num_heads: int, head_dim: int, index: int) -> nn.Module:
-        return Looking(Full(), first=False, own=True)
-
-
-@dataclass(frozen=True)
-class Looks(Replacement):
-    """Attention over a pattern, as its text: `Window(256, 256)`. In a model that looks back it is
-    cut to the past. first: the first real token of each row is global (seen by all, sees all).
-    """
-
-    pattern: str
-    first: bool = False
-    kind: ClassVar[str] = "looks"
-
-    def __post_init__(self) -> None:
-        pattern = parse(self.pattern)
-        if without(pattern, labels=False, marks=False) != pattern:
+    def check(self, behind: int | None, there: int) -> None:
+        """ValueError if keys are gone that a query would look at: those up to `behind` before it
+        (None: all), of which `there` are kept.
+        """
+        if self.gone and (behind is None or there < behind):
             raise ValueError(
-                f"{self.pattern} asks for labels or marks, which a swapped model does not have; "
-                "first=True makes the first token of each row global"
+                f"the cache has dropped {self.gone} keys that swapped attention still looks at: it "
+                "was made for the attention before the swap; pass no past_key_values to "
+                "generate(), or those of subquad.hf.swapping.new_cache(model)"
             )
-
-    def build(self, num_heads: int, head_dim: int, index: int) -> nn.Module:
-        return Looking(parse(self.pattern), first=self.first)
-
-    def kept(self) -> int | None:
-        pattern = parse(self.pattern)
-        if self.first or not isinstance(pattern, Window):
-            return None
-        return 1 + pattern.reach()[0]
-
-
-@dataclass(frozen=True)
-class Features(Replacement):
-    """Kernel features: 'favor' (positive random features), 'relu', 'elu' or 'learned'.
-
-    num_features: of favor and relu, for each head.  seed: each layer draws its own from it.
-    """
-
-    map: str = "favor"
-    num_features: int = 256
-    seed: int = 0
-    kind: ClassVar[str] = "features"
-
-    def __post_init__(self) -> None:
-        choose("feature map", self.map, MAPS)
-        if self.num_features < 1:
-            raise ValueError(f"num_features is {self.num_features}; there must be at least 1")
-
-    def build(self, num_heads: int, head_dim: int, index: int) -> nn.Module:
-        return Summing(MAPS[self.map](self, num_heads, head_dim, index))
-
-    def kept(self) -> int | None:
-        return 0
-
-
-MAPS: dict[str, Any] = {
-    "favor": lambda f, heads, width, i: PositiveRandomFeatures(
-        width, f.num_features, seed=f.seed + 1_000_003 * i
-    ),
-    "relu": lambda f, heads, width, i: ReLUFeatures(
-        width, f.num_features, seed=f.seed + 1_000_003 * i
-    ),
-    "elu": lambda f, heads, width, i: EluFeatures(),
-    "learned": lambda f, heads, width, i: LearnedFeatures(heads, width),
-}
-
-REPLACEMENTS = {made.kind: made for made in (Exact, Looks, Features)}
-
-
-def from_json(told: dict[str, Any]) -> Replacement:
-    """The replacement that `to_json` described. ValueError for an unknown kind or field."""
-    given = dict(told)
-    kind = choose("replacement", given.pop("kind", None), REPLACEMENTS)
-    return fill(kind.kind, kind, given)
 
 
 class Looking(nn.Module):
@@ -153,11 +59,13 @@ class Looking(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, None]:
         """out (B, H, N, D) of q (B, H, N, D) at the end of k and v (B, G, M, D), and no sums."""
+        pattern = self.looks(call)
+        call.check(pattern.reach()[0], k.shape[2] - q.shape[2])
         out = attend(
             q,
             k,
             v,
-            self.looks(call),
+            pattern,
             valid=call.valid,
             where=self.where(q, k, call.valid),
             scale=call.scale,
@@ -209,6 +117,7 @@ class Summing(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, call: Call) -> tuple[Tensor, Sum]:
         """out (B, H, N, D) of q (B, H, N, D) at the end of k and v (B, G, M, D), and the sums."""
+        call.check(None, 0)
         scale: float | None = call.scale
         if self.feature_map.lower()[1] is None:
             q, k, scale = q * call.scale**0.5, k * call.scale**0.5, None

@@ -12,7 +12,7 @@ from transformers.cache_utils import (
     EncoderDecoderCache,
 )
 
-from subquad.hf.swapping.parts import Replacement
+from subquad.hf.swapping.replacements import Replacement
 from subquad.nn.state import nbytes, select
 from subquad.ops.linear import Sum
 

@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 
 from subquad.hf.swapping.attention import PART, attentions
 from subquad.hf.swapping.model import plan_of
-from subquad.hf.swapping.parts import Call, Exact
+from subquad.hf.swapping.parts import Call
+from subquad.hf.swapping.replacements import Exact
 
 __all__ = ["Watched", "watching"]
 

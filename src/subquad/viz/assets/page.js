@@ -107,10 +107,10 @@ const OVER = {
     const scale = Math.max(1, Math.floor(480 / Math.max(over.width, over.height))), w = over.width * scale, h = over.height * scale;
     const c = canvasOf(w, h, "Weights laid on the picture"), g = c.getContext("2d"), top = Math.max(...weights.map(Math.abs)) || 1;
     const whole = raster(over); g.imageSmoothingEnabled = false; g.drawImage(whole, 0, 0, w, h);
-    g.fillStyle = "rgba(0,0,0,.62)"; g.fillRect(0, 0, w, h);
+    g.fillStyle = "rgba(96,96,96,.35)"; g.fillRect(0, 0, w, h);
     weights.slice(over.skip).forEach((v, k) => {
       const x = k % over.columns * w / over.columns, y = Math.floor(k / over.columns) * h / over.lines;
-      g.globalAlpha = Math.sqrt(Math.abs(v) / top); g.drawImage(whole, x / scale, y / scale, over.width / over.columns, over.height / over.lines, x, y, w / over.columns, h / over.lines);
+      g.globalAlpha = 0.8 * Math.sqrt(Math.abs(v) / top); g.fillStyle = "#56B4E9"; g.fillRect(x, y, w / over.columns, h / over.lines);
       g.globalAlpha = 1; g.strokeStyle = "rgba(255,255,255,.25)"; g.strokeRect(x, y, w / over.columns, h / over.lines);
       if (k + over.skip === query) { g.strokeStyle = "#E69F00"; g.lineWidth = 3; g.strokeRect(x + 1, y + 1, w / over.columns - 2, h / over.lines - 2); g.lineWidth = 1; }
     });

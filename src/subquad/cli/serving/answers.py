@@ -1,0 +1,171 @@
+"""What a run answers to requests: completions of a language model, predictions of other tasks.
+
+Everything in a request is hostile until it is read: sizes and types are checked here, and a text
+is never taken for the name of a file.
+"""
+
+import codecs
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from subquad.tasks.sampling import continued
+from subquad.train.run import Run
+
+__all__ = ["Ask", "Late", "Pieces", "predict", "read_completion"]
+
+#: tasks whose rows are texts, and may be asked by JSON
+_TEXTS = ("answer", "classify", "summarize", "tag", "translate")
+#: fields of the completions interface that would change the text, and values that do not
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "n": (None, 1),
+    "best_of": (None, 1),
+    "echo": (None, False),
+    "logprobs": (None,),
+    "suffix": (None, ""),
+    "stop": (None, "", []),
+    "frequency_penalty": (None, 0),
+    "presence_penalty": (None, 0),
+    "logit_bias": (None, {}),
+}
+_KNOWN = ("prompt", "max_tokens", "temperature", "top_p", "seed", "stream", "model", "user")
+
+
+class Late(Exception):  # noqa: N818 - no mistake of anyone's
+    """The time of a request is over, or nobody waits for it any more."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A completion that was asked for."""
+
+    prompt: str
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int | None
+    stream: bool
+
+
+def read_completion(body: Any, most: int) -> Ask:
+    """The request of /v1/completions. ValueError names the first field that cannot be heeded."""
+    if not isinstance(body, dict):
+        raise ValueError("the body must be a JSON object")
+    prompt = body.get("prompt", "")
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if not isinstance(prompt, str):
+        raise ValueError("prompt must be a text, or a list of one text")
+    for name, value in body.items():
+        if name not in _KNOWN and name not in _NEUTRAL:
+            raise ValueError(f"{name} is not known; known: {', '.join(_KNOWN)}")
+        if value not in _NEUTRAL.get(name, (value,)):
+            raise ValueError(f"{name} = {value!r} is not supported; leave it out")
+    tokens = _number(body, "max_tokens", 16, int, 1, most)
+    seed = body.get("seed")
+    return Ask(
+        prompt,
+        tokens,
+        _number(body, "temperature", 1.0, float, 0.0, 100.0),
+        _number(body, "top_p", 1.0, float, 1e-6, 1.0),
+        None if seed is None else _number(body, "seed", 0, int, 0, 2**63 - 1),
+        bool(body.get("stream")),
+    )
+
+
+def _number(body: dict[str, Any], name: str, usual: Any, kind: type, low: Any, high: Any) -> Any:
+    value = body.get(name)
+    if value is None:
+        return usual
+    if isinstance(value, bool) or not isinstance(value, int | float) or kind(value) != value:
+        raise ValueError(f"{name} is {value!r}; it must be a number")
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value}; it must lie between {low} and {high}")
+    return kind(value)
+
+
+class Pieces:
+    """A streamer for generate(): the text so far grows, and is handed on as it does.
+
+    The text of all pieces is that of all tokens decoded at once.
+    """
+
+    def __init__(self, run: Run, deadline: float, tell: Callable[[str], None]) -> None:
+        self.words, self.deadline, self.tell = run.task.words, deadline, tell
+        self.ids: list[int] = []
+        self.cancelled = False
+        self._sent, self._skip = 0, True
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+
+    def put(self, tokens: Any) -> None:
+        """Called by generate() with the prompt, then with each token. Late if time is over."""
+        if self._skip:
+            self._skip = False
+            return
+        if self.cancelled or time.monotonic() > self.deadline:
+            raise Late
+        self.ids += tokens.reshape(-1).tolist()
+        self._hand_on(final=False)
+
+    def end(self) -> None:
+        """Called by generate() when it is done."""
+        self._hand_on(final=True)
+
+    def _hand_on(self, *, final: bool) -> None:
+        raw = self.words.decode(self.ids)
+        text = self._decode(raw[self._sent :], final)
+        self._sent = len(raw)
+        if text:
+            self.tell(text)
+
+    def run(self, run: Run, ask: Ask) -> str:
+        """Complete; why it ended comes back, "length" or "stop"."""
+        continued(
+            run.model,
+            run.task.words,
+            ask.prompt.encode(),
+            max_new_tokens=ask.max_tokens,
+            temperature=ask.temperature,
+            top_p=ask.top_p,
+            seed=ask.seed,
+            streamer=self,
+        )
+        return "length" if len(self.ids) >= ask.max_tokens else "stop"
+
+
+def predict(run: Run, body: Any) -> Any:
+    """What the run says to one input, or to each of a list: {"input": ...} of JSON, or the bytes
+    of a recording. ValueError for what the task cannot read.
+    """
+    task = run.task
+    if isinstance(body, bytes):
+        if task.name != "asr":
+            raise ValueError(f"a run of the task {task.name} takes JSON, not a recording")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "recording"
+            path.write_bytes(body)
+            return {"answer": run.predict(task.read(path))}
+    if not isinstance(body, dict) or "input" not in body:
+        raise ValueError('the body must be {"input": ...}')
+    given = body["input"]
+    if isinstance(given, list):
+        return {"answers": [run.predict(_row(task, one)) for one in given]}
+    return {"answer": run.predict(_row(task, given))}
+
+
+def _row(task: Any, given: Any) -> Any:
+    """A row of a task, from a text or a JSON object. ValueError for other tasks and types."""
+    if task.name == "forecast":
+        if not isinstance(given, dict):
+            raise ValueError("a series is a JSON object, as a line of a .jsonl file of series")
+        return task.read(given)
+    if task.name == "asr":
+        raise ValueError("send the recording itself as the body, with Content-Type audio/...")
+    if task.name not in _TEXTS:
+        raise ValueError(f"a run of the task {task.name} is not served by /predict")
+    if not isinstance(given, str | dict):
+        raise ValueError("an input is a text, or a JSON object with the fields of the task")
+    return task.read(given)
