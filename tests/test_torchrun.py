@@ -58,6 +58,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path, arch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # four trainings, of several processes each
 def test_spread_weights_are_saved_whole_and_gone_on_with(tmp_path):
     """Spread in two processes, cut off, gone on with: as one process with twice the batch. The same
     checkpoint goes on with copies of all weights."""

@@ -72,10 +72,12 @@ class Pace(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         fraction, stop = self._measure(state.global_step), self.stopped_by is not None
         if args.world_size > 1:
-            told = torch.tensor([fraction, float(stop)], dtype=torch.float64, device=args.device)
+            number = 0 if self.stopped_by is None else signal.Signals[self.stopped_by].value
+            told = torch.tensor([fraction, number], dtype=torch.float64, device=args.device)
             distributed.all_reduce(told, distributed.ReduceOp.MAX)
             fraction, stop = told[0].item(), bool(told[1])
-            self.stopped_by = self.stopped_by or ("another process" if stop else None)
+            if stop:  # all say the same, whichever process was told
+                self.stopped_by = signal.Signals(int(told[1])).name
         self.fraction = fraction
         if fraction >= 1 or fraction * self.config.reports >= self._due:
             self._due = int(fraction * self.config.reports) + 1
