@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from subquad.archs import ARCHS, configure
 from subquad.nn.choices import choose, fill
-from subquad.nn.context import Context, agree, take
+from subquad.nn.context import Context, agree, described, take
 from subquad.nn.heads import HEADS, LabelHead, VectorHead
 from subquad.nn.init import initialise
 from subquad.nn.queries import asked
@@ -131,7 +131,7 @@ def run(
     x, context, kept = read(stem, inputs, valid, state)
     if context.valid is not valid:
         given = context.valid  # a stem that makes other tokens of them tells which are real
-    _described(stem, x, label, mark)
+    described(stem, x, label, mark)
     queries = asked(asks if head is None else head, backbone)
     label = None if label is None else label[:, None]
     mark = context.mark if mark is None else mark
@@ -152,18 +152,6 @@ def run(
         return y, None
     seen = x.shape[1] if context.valid is None else context.valid.sum(1)
     return y, ModelState(state.length + seen, layers, kept)
-
-
-def _described(stem: object, x: Tensor, label: Tensor | None, mark: Tensor | None) -> None:
-    """ValueError unless labels and marks are those of the tokens x that the stem made, of an image
-    too, and no stem reads across labels.
-    """
-    agree(x, label=label, mark=mark)
-    if label is not None and hasattr(stem, "init_state"):
-        raise ValueError(
-            f"{type(stem).__name__} reads several inputs for a token, across the borders of packed "
-            "documents; give each document a row of its own"
-        )
 
 
 def build(
@@ -230,15 +218,31 @@ def save(model: Model, folder: str | Path, config: dict[str, Any]) -> None:
 
 
 def load(folder: str | Path) -> Model:
-    """The model that `save` wrote. ValueError if it was written by another version."""
+    """The model that `save` wrote. ValueError if it was written by another version, or is damaged;
+    no memory is taken for weights that the file does not hold.
+    """
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_model
 
-    config = json.loads((Path(folder) / "config.json").read_text())
-    version = config.pop("format_version", None)
-    if version != FORMAT:
-        raise ValueError(f"{folder} is of format version {version}; this library reads {FORMAT}")
-    model = build(**config)
-    load_model(model, str(Path(folder) / "model.safetensors"))
+    path, weights = Path(folder), str(Path(folder) / "model.safetensors")
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        version = config.pop("format_version", None)
+        if version != FORMAT:
+            raise ValueError(f"it is of format version {version}; this library reads {FORMAT}")
+        with torch.device("meta"):
+            wanted = {name: [*t.shape] for name, t in build(**config).state_dict().items()}
+        with safe_open(weights, "pt") as there:
+            for name in there.keys():  # noqa: SIM118  (it is no mapping)
+                if (shape := there.get_slice(name).get_shape()) != wanted.get(name):
+                    raise ValueError(f"{name} is {shape}, and config.json says {wanted.get(name)}")
+        model = build(**config)
+        load_model(model, weights)
+    except (TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        raise ValueError(f"{folder} is damaged: {reason}") from error
+    except ValueError as error:
+        raise ValueError(f"{folder} cannot be loaded: {error}") from error
     return model
 
 
