@@ -15,6 +15,7 @@ import lzma
 import os
 import shutil
 import tarfile
+import warnings
 import wave
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,7 +66,8 @@ class Target:
         file = folder / self.name
         file.write_bytes(data)
         try:
-            with cached_in(folder / ".cache"):
+            with cached_in(folder / ".cache"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # as the command line has it
                 self.read(file)
         except REFUSALS as refusal:
             assert not isinstance(refusal, RecursionError)
@@ -197,7 +199,9 @@ def picture(kind: str) -> bytes:
 
 def digits(**changed: Any) -> bytes:
     """Spoken digits as `speech_arrays` has them."""
-    planes = {f"{p}_xz": np.frombuffer(lzma.compress(bytes(900)), np.uint8) for p in ("lo", "mid", "hi")}
+    planes = {
+        f"{p}_xz": np.frombuffer(lzma.compress(bytes(900)), np.uint8) for p in ("lo", "mid", "hi")
+    }
     n = 9
     told = {
         "length": np.full(n, 100), "label": np.arange(n), "take": np.arange(n),
@@ -275,7 +279,9 @@ def _foreign(kind: str) -> bytes:
     import transformers
 
     config = {"gpt2": _GPT2, "bert": _BERT}[kind]
-    made = transformers.AutoConfig.for_model(kind, **{k: v for k, v in config.items() if k != "model_type"})
+    made = transformers.AutoConfig.for_model(
+        kind, **{k: v for k, v in config.items() if k != "model_type"}
+    )
     model = getattr(transformers, config["architectures"][0])(made)
     tied = model.get_expanded_tied_weights_keys()
     return save({k: t.contiguous() for k, t in model.state_dict().items() if k not in tied})
@@ -358,7 +364,9 @@ def _lies_beside(**files: Callable[[], bytes]) -> Callable[[Path], object]:
 
 def _arrays() -> st.SearchStrategy[bytes]:
     """.npz files with the names that readers look for, and any small arrays."""
-    kinds = st.sampled_from(("u1", "i1", "<i8", "<u8", "<f4", "<f8", "?", "<U3", "S2", "<M8[s]", "<c8"))
+    kinds = st.sampled_from(
+        ("u1", "i1", "<i8", "<u8", "<f4", "<f8", "?", "<U3", "S2", "<M8[s]", "<c8")
+    )
     shapes = st.lists(st.integers(0, 5), max_size=4).map(tuple)
 
     def made(pair: tuple[str, tuple[int, ...]]) -> np.ndarray:
@@ -381,7 +389,11 @@ def _arrays() -> st.SearchStrategy[bytes]:
 def _digit_arrays() -> st.SearchStrategy[bytes]:
     names = st.sampled_from(("length", "label", "take", "speaker", "speakers", "lo_xz"))
     cells = st.one_of(st.integers(-3, 12), st.floats(), st.text("ab1", max_size=2))
-    array = st.lists(cells, max_size=9).map(lambda found: np.asarray(found)).filter(lambda a: a.dtype != object)
+    array = (
+        st.lists(cells, max_size=9)
+        .map(lambda found: np.asarray(found))
+        .filter(lambda a: a.dtype != object)
+    )
     return st.dictionaries(names, array, min_size=1, max_size=2).map(lambda some: digits(**some))
 
 

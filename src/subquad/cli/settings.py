@@ -53,5 +53,3 @@ def chosen(config: str) -> dict[str, str]:
         if not isinstance(value, str):
             raise ValueError(f"{config}: arch.{key} is {value!r} and must be a name")
     return found
-
-

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from subquad.ops.pattern import Coords
 
-__all__ = ["Context", "agree", "take"]
+__all__ = ["Context", "agree", "described", "take"]
 
 
 @dataclass(frozen=True)
