@@ -3,7 +3,7 @@
     python benchmarks/reproduce/fuzz.py [--cases 2000] [--seconds 60] [--targets NAME ...]
     python benchmarks/reproduce/fuzz.py --guided [--cases 20000]      (needs atheris)
 
-Targets are those of tests/hostile.py, each in a process of its own whose memory is limited; the
+Targets are those of tests/hostile.py, each in a forked process whose memory is limited; the
 cases are drawn by hypothesis, or grown from the seeds by atheris (libFuzzer) along the branches of
 subquad's own code. A case is a finding if it ends in anything but a result, ValueError or OSError,
 or takes more than 20 seconds; findings with one type and place count once. A target stops at
@@ -15,16 +15,17 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
@@ -129,28 +130,35 @@ def guided(count: Count, done: Callable[[], None]) -> None:
     atheris.Fuzz()
 
 
-def child(args: argparse.Namespace) -> None:
-    """One target, in this process; its figures are written to --out."""
-    if args.guided:
-        import atheris
+def child(name: str, told: Path, args: argparse.Namespace) -> NoReturn:
+    """One target, in this process, which ends; its figures are written to a file."""
 
-        with atheris.instrument_imports(include=["subquad.data", "subquad.convert"]):
-            count = Count(args.child, args.cases, args.seconds)
-    else:
-        count = Count(args.child, args.cases, args.seconds)
+    def done() -> NoReturn:
+        told.write_text(json.dumps(count.told()))
+        os._exit(0)
 
-    def done() -> None:
-        args.out.write_text(json.dumps(count.told()))
-        sys.stdout.flush()
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what libraries log
+        count = Count(name, args.cases, args.seconds)
         if args.guided:
-            import os
+            guided(count, done)
+        drawn(count, args.seed)
+        done()
+    finally:
+        os._exit(99)
 
-            os._exit(0)
 
-    if args.guided:
-        guided(count, done)
-    drawn(count, args.seed)
-    done()
+def readers(guided: bool) -> dict:
+    """The targets, imported before processes are forked; for atheris with its counters in them."""
+    if not guided:
+        from hostile import TARGETS
+
+        return TARGETS
+    import atheris
+
+    with atheris.instrument_imports(include=["subquad.data", "subquad.convert"]):
+        from hostile import TARGETS
+    return TARGETS
 
 
 def main() -> None:
@@ -160,29 +168,22 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--guided", action="store_true")
     parser.add_argument("--targets", nargs="+")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    if args.child:
-        child(args)
-        return
-    from hostile import TARGETS
+    targets = readers(args.guided)
     from measure import write
 
     way = "atheris" if args.guided else "hypothesis"
     path = args.out or ROOT / "benchmarks" / "results" / "fuzz" / f"{way}.json"
     found: dict[str, dict] = json.loads(path.read_text())["targets"] if path.exists() else {}
-    for name in args.targets or TARGETS:
+    for name in args.targets or targets:
         with tempfile.TemporaryDirectory() as folder:
             told = Path(folder) / "told.json"
-            words = [sys.executable, __file__, "--child", name, "--out", str(told)]
-            words += ["--cases", str(args.cases), "--seconds", str(args.seconds)]
-            words += ["--seed", str(args.seed), *(["--guided"] if args.guided else [])]
-            done = subprocess.run(words, capture_output=True, text=True, check=False)
-            if told.exists():
-                found[name] = json.loads(told.read_text())
-            else:
-                found[name] = {"died": done.returncode, "said": done.stderr[-500:]}
+            pid = os.fork()
+            if not pid:
+                child(name, told, args)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            found[name] = json.loads(told.read_text()) if told.exists() else {"died": code}
         print(name, json.dumps(found[name]), flush=True)
         cases = sum(one.get("cases", 0) for one in found.values())
         bad = sum(len(one.get("distinct findings", {"died": 0})) for one in found.values())

@@ -29,7 +29,7 @@ def run(argv: list[str]) -> int:
         raise ValueError(f"{dest} is there already; name a folder that is not")
     mixer = _mixer(given)
     model = _read(given.model)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(given.model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(given.model, trust_remote_code=False)
     report: dict[str, Any] = {"model": Path(given.model).name, "mixer": mixer.to_json()}
     recovering = _Recovering(given, model, tokenizer) if given.distill is not None else None
     if recovering:
@@ -101,7 +101,7 @@ def _read(name: str) -> Any:
     import subquad.hf  # noqa: F401  (folders of swapped models)
 
     try:
-        config = transformers.AutoConfig.from_pretrained(name)
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{name} holds no model of transformers: {error}") from error
     if config.model_type == "subquad-swap":

@@ -208,7 +208,7 @@ def _their_config(source: Path) -> dict[str, Any]:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(source).to_dict()
+        return AutoConfig.from_pretrained(source, trust_remote_code=False).to_dict()
     except (KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
