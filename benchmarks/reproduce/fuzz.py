@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import resource
@@ -106,10 +107,12 @@ def drawn(count: Count, seed: int) -> None:
     )
     @hypothesis.given(count.target.cases())
     def go(data: bytes) -> None:
-        if not count.over:
-            count.one(data)
+        count.one(data)
+        if count.over:
+            raise KeyboardInterrupt  # hypothesis would draw all the others first
 
-    go()
+    with contextlib.suppress(KeyboardInterrupt):
+        go()
 
 
 def guided(count: Count, done: Callable[[], None]) -> None:
