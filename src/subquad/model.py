@@ -218,9 +218,8 @@ def save(model: Model, folder: str | Path, config: dict[str, Any]) -> None:
 
 
 def load(folder: str | Path) -> Model:
-    """The model that `save` wrote. ValueError if it was written by another version, or is damaged;
-    no memory is taken for weights that the file does not hold.
-    """
+    """The model that `save` wrote. ValueError if it is of another version, or damaged; no memory is
+    taken for weights that the file does not hold."""
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_model
 
@@ -236,8 +235,7 @@ def load(folder: str | Path) -> Model:
             for name in there.keys():  # noqa: SIM118  (it is no mapping)
                 if (shape := there.get_slice(name).get_shape()) != wanted.get(name):
                     raise ValueError(f"{name} is {shape}, and config.json says {wanted.get(name)}")
-        model = build(**config)
-        load_model(model, weights)
+        load_model(model := build(**config), weights)
     except (TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         raise ValueError(f"{folder} is damaged: {reason}") from error

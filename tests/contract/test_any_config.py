@@ -66,8 +66,7 @@ def test_a_config_is_a_model_that_comes_back_or_is_refused(arch: str):
         try:
             model = build(arch, plain, vocab_size=11)
         except ValueError as refusal:
-            assert str(refusal).strip()
-            event("refused")
+            event(f"refused: {str(refusal)[:40]}")
             return
         event("built")
         full = complete(arch, plain, None, None)["model"]

@@ -67,7 +67,7 @@ def test_code_in_a_folder_is_not_run(with_code: Path, tmp_path: Path, capsys):
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
     assert all(line.startswith("subquad: error: ") for line in said)
-    with pytest.raises(ValueError, match="neither a tokenizer.json that can be read nor on"):
+    with pytest.raises(ValueError, match=r"neither a tokenizer.json that can be read nor on"):
         vocabulary("some/evil-words")
     assert not (tmp_path / "proof").exists()
 
