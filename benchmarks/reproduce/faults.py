@@ -258,7 +258,7 @@ def troubles(data: Path, where: Path, wanted: dict[str, str]) -> dict[str, dict]
         code, cure = came
         said, kept = case.said(), _step(case.out)
         cure()
-        again = case.finish(65534 if make is read_only and os.geteuid() == 0 else None)
+        again = case.finish()
         equal = again == 0 and case.bits() == wanted
         if make is small:
             subprocess.run(["umount", str(case.out)], check=False)
