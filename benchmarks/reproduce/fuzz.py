@@ -25,6 +25,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,6 +34,16 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
 #: bytes beyond what the process has when it begins, and seconds of one case
 MEMORY, LONGEST = 4 << 30, 20
+
+
+#: imported before processes are forked, so that no case waits for them
+FIRST = (
+    "subquad.hf",
+    "subquad.cli.train",
+    "subquad.tasks.lm",
+    "transformers.models.gpt2",
+    "PIL.Image",
+)
 
 
 class HangError(BaseException):
@@ -153,6 +164,8 @@ def child(name: str, told: Path, args: argparse.Namespace) -> NoReturn:
 
 def readers(guided: bool) -> dict:
     """The targets, imported before processes are forked; for atheris with its counters in them."""
+    for name in FIRST:
+        import_module(name)
     if not guided:
         from hostile import TARGETS
 
