@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from subquad.archs import ARCHS, configure
 from subquad.nn.choices import choose, fill
-from subquad.nn.context import Context, agree, rolled, take
+from subquad.nn.context import Context, agree, described, rolled, take
 from subquad.nn.heads import HEADS, LabelHead, VectorHead
 from subquad.nn.init import initialise
 from subquad.nn.queries import asked
@@ -126,7 +126,7 @@ def run(
     x, context, kept = read(stem, inputs, valid, state)
     if context.valid is not valid:
         given = context.valid  # a stem that makes other tokens of them tells which are real
-    _described(stem, x, label, mark)
+    described(stem, x, label, mark)
     queries = asked(asks if head is None else head, backbone)
     label = None if label is None else label[:, None]
     mark = context.mark if mark is None else mark
@@ -154,18 +154,6 @@ def _same_rows(state: ModelState | None, inputs: Tensor | dict[str, Tensor]) -> 
     given = (inputs if isinstance(inputs, Tensor) else next(iter(inputs.values()))).shape[0]
     if state is not None and (rows := state.length.shape[0]) != given:
         raise ValueError(f"the state holds {rows} rows and the batch has {given}; they must agree")
-
-
-def _described(stem: object, x: Tensor, label: Tensor | None, mark: Tensor | None) -> None:
-    """ValueError unless labels and marks are those of the tokens x that the stem made, of an image
-    too, and no stem reads across labels.
-    """
-    agree(x, label=label, mark=mark)
-    if label is not None and hasattr(stem, "init_state"):
-        raise ValueError(
-            f"{type(stem).__name__} reads several inputs for a token, across the borders of packed "
-            "documents; give each document a row of its own"
-        )
 
 
 def build(
@@ -232,15 +220,29 @@ def save(model: Model, folder: str | Path, config: dict[str, Any]) -> None:
 
 
 def load(folder: str | Path) -> Model:
-    """The model that `save` wrote. ValueError if it was written by another version."""
+    """The model that `save` wrote. ValueError if it is of another version, or damaged; no memory is
+    taken for weights that the file does not hold."""
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_model
 
-    config = json.loads((Path(folder) / "config.json").read_text())
-    version = config.pop("format_version", None)
-    if version != FORMAT:
-        raise ValueError(f"{folder} is of format version {version}; this library reads {FORMAT}")
-    model = build(**config)
-    load_model(model, str(Path(folder) / "model.safetensors"))
+    path, weights = Path(folder), str(Path(folder) / "model.safetensors")
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        version = config.pop("format_version", None)
+        if version != FORMAT:
+            raise ValueError(f"it is of format version {version}; this library reads {FORMAT}")
+        with torch.device("meta"):
+            wanted = {name: [*t.shape] for name, t in build(**config).state_dict().items()}
+        with safe_open(weights, "pt") as there:
+            for name in there.keys():  # noqa: SIM118  (it is no mapping)
+                if (shape := there.get_slice(name).get_shape()) != wanted.get(name):
+                    raise ValueError(f"{name} is {shape}, and config.json says {wanted.get(name)}")
+        load_model(model := build(**config), weights)
+    except (TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        raise ValueError(f"{folder} is damaged: {reason}") from error
+    except ValueError as error:
+        raise ValueError(f"{folder} cannot be loaded: {error}") from error
     return model
 
 

@@ -66,6 +66,14 @@ PAIRS: MappingProxyType[str, ModuleType] = MappingProxyType(
 
 #: the smallest sizes that can be; no layers leave stem and head
 _LEAST = {"dim": 1, "num_layers": 0, "num_heads": 1, "ffn_dim": 1}
+#: and the largest that are meant: a hostile file may name others, which no machine has memory for
+_MOST = {
+    "dim": 1 << 20,
+    "num_layers": 1 << 12,
+    "num_heads": 1 << 16,
+    "ffn_dim": 1 << 22,
+    "num_features": 1 << 20,
+}
 
 
 def configure(arch: str, fields: dict[str, Any], table: Mapping[str, ModuleType] = ARCHS) -> Any:
@@ -78,6 +86,10 @@ def configure(arch: str, fields: dict[str, Any], table: Mapping[str, ModuleType]
     for name, least in _LEAST.items():
         if (size := getattr(config, name, least)) < least:
             raise ValueError(f"{arch}: {name} is {size}; it must be at least {least}")
+    for name, most in _MOST.items():
+        size = getattr(config, name, None)
+        if isinstance(size, int) and size > most:
+            raise ValueError(f"{arch}: {name} is {size}; it must be at most {most}")
     return config
 
 

@@ -93,8 +93,11 @@ def _usage() -> str:
 
 
 def _quiet() -> None:
-    """Libraries' remarks on stderr are not for users of a command."""
+    """Libraries' remarks on stderr are not for users of a command; nor do they tell of one."""
     import warnings
+
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -158,7 +158,7 @@ def _lines(
             continue
         try:
             yield where, json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{where} is not JSON: {error}") from None
 
 

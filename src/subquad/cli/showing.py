@@ -54,7 +54,9 @@ def _of_transformers(folder: Path, given: str, views: Any, limit: int) -> Any:
     if not any(file for kind in _WORDS for file in folder.glob(kind)):
         raise ValueError(f"{folder} has no tokenizer to read a text with")
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise ValueError(f"the tokenizer of {folder} cannot be read: {error}") from None
     raw = _raw(given)
@@ -79,7 +81,9 @@ def _read(folder: Path) -> Any:
     import subquad.hf as ours
 
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} holds no model of transformers: {error}") from error
     name = getattr(config, "head", None) or (config.architectures or ["AutoModel"])[0]

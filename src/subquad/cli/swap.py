@@ -126,7 +126,7 @@ def _read(name: str) -> Any:
     import subquad.hf  # noqa: F401  (folders of swapped models)
 
     try:
-        config = transformers.AutoConfig.from_pretrained(name)
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{name} holds no model of transformers: {error}") from error
     if config.model_type == "subquad-swap":

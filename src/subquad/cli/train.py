@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from subquad.archs import ARCHS, PAIRS, configure
-from subquad.cli import episodes
+from subquad.cli import episodes, settings
 from subquad.cli.parser import Parser, add_fields, fields_of, two_files
 from subquad.cli.progress import bar
 from subquad.data.sources import absolute
@@ -162,45 +162,24 @@ def _peek(argv: list[str]) -> dict[str, str]:
     for flag in ("name", "preset"):
         if value := _value(argv, f"--arch.{flag}"):
             found[flag] = value
-    config = _value(argv, "--config")
-    if config is not None:
-        import yaml
-
-        if not Path(config).is_file():
-            raise ValueError(f"there is no configuration {config}")
-        try:
-            said = yaml.safe_load(Path(config).read_text())
-        except yaml.YAMLError as error:
-            raise ValueError(f"{config} is not YAML: {error}") from None
-        found = {**_chosen(config, said), **found}
-    return found
-
-
-def _chosen(config: str, said: Any) -> dict[str, str]:
-    """Name and preset in a configuration. ValueError if it is not made of groups of fields."""
-    if not isinstance(said, dict):
-        what = "is empty" if said is None else f"holds {said!r}"
-        raise ValueError(f"{config} {what}; it wants groups of fields, as --print_config writes")
-    for group in ("arch", "task", "train", "meta"):
-        if not isinstance(said.get(group, {}), dict):
-            raise ValueError(f"{config}: {group} is {said[group]!r} and must be a group of fields")
-    arch = said.get("arch", {})
-    chosen = {key: arch[key] for key in ("name", "preset") if arch.get(key) is not None}
-    for key, value in chosen.items():
-        if not isinstance(value, str):
-            raise ValueError(f"{config}: arch.{key} is {value!r} and must be a name")
-    return chosen
+    chosen = [settings.chosen(config) for config in _values(argv, "--config")]
+    return {**chosen[-1], **found} if chosen else found
 
 
 def _value(argv: list[str], flag: str) -> str | None:
     """What follows a flag, the last one if it is repeated."""
-    value = None
+    values = _values(argv, flag)
+    return values[-1] if values else None
+
+
+def _values(argv: list[str], flag: str) -> list[str]:
+    values = []
     for at, word in enumerate(argv):
         if word == flag and at + 1 < len(argv):
-            value = argv[at + 1]
+            values.append(argv[at + 1])
         elif word.startswith(f"{flag}="):
-            value = word.partition("=")[2]
-    return value
+            values.append(word.partition("=")[2])
+    return values
 
 
 def _resumed(argv: list[str]) -> list[str]:

@@ -40,7 +40,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder} has no config.json; name the folder of a saved model")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}, and settings by name are wanted")
@@ -121,7 +121,7 @@ def _torch_dict(path: Path) -> dict[str, Tensor]:
 def _shards(folder: Path, index: Path, read: Callable[[Path], dict]) -> dict[str, Tensor]:
     try:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(f"{index} names no shards: {error}") from error
     made: dict[str, Tensor] = {}
     for name in names:

@@ -39,6 +39,17 @@ def convert(source: Path, dest: Path, family: str | None = None) -> str:
 
     Ours goes back to where it came from, or to `family`. ValueError for what cannot be converted.
     """
+    try:
+        return _convert(source, dest, family)
+    except _NOT_THEIRS as error:  # settings of other types than their library writes
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"{source} holds no model that can be converted: {reason}") from error
+
+
+_NOT_THEIRS = (TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
+
+
+def _convert(source: Path, dest: Path, family: str | None) -> str:
     if source.is_file():
         if family is not None:
             raise ValueError(f"{source} is no model of subquad; only those can go to {family}")
@@ -197,7 +208,7 @@ def _their_config(source: Path) -> dict[str, Any]:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(source).to_dict()
+        return AutoConfig.from_pretrained(source, trust_remote_code=False).to_dict()
     except (KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(

@@ -20,7 +20,7 @@ def read_origin(source: Path) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(found, dict) or not {"family", "class", "prefix", "tied", "config"} <= {
         *found

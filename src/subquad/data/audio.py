@@ -24,7 +24,8 @@ RATE = 16_000
 SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"}
 _SOUNDFILE = "recordings need soundfile: pip install 'subquad[audio]'"
 _LONGEST = 1 << 40  # samples; headers that do not know their length say more
-_SLOWEST = 1_000  # samples a second; less is a header gone wrong
+_BLOCK = 1 << 20  # samples read at once
+_SLOWEST, _FASTEST = 1_000, 768_000  # samples a second; others are a header gone wrong
 
 
 def soundfile() -> Any:
@@ -114,8 +115,8 @@ class Sound:
                 raise UnfitError("a file that is no audio") from None
         if not 0 < count < _LONGEST:
             raise UnfitError("audio without samples")
-        if rate < _SLOWEST:
-            raise UnfitError(f"audio of less than {_SLOWEST:,} samples a second")
+        if reason := _unusual(rate):
+            raise UnfitError(reason)
         return count / rate
 
     def wave(self) -> np.ndarray:
@@ -125,8 +126,7 @@ class Sound:
         library = soundfile()
         try:
             with self._stream() as stream, library.SoundFile(stream) as opened:
-                found = opened.read(dtype="float32", always_2d=True)
-                count, rate = opened.frames, opened.samplerate
+                found, count, rate = _mean(opened), opened.frames, opened.samplerate
         except (library.SoundFileError, OSError, RuntimeError, TypeError) as error:
             raise ValueError(f"the recording {self.name} cannot be decoded: {error}") from None
         if len(found) < count or not len(found):
@@ -134,9 +134,11 @@ class Sound:
                 f"the recording {self.name} is damaged: it has {len(found):,} samples, and its "
                 f"header says {count:,}"
             )
+        if reason := _unusual(rate):
+            raise ValueError(f"the recording {self.name} is {reason}")
         if not np.isfinite(found).all():
             raise ValueError(f"the recording {self.name} holds samples that are no numbers")
-        return resample(found.mean(1), rate, RATE)
+        return resample(found, rate, RATE)
 
     def _size(self) -> int:
         """Bytes. UnfitError if there is no such file."""
@@ -162,6 +164,21 @@ class Sound:
             found = open(self.data, "rb")  # noqa: SIM115
         with found:
             yield found
+
+
+def _mean(opened: Any) -> np.ndarray:
+    """The mean of all channels (S,), by blocks: a header may declare more than there is memory."""
+    found = [np.zeros(0, np.float32)]
+    while len(block := opened.read(_BLOCK, dtype="float32", always_2d=True)):
+        found.append(block.mean(1))
+    return np.concatenate(found)
+
+
+def _unusual(rate: int) -> str:
+    """What is wrong with so many samples a second, if anything is."""
+    if rate < _SLOWEST:
+        return f"audio of less than {_SLOWEST:,} samples a second"
+    return f"audio of more than {_FASTEST:,} samples a second" if rate > _FASTEST else ""
 
 
 class Heard(Opened):

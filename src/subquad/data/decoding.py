@@ -29,10 +29,11 @@ def decode(data: bytes | Path, says: str) -> np.ndarray:
     says: what it is, for the ValueError if it is damaged.
     """
     image = pillow()
+    damage = (OSError, SyntaxError, ValueError, EOFError, image.DecompressionBombError)
     try:
         with image.open(data if isinstance(data, Path) else io.BytesIO(data)) as opened:
             return np.asarray(opened if opened.mode == "L" else opened.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # Pillow's words for damage
+    except damage as error:  # Pillow's words for it, and for sizes that nobody means
         raise ValueError(f"{says} is damaged: {error}") from None
 
 

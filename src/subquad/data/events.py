@@ -131,10 +131,11 @@ def open_events(where: Path, key: str, arrays: Any) -> Documents:
     kind = _kind(where, {part: arrays[part] for part in PARTS})
     for part in PARTS:
         frames, lengths = arrays[part], arrays[f"{part}_len"]
-        if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != len(frames):
+        whole = lengths.ndim == 1 and lengths.dtype.kind in "iu" and lengths.min(initial=0) >= 0
+        if not whole or sum(lengths.tolist()) != len(frames):
+            said = f"{sum(lengths.tolist()):,}" if whole else f"{lengths.dtype} {lengths.shape}"
             raise ValueError(
-                f"{where.name}: {part} has {len(frames):,} frames and {part}_len says "
-                f"{lengths.sum():,}"
+                f"{where.name}: {part} has {len(frames):,} frames and {part}_len says {said}"
             )
 
     def fill(folder: Path) -> None:

@@ -5,7 +5,6 @@ of each), which needs Pillow; and `label` or `caption`, one for each. `classes`,
 the names of numbered labels. `split` decides the parts as it does for pictures without labels.
 """
 
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from subquad.data.decoding import Picture
 from subquad.data.documents import PARTS
 from subquad.data.example_files import Source, Table
 from subquad.data.forms import Form
+from subquad.data.npz import open_arrays
 from subquad.data.pictures import cut, split_of
 
 __all__ = ["find", "pictures_in"]
@@ -53,11 +53,8 @@ def pictures_in(where: Path) -> list[Picture]:
 
 
 def _arrays(where: Path) -> dict[str, np.ndarray]:
-    with sources.damage(where):
-        if not zipfile.is_zipfile(where):
-            raise ValueError(f"{where} is damaged: it is no .npz file")
-        with np.load(where, allow_pickle=False) as opened:
-            return {name: opened[name] for name in opened.files}
+    with open_arrays(where) as arrays:
+        return dict(arrays)
 
 
 def _pictures(where: Path, arrays: dict[str, np.ndarray]) -> list[Picture]:

@@ -26,6 +26,7 @@ from subquad.data.documents import PARTS, by_hash
 from subquad.data.listops import ListOps, Tokens
 from subquad.data.lra_published import published
 from subquad.data.made import Made
+from subquad.data.npz import open_arrays
 from subquad.data.pathfinder import LABELS, Pathfinder
 from subquad.data.readers import open_documents
 
@@ -175,11 +176,18 @@ def _valid(count: int) -> np.ndarray:
 def _reviews(file: Path) -> list[Row]:
     rows = []
     with sources.unpacked(file) as stream:
-        for number, line in enumerate(stream, 1):
+        for number, line in enumerate(sources.lines_of(stream, file), 1):
             try:
                 row = json.loads(line)
                 text, label = row["text"].encode()[:_BYTES], ("negative", "positive")[row["label"]]
-            except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            except (
+                ValueError,
+                KeyError,
+                TypeError,
+                AttributeError,
+                IndexError,
+                RecursionError,
+            ) as error:
                 raise ValueError(
                     f"{file} line {number} is no review with the fields text and label (0 or 1): "
                     f"{type(error).__name__}: {error}"
@@ -215,8 +223,8 @@ def _grey(raw: np.ndarray, labels: list[str], chosen: np.ndarray, index: int) ->
 def _image(name: str, data: str | None) -> Suite:
     file = _file(data, CIFAR, "image")
     documents = open_documents(str(file))
-    with sources.damage(file), np.load(file, allow_pickle=False) as arrays:
-        if missing := {"label", "split", "classes"} - set(arrays.files):
+    with open_arrays(file) as arrays:
+        if missing := {"label", "split", "classes"} - set(arrays):
             raise ValueError(f"{file.name} lacks the arrays {', '.join(sorted(missing))}")
         split, classes = arrays["split"], arrays["classes"].tolist()
         labels = [classes[number] for number in arrays["label"].tolist()]

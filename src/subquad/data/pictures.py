@@ -22,6 +22,7 @@ import numpy as np
 
 from subquad.data.decoding import decode, pillow
 from subquad.data.documents import Documents, Kind, by_hash, index, kept, pack
+from subquad.data.npz import read_array
 from subquad.data.vocabulary import Symbols
 
 __all__ = ["Pixels", "cut", "open_pictures", "split_of"]
@@ -120,7 +121,7 @@ def open_pictures(where: Path, key: str, arrays: Any, order: str | tuple[int, ..
             f"{where.name}: images must be uint8 (n, height, width[, channels]), not "
             f"{first.dtype} {first.shape}"
         )
-    count = len(arrays["length"]) if packed else len(first)
+    count = arrays["length"].size if packed else len(first)
     shape = (*first.shape[1:], 1)[:3]
     if order not in ("raster", "channels") and isinstance(order, str):
         order = _permutation(order, math.prod(shape))
@@ -156,7 +157,12 @@ def split_of(where: Path, split: np.ndarray | None, count: int) -> np.ndarray:
 
 def cut(where: Path, jpeg: np.ndarray, length: np.ndarray) -> Iterator[bytes]:
     """The files that lie end to end in an array. ValueError if their lengths do not fit it."""
-    if not len(length) or length.sum() != jpeg.nbytes:
+    if length.ndim != 1 or length.dtype.kind not in "iu" or length.min(initial=0) < 0:
+        raise ValueError(
+            f"{where.name}: length must be a list of whole numbers from 0 on, not {length.dtype} "
+            f"{length.shape}"
+        )
+    if not len(length) or sum(length.tolist()) != jpeg.nbytes:
         raise ValueError(
             f"{where.name}: jpeg has {jpeg.nbytes:,} bytes and length says {length.sum():,}"
         )
@@ -185,7 +191,8 @@ def _permutation(name: str, dims: int) -> tuple[int, ...]:
         raise ValueError(f"--task.order is raster, channels or a file; {name} is none of them")
     try:
         if path.suffix == ".npy":
-            order = np.load(path, allow_pickle=False).reshape(-1)
+            with open(path, "rb") as stream:
+                order = read_array(stream, path.stat().st_size, name).reshape(-1)
         else:
             order = np.asarray([int(word) for word in path.read_text().split()])
         if order.dtype.kind not in "iu":

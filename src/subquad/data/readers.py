@@ -1,13 +1,11 @@
 """Which reader opens a file: by its suffix, and for .npz by the arrays inside. Else it is text."""
 
-import zipfile
 from pathlib import Path
-
-import numpy as np
 
 from subquad.data import sources
 from subquad.data.documents import PARTS, Documents, Kind
 from subquad.data.events import PianoRolls, Voices, open_events
+from subquad.data.npz import open_arrays
 from subquad.data.pictures import Pixels, open_pictures
 from subquad.data.proteins import Proteins, open_proteins
 from subquad.data.text import Text, open_text
@@ -53,15 +51,12 @@ def _open(path: str | None, order: str | tuple[int, ...]) -> Documents:
 
 def _open_arrays(where: Path, order: str | tuple[int, ...]) -> Documents:
     key = sources.key_of([where])
-    with sources.damage(where):
-        if not zipfile.is_zipfile(where):
-            raise ValueError(f"{where} is damaged: it is no .npz file")
-        with np.load(where, allow_pickle=False) as arrays:
-            names = set(arrays.files)
-            if "images" in names or {"jpeg", "length"} <= names:
-                return open_pictures(where, key, arrays, order)
-            if {*PARTS, *(f"{part}_len" for part in PARTS)} <= names:
-                return open_events(where, key, arrays)
+    with open_arrays(where) as arrays:
+        names = set(arrays)
+        if "images" in names or {"jpeg", "length"} <= names:
+            return open_pictures(where, key, arrays, order)
+        if {*PARTS, *(f"{part}_len" for part in PARTS)} <= names:
+            return open_events(where, key, arrays)
     raise ValueError(
         f"{where.name} holds the arrays {', '.join(sorted(names))}; known are pictures (images, or "
         "jpeg and length) and music (train, valid, test, each with its _len)"

@@ -194,7 +194,7 @@ def _gluonts(
     try:
         about = json.loads(told.read_text(encoding="utf-8"))
         frequency = Frequency.of(about["freq"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{told} names no frequency: {type(error).__name__}: {error}") from None
     if asked is not None and asked != frequency:
         raise ValueError(f"{told} says {frequency}, and {asked} is asked for")
@@ -226,7 +226,7 @@ def _entries(
             try:
                 row = json.loads(text)
                 start, target = row["start"], row["target"]
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ValueError(
                     f"{file} line {line} is no series with start and target: "
                     f"{type(error).__name__}: {error}"

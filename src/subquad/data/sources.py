@@ -17,12 +17,23 @@ from pathlib import Path
 from typing import BinaryIO
 from zipfile import BadZipFile
 
-__all__ = ["Found", "absolute", "damage", "existing", "find", "key_of", "unpacked", "visible"]
+__all__ = [
+    "Found",
+    "absolute",
+    "damage",
+    "existing",
+    "find",
+    "key_of",
+    "lines_of",
+    "unpacked",
+    "visible",
+]
 
 Documents = Iterator[tuple[str, Iterator[bytes]]]
 _OPENERS: dict[str, Callable] = {".xz": lzma.open, ".gz": gzip.open, ".bz2": bz2.open}
 _FOREIGN = {".zip", ".zst", ".7z", ".rar"}
 _PIECE = 1 << 20
+_LONGEST = 1 << 28  # bytes of a line: a packed file of a few kB can hold one that fills a disk
 _DAMAGE = (lzma.LZMAError, zlib.error, EOFError, tarfile.TarError, BadZipFile)
 # in the standard library's folder, but not written as part of it, or tests of it
 _NOT_STDLIB = {"site-packages", "dist-packages", "test", "tests", "idle_test", "ensurepip"}
@@ -134,12 +145,12 @@ def _read(file: Path) -> Iterator[bytes]:
 def _rows(file: Path) -> Documents:
     """The `text` column of a JSON-lines file; a row's name is its number, from 1."""
     with unpacked(file) as stream:
-        for number, line in enumerate(stream, 1):
+        for number, line in enumerate(lines_of(stream, file), 1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{file} line {number} is not JSON: {error}") from None
             if not isinstance(row, dict) or "text" not in row:
                 has = ", ".join(row) if isinstance(row, dict) else type(row).__name__
@@ -160,6 +171,16 @@ def _members(file: Path) -> Documents:
                 assert stream is not None
                 name = member.name.removeprefix("./")
                 yield name, iter(lambda stream=stream: stream.read(_PIECE), b"")
+
+
+def lines_of(stream: BinaryIO, file: Path) -> Iterator[bytes]:
+    """The lines of a file. ValueError for one that is longer than any text."""
+    number = 0
+    while line := stream.readline(_LONGEST + 1):
+        number += 1
+        if len(line) > _LONGEST:
+            raise ValueError(f"{file} line {number} is longer than {_LONGEST:,} bytes")
+        yield line
 
 
 @contextmanager

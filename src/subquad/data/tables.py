@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from subquad.data.sources import unpacked
+from subquad.data.npz import memory
+from subquad.data.sources import lines_of, unpacked
 
 __all__ = ["READERS", "lines", "reader"]
 
@@ -27,8 +28,14 @@ _PACKED = {".xz", ".gz", ".bz2"}
 
 def lines(file: Path) -> Iterator[tuple[int, str]]:
     """The lines of a text file with their numbers, from 1; ends of lines stay on."""
+    total, most = 0, memory()
     with unpacked(file) as stream:
-        for number, line in enumerate(stream, 1):
+        for number, line in enumerate(lines_of(stream, file), 1):
+            total += len(line)
+            if total > most:  # all rows are kept in memory
+                raise ValueError(
+                    f"{file} unpacks to more than {most:,} bytes, half of this machine's memory"
+                )
             try:
                 said = line.decode()
             except UnicodeDecodeError as error:

@@ -189,7 +189,8 @@ def vocabulary(name: str) -> Bytes | Subwords:
             return Subwords(Tokenizer.from_file(str(path)), name)
         from transformers import AutoTokenizer
 
-        return Subwords(AutoTokenizer.from_pretrained(name).backend_tokenizer, name)
+        found = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        return Subwords(found.backend_tokenizer, name)
     except Exception as error:  # tokenizers raises bare Exception, the hub a family of its own
         reason = str(error).strip().split("\n")[0]
         raise ValueError(

@@ -112,7 +112,7 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, list | tuple) and all(_fits(v, inner) for v in value)
     if kind in (float, int):
         numbers = int if kind is int else int | float
-        return isinstance(value, numbers) and not isinstance(value, bool)
+        return isinstance(value, numbers) and not isinstance(value, bool) and -inf < value < inf
     return isinstance(value, kind)
 
 

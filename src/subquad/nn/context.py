@@ -11,7 +11,7 @@ from torch import Tensor
 
 from subquad.ops.pattern import Coords
 
-__all__ = ["Context", "agree", "rolled", "take"]
+__all__ = ["Context", "agree", "described", "rolled", "take"]
 
 
 @dataclass(frozen=True)
@@ -117,3 +117,15 @@ def agree(inputs: Tensor | Mapping[str, Tensor], **tokens: Tensor | None) -> Ten
         if t is not None and name in ("valid", "mark") and t.dtype != torch.bool:
             raise ValueError(f"{name} must be bool, True for yes, not {t.dtype}")
     return inputs
+
+
+def described(stem: object, x: Tensor, label: Tensor | None, mark: Tensor | None) -> None:
+    """ValueError unless labels and marks are those of the tokens x that the stem made, of an image
+    too, and no stem reads across labels.
+    """
+    agree(x, label=label, mark=mark)
+    if label is not None and hasattr(stem, "init_state"):
+        raise ValueError(
+            f"{type(stem).__name__} reads several inputs for a token, across the borders of packed "
+            "documents; give each document a row of its own"
+        )

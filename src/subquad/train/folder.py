@@ -62,7 +62,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         version = facts.pop("format_version")
         if version == FORMAT:
             _check(facts)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {type(error).__name__}: {error}") from None
     if version != FORMAT:
         raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
+from subquad.train.atomic import reporting
 from subquad.train.pace import Pace
 
 __all__ = ["Metrics", "Progress", "events"]
@@ -42,7 +43,8 @@ class Metrics(TrainerCallback):
             rate = (now[0] - self._last[0]) * self.tokens_per_step / (now[1] - self._last[1])
             row["tokens_per_second"] = round(rate, 1)
             self._last = now
-        with open(self.path, "a", encoding="utf-8") as file:
+        what = reporting("metrics.jsonl", self.path.parent)
+        with what, open(self.path, "a", encoding="utf-8") as file:
             file.write(
                 json.dumps({**row, **{k: v for k, v in logs.items() if k != "epoch"}}) + "\n"
             )
