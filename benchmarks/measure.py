@@ -9,18 +9,17 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import platform
 import re
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+
+from subquad.bench.machine import machine
+from subquad.bench.memory import peak
+from subquad.bench.timing import growth_of, interleaved
 
 #: what a column of a table says of the runs of an arm
 Column = Callable[[Sequence[dict]], str]
@@ -40,61 +39,6 @@ __all__ = [
     "trained",
     "write",
 ]
-
-
-def interleaved(parties: dict[str, Callable], reps: dict[str, int]) -> dict[str, dict[str, float]]:
-    """Seconds of each party, "median" and "fastest"; round r runs those with more than r reps.
-
-    Every timed call follows an untimed one of the same party: no party pays for the caches and the
-    heap that another left behind.
-    """
-    times: dict[str, list[float]] = {name: [] for name in parties}
-    for r in range(max(reps.values())):
-        for name, run in parties.items():
-            if r < reps[name]:
-                run()
-                start = time.perf_counter()
-                run()
-                times[name].append(time.perf_counter() - start)
-    return {
-        "median": {name: statistics.median(seconds) for name, seconds in times.items()},
-        "fastest": {name: min(seconds) for name, seconds in times.items()},
-    }
-
-
-def growth_of(parties: dict[str, Callable], lengths: list[int], reps: int) -> dict:
-    """Seconds at each length, and how they grow from one to the next."""
-    result: dict = interleaved(parties, dict.fromkeys(parties, reps))
-    for kind, seconds in tuple(result.items()):
-        result[f"ratios of {kind}"] = {
-            f"{a} -> {b}": seconds[str(b)] / seconds[str(a)] for a, b in pairwise(lengths)
-        }
-    return result
-
-
-def peak(run: Callable[[], object]) -> int:
-    """The most bytes that torch holds at once during `run`, beyond what there was before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        run()
-    held = most = 0
-    for event in seen.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return most
-
-
-def machine() -> dict:
-    """Processor, cores, threads and versions."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": len(names),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def write(path: Path, found: dict) -> None:

@@ -19,7 +19,7 @@ VERBS = {
     "compare": "train several architectures on equal terms, and report",
     "convert": "a checkpoint of another library as ours, and back",
     "swap": "another attention inside a pretrained transformers model, and its recovery",
-    "bench": "what a model costs: parameters, and multiply-adds at a length",
+    "bench": "speed, memory and break-even lengths here; advice; what a model costs",
     "show": "what each head looks at, a run's report, or a pattern, as pages and pictures",
     "list": "architectures, presets and tasks; or the facts of a run",
 }
