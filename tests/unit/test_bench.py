@@ -50,8 +50,9 @@ def test_lines_and_squares_are_extrapolated_exactly(law):
     assert extrapolate(known, 64) == law(64)
 
 
-def test_extrapolation_stays_between_a_line_and_a_square():
-    assert extrapolate({10: 10.0, 20: 15.0}, 40) == 30.0  # slower than the length
+def test_extrapolation_stays_between_a_constant_and_a_square():
+    assert extrapolate({10: 10.0, 20: 15.0}, 40) == 25.0  # a constant and a line
+    assert extrapolate({10: 10.0, 20: 9.0}, 40) == 9.0
     assert extrapolate({10: 1.0, 20: 8.0}, 40) == 32.0  # faster than its square
     assert extrapolate({10: 2.0}, 20) == 8.0
     with pytest.raises(ValueError, match="nothing is known to go by; measure at least one length"):

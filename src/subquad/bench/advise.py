@@ -35,13 +35,14 @@ class Advice:
 
 
 def calibration(length: int) -> tuple[int, int]:
-    """Two lengths to calibrate at: 512 and 1024, or a quarter and a half of a shorter one.
+    """Two lengths to calibrate at, the first timed: 1024 and 2048, or a quarter and a half of a
+    shorter one. (torch's attention changes its blocks, and with them its memory, at 768.)
 
     ValueError for a length too short to have them.
     """
     if length < 8:
         raise ValueError(f"--length {length} is too short to be advised on; it must be at least 8")
-    short = min(512, length // 4)
+    short = min(1024, length // 4)
     return short, 2 * short
 
 
@@ -74,18 +75,17 @@ def advise(
     found: list[Advice] = []
     for party in parties:
         try:
-            growth[party.name] = counted(party, size, length) / counted(party, size, long)
-            known = {}
-            for n in (short, long):
-                training = _call(party, size, n, "training")
-                training.run()  # first calls hold what they set up
-                known[n] = float(peak(training.run))
+            growth[party.name] = counted(party, size, length) / counted(party, size, short)
+            training = _call(party, size, short, "training")
+            training.run()  # first calls hold what they set up
+            longer = _call(party, size, long, "training")
+            known = {short: float(peak(training.run)), long: float(peak(longer.run))}
             held[party.name] = extrapolate(known, length) + _lasting(party, size, length)
         except (ValueError, RuntimeError, AssertionError) as error:
             found.append(Advice(party, refused=" ".join(str(error).split())[:120]))
             continue
         kept["training"][party.name] = training
-        kept["forward"][party.name] = _call(party, size, long, "forward")
+        kept["forward"][party.name] = _call(party, size, short, "forward")
     seconds = {what: _medians(calls, reps, clock) for what, calls in kept.items()}
     for party in parties:
         if (name := party.name) in held:

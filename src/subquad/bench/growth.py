@@ -7,7 +7,8 @@ __all__ = ["break_even", "extrapolate", "told"]
 
 
 def extrapolate(known: Mapping[int, float], length: int) -> float:
-    """What b N + c N^2 through the two longest known lengths is at `length`; b, c >= 0.
+    """What the two longest known lengths say of `length`: a + b N where the cost grows no faster
+    than the length, else b N + c N^2, where a, b, c >= 0.
 
     A cost with one known length counts as quadratic: that is the most that attention grows.
     ValueError if nothing is known.
@@ -22,8 +23,9 @@ def extrapolate(known: Mapping[int, float], length: int) -> float:
     n, m = lengths[-2:]
     rate_n, rate_m = known[n] / n, known[m] / m
     square = (rate_m - rate_n) / (m - n)
-    if square <= 0:  # no faster than the length
-        return known[m] * length / m
+    if square <= 0:
+        slope = max(0.0, (known[m] - known[n]) / (m - n))
+        return known[m] + slope * (length - m)
     linear = rate_n - square * n
     if linear < 0:
         return known[m] * (length / m) ** 2

@@ -50,7 +50,7 @@ def mixers() -> dict[str, Party]:
     """Every mixer by name."""
     ways = ((_BOTH_WAYS, False), (_CAUSAL, True))
     return {
-        name: Party(name, partial(_mixer, make), causal)
+        name: Party(name, partial(_mixer, make, name in _MARKED), causal)
         for table, causal in ways
         for name, make in table.items()
     }
@@ -74,8 +74,8 @@ def architectures(causal: bool | None = None) -> dict[str, Party]:
     return found
 
 
-def _mixer(make: Make, size: Size, length: int) -> Made:
-    return of_mixer(make(size, length))
+def _mixer(make: Make, marks: bool, size: Size, length: int) -> Made:
+    return of_mixer(make(size, length), marks=marks)
 
 
 def _architecture(name: str, causal: bool, size: Size, length: int) -> Made:
@@ -169,6 +169,9 @@ def _relu(size: Size) -> nn.ReLUFeatures:
 def _elu(size: Size) -> nn.EluFeatures:
     return nn.EluFeatures()
 
+
+#: those whose pattern asks for marks
+_MARKED = {"marked", "random-blocks", "window-marked-causal"}
 
 _BOTH_WAYS: dict[str, Make] = {
     "full": _over(Full()),

@@ -106,12 +106,12 @@ def of_torch(size: Size, causal: bool) -> Made:
     return Made(module, module, module.follow if causal else None)
 
 
-def of_mixer(mixer: Mixer) -> Made:
-    """A mixer of ours, some of the first tokens marked."""
+def of_mixer(mixer: Mixer, *, marks: bool) -> Made:
+    """A mixer of ours; `marks`: the first tokens are global ones, as patterns with marks want."""
 
     def context(x: Tensor, start: int = 0) -> Context:
         pos = torch.arange(start, start + x.shape[1])[None]
-        return Context(pos, mark=pos < MARKS)
+        return Context(pos, mark=pos < MARKS if marks else None)
 
     def follow(x: Tensor) -> tuple[Callable[[], object], int]:
         state: Any = mixer.init_state(1)
