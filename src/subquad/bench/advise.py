@@ -3,7 +3,8 @@
 Each is timed at a short length, in turns with the others, and its time grows from there as its
 counted FLOPs do: t(N) = t(n) F(N) / F(n). FLOPs at N are counted on shapes alone (what hashes is
 run once). Memory at N is extrapolated from what two short lengths held (`growth.extrapolate`), plus
-weights and the two moments of Adam. Times are good for an order, not for a plan.
+weights and the two moments of Adam; where tiles still grow at the short lengths, that is more than
+it will be. Times are good for an order, not for a plan.
 """
 
 import statistics
