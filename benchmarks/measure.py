@@ -21,15 +21,22 @@ from subquad.bench.machine import machine
 from subquad.bench.memory import peak
 from subquad.bench.timing import growth_of, interleaved
 
+MODES = ("forward", "forward+backward")
+#: from something that attends, a length, and whether backward is wanted to one run of it
+Party = Callable[[Callable, int, bool], Callable[[], object]]
 #: what a column of a table says of the runs of an arm
 Column = Callable[[Sequence[dict]], str]
 
 __all__ = [
+    "MODES",
     "Column",
+    "Party",
     "arms_of",
     "budget",
+    "compared",
     "each",
     "growth_of",
+    "held",
     "interleaved",
     "machine",
     "main_of",
@@ -39,6 +46,45 @@ __all__ = [
     "trained",
     "write",
 ]
+
+
+def compared(
+    n: int, attends: Mapping[str, Callable], party: Party, reps: int | Mapping[str, int]
+) -> dict:
+    """Seconds of all at one length, and how many times faster the first is than each other one.
+
+    reps: of all, or of each by its name.
+    """
+    runs = {
+        f"{name} {mode}": party(attend, n, mode != MODES[0])
+        for name, attend in attends.items()
+        for mode in MODES
+    }
+    counts = {
+        f"{name} {mode}": reps if isinstance(reps, int) else reps[name]
+        for name in attends
+        for mode in MODES
+    }
+    ours, *others = attends
+    result: dict = {"n": n, "repetitions": counts}
+    for kind, seconds in interleaved(runs, counts).items():
+        times = {
+            f"times faster than {name}, {mode}": seconds[f"{name} {mode}"]
+            / seconds[f"{ours} {mode}"]
+            for name in others
+            for mode in MODES
+        }
+        result[kind] = {"seconds": seconds, **times}
+    return result
+
+
+def held(n: int, attends: Mapping[str, Callable], party: Party) -> dict:
+    """Peak bytes of each beyond its inputs, as torch's profiler sees them."""
+    return {
+        f"{name} {mode}": peak(party(attend, n, mode != MODES[0]))
+        for name, attend in attends.items()
+        for mode in MODES
+    }
 
 
 def write(path: Path, found: dict) -> None:

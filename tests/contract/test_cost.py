@@ -28,9 +28,10 @@ SQUARE = {
     "narrow-keys",
     "conv",
     "hashed-full",
+    "conv-logsteps",  # its steps begin anew every 16 tokens
 }
 #: O(N log N): one key more for every query at twice the length
-LOGARITHMIC = {"logsteps", "conv-logsteps"}
+LOGARITHMIC = {"logsteps"}
 #: tiles of one in five tokens have their full size only from here on
 FROM = {"strided": 4096}
 #: those that know at most so many tokens are measured at 64 and 128 of them
