@@ -44,6 +44,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
+	$(PIP) -e ".[bench,peers]"
 	$(BIN)/python benchmarks/run.py
 
 clean:
