@@ -16,6 +16,7 @@ from subquad.bench.party import Made, Size
 __all__ = ["hf_reformer", "linformer", "local", "longformer", "performer", "reformer", "unsaid"]
 
 
+@contextlib.contextmanager
 def unsaid() -> Iterator[None]:
     """Without remarks on compiled code that is not there."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -88,7 +89,7 @@ def linformer(size: Size, length: int) -> Made:
 
 
 def longformer(size: Size, length: int) -> Made:
-    """Longformer of transformers, 256 to each side, with the output map that it leaves to others."""
+    """Longformer of transformers, 256 to each side, and the output map that it lacks."""
     from transformers import LongformerConfig
     from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 

@@ -47,33 +47,28 @@ def _first(peer: Peer, names: Sequence[str]) -> str:
     return next(name for name in peer.beside if name in names)
 
 
-@contextlib.contextmanager
 _PERFORMER, _REFORMER = "performer_pytorch", "reformer_pytorch"
 _LSH = ("hashed-causal", "sorted-chunks")
 
 PEERS: tuple[Peer, ...] = (
-    Peer(
-        "performer-pytorch", "performer_pytorch", ("random-features",), partial(layers.performer, False)
-    ),
+    Peer("performer-pytorch", _PERFORMER, ("random-features",), partial(layers.performer, False)),
     Peer(
         "performer-pytorch causal",
-        "performer_pytorch",
+        _PERFORMER,
         ("random-features-causal",),
         partial(layers.performer, True),
         causal=True,
     ),
     Peer(
         "performer-pytorch model",
-        "performer_pytorch",
+        _PERFORMER,
         ("performer",),
         models.performer_model,
         causal=True,
         whole=True,
     ),
-    Peer("reformer-pytorch", "reformer_pytorch", _LSH, partial(layers.reformer, False), causal=True),
-    Peer(
-        "reformer-pytorch masked", "reformer_pytorch", _LSH, partial(layers.reformer, True), causal=True
-    ),
+    Peer("reformer-pytorch", _REFORMER, _LSH, partial(layers.reformer, False), causal=True),
+    Peer("reformer-pytorch masked", _REFORMER, _LSH, partial(layers.reformer, True), causal=True),
     Peer("transformers Reformer", "transformers", _LSH, layers.hf_reformer, causal=True),
     Peer("local-attention", "local_attention", ("window-causal",), layers.local, causal=True),
     Peer("linformer", "linformer", ("low-rank",), layers.linformer),
