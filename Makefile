@@ -45,6 +45,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
+	$(PIP) -e ".[bench,peers]"
 	$(BIN)/python benchmarks/run.py
 
 # the theme's makers print an advertisement of theirs at every build

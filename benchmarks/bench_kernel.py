@@ -20,8 +20,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as nnf
-from measure import growth_of, interleaved, main_of
+from measure import compared, growth_of, interleaved, main_of
 
+import subquad as sq
 from subquad.nn.features import PositiveRandomFeatures
 from subquad.ops.linear import kernel_attention
 
@@ -45,7 +46,8 @@ def party(attend: Callable[..., torch.Tensor], n: int, backward: bool) -> Callab
 
         return forward
     leaves = [t.requires_grad_() for t in inputs]
-    return lambda: torch.autograd.grad(attend(*leaves), leaves, gradient)
+    # what hashes has no keys of its own
+    return lambda: torch.autograd.grad(attend(*leaves), leaves, gradient, allow_unused=True)
 
 
 def ours() -> Callable[..., torch.Tensor]:
@@ -57,11 +59,40 @@ def exact(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return nnf.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
-def performer() -> Callable[..., torch.Tensor]:
+def performer(causal: bool = True) -> Callable[..., torch.Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from performer_pytorch import FastAttention
-    return FastAttention(D, F, causal=True)
+    return FastAttention(D, F, causal=causal)
+
+
+def bidirectional(n: int, reps: int, slow: int) -> dict:
+    """Features that look both ways, next to performer-pytorch and torch's exact attention."""
+    features = PositiveRandomFeatures(D, F)
+    attends = {
+        "ours": lambda q, k, v: kernel_attention(q, k, v, features, causal=False)[0],
+        "performer-pytorch": performer(causal=False),
+        "exact": nnf.scaled_dot_product_attention,
+    }
+    return compared(n, attends, party, {"ours": reps, "performer-pytorch": slow, "exact": slow})
+
+
+def low_precision(n: int, reps: int) -> dict:
+    """The same work in bfloat16 and in float32: causal features, and a causal window of 256."""
+    result = {}
+    for name, attend in {"features": ours(), "window": _window}.items():
+        attends = {"bfloat16": _in_bfloat16(attend), "float32": attend}
+        result[name] = compared(n, attends, party, reps)
+    return result
+
+
+def _window(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return sq.attend(q, k, v, sq.Window(256))
+
+
+def _in_bfloat16(attend: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Rounding on the way in and out counts as its time."""
+    return lambda q, k, v: attend(q.bfloat16(), k.bfloat16(), v.bfloat16()).float()
 
 
 def matmul() -> Callable[[], object]:
@@ -91,6 +122,11 @@ def against_peers(n: int, reps: int, slow: int) -> dict:
             "seconds": seconds,
             "matmul GFLOP/s": rate / 1e9,
             "useful share of that, forward": useful(n) / seconds["ours forward"] / rate,
+            # a backward pass is worth two forward ones: a product has two gradients
+            "useful share of that, forward+backward": 3
+            * useful(n)
+            / seconds["ours forward+backward"]
+            / rate,
         }
         for name in peers:
             for mode in ("forward", "forward+backward"):

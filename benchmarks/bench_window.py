@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from measure import growth_of, interleaved, main_of
+from measure import compared, growth_of, main_of
 from torch import nn
 
 from subquad.nn import Attention, Context
@@ -64,18 +64,7 @@ def party(attend: Callable, n: int, backward: bool) -> Callable[[], object]:
 
 def against_longformer(n: int, reps: int) -> dict:
     """Seconds of both, and how many times faster ours is."""
-    parties = {
-        f"{name} {mode}": party(attend, n, mode != "forward")
-        for name, attend in (("ours", ours()), ("longformer", longformer()))
-        for mode in ("forward", "forward+backward")
-    }
-    result: dict = {"n": n}
-    for kind, seconds in interleaved(parties, dict.fromkeys(parties, reps)).items():
-        result[kind] = {"seconds": seconds}
-        for mode in ("forward", "forward+backward"):
-            times = seconds[f"longformer {mode}"] / seconds[f"ours {mode}"]
-            result[kind][f"times faster than longformer, {mode}"] = times
-    return result
+    return compared(n, {"ours": ours(), "longformer": longformer()}, party, reps)
 
 
 def growth(lengths: list[int], reps: int) -> dict:

@@ -9,28 +9,35 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import platform
 import re
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
+from subquad.bench.machine import machine
+from subquad.bench.memory import peak
+from subquad.bench.timing import growth_of, interleaved
+
+MODES = ("forward", "forward+backward")
+#: from something that attends, a length, and whether backward is wanted to one run of it
+Party = Callable[[Callable, int, bool], Callable[[], object]]
 #: what a column of a table says of the runs of an arm
 Column = Callable[[Sequence[dict]], str]
 
 __all__ = [
+    "MODES",
     "Column",
+    "Party",
     "arms_of",
     "budget",
+    "compared",
     "each",
     "growth_of",
+    "held",
     "interleaved",
     "machine",
     "main_of",
@@ -43,46 +50,34 @@ __all__ = [
 ]
 
 
-def interleaved(parties: dict[str, Callable], reps: dict[str, int]) -> dict[str, dict[str, float]]:
-    """Seconds of each party, "median" and "fastest"; round r runs those with more than r reps.
+def compared(
+    n: int, attends: Mapping[str, Callable], party: Party, reps: int | Mapping[str, int]
+) -> dict:
+    """Seconds of all at one length, and how many times faster the first is than each other one.
 
-    Every timed call follows an untimed one of the same party: no party pays for the caches and the
-    heap that another left behind.
+    reps: of all, or of each by its name.
     """
-    times: dict[str, list[float]] = {name: [] for name in parties}
-    for r in range(max(reps.values())):
-        for name, run in parties.items():
-            if r < reps[name]:
-                run()
-                start = time.perf_counter()
-                run()
-                times[name].append(time.perf_counter() - start)
-    return {
-        "median": {name: statistics.median(seconds) for name, seconds in times.items()},
-        "fastest": {name: min(seconds) for name, seconds in times.items()},
+    runs = {
+        f"{name} {mode}": party(attend, n, mode != MODES[0])
+        for name, attend in attends.items()
+        for mode in MODES
     }
-
-
-def growth_of(parties: dict[str, Callable], lengths: list[int], reps: int) -> dict:
-    """Seconds at each length, and how they grow from one to the next."""
-    result: dict = interleaved(parties, dict.fromkeys(parties, reps))
-    for kind, seconds in tuple(result.items()):
-        result[f"ratios of {kind}"] = {
-            f"{a} -> {b}": seconds[str(b)] / seconds[str(a)] for a, b in pairwise(lengths)
+    counts = {
+        f"{name} {mode}": reps if isinstance(reps, int) else reps[name]
+        for name in attends
+        for mode in MODES
+    }
+    ours, *others = attends
+    result: dict = {"n": n, "repetitions": counts}
+    for kind, seconds in interleaved(runs, counts).items():
+        times = {
+            f"times faster than {name}, {mode}": seconds[f"{name} {mode}"]
+            / seconds[f"{ours} {mode}"]
+            for name in others
+            for mode in MODES
         }
+        result[kind] = {"seconds": seconds, **times}
     return result
-
-
-def peak(run: Callable[[], object]) -> int:
-    """The most bytes that torch holds at once during `run`, beyond what there was before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        run()
-    held = most = 0
-    for event in seen.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return most
 
 
 def seconds_of(run: Callable[[], object]) -> float:
@@ -92,16 +87,12 @@ def seconds_of(run: Callable[[], object]) -> float:
     return time.process_time() - begun
 
 
-def machine() -> dict:
-    """Processor, cores, threads and versions."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+def held(n: int, attends: Mapping[str, Callable], party: Party) -> dict:
+    """Peak bytes of each beyond its inputs, as torch's profiler sees them."""
     return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": len(names),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+        f"{name} {mode}": peak(party(attend, n, mode != MODES[0]))
+        for name, attend in attends.items()
+        for mode in MODES
     }
 
 

@@ -95,6 +95,12 @@ PACKAGES: dict[str, Where] = {
     "onnx": Where(lazily=("hf",)),
     "onnxruntime": Where(lazily=("hf",)),
     "onnxscript": Where(lazily=("hf",)),
+    "reformer_pytorch": Where(lazily=("bench",)),
+    "local_attention": Where(lazily=("bench",)),
+    "linformer": Where(lazily=("bench",)),
+    "conformer": Where(lazily=("bench",)),
+    "perceiver_ar_pytorch": Where(lazily=("bench",)),
+    "x_transformers": Where(lazily=("bench",)),
 }
 
 # of the standard library: nothing is fetched because a module was imported, and no pickle is opened

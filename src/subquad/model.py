@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from subquad.archs import ARCHS, configure
@@ -22,7 +23,7 @@ from subquad.nn.context import Context, agree, described, rolled, take
 from subquad.nn.heads import HEADS, LabelHead, VectorHead
 from subquad.nn.init import initialise
 from subquad.nn.queries import asked
-from subquad.nn.state import ModelState
+from subquad.nn.state import ModelState, same_rows
 from subquad.nn.stems import STEMS
 from subquad.nn.streams import bounded, delay, ended, init_memory, init_state, read
 
@@ -116,7 +117,7 @@ def run(
 
     asks: the head whose queries are answered, where `head` is None and it is applied afterwards.
     """
-    _same_rows(state, inputs)
+    same_rows(state, inputs)
     order, place, given = None, None, valid
     if valid is not None:
         inputs = agree(inputs, valid=valid, label=label, mark=mark)
@@ -147,13 +148,6 @@ def run(
         return y, None
     seen = x.shape[1] if context.valid is None else context.valid.sum(1)
     return y, ModelState(state.length + seen, layers, kept)
-
-
-def _same_rows(state: ModelState | None, inputs: Tensor | dict[str, Tensor]) -> None:
-    """ValueError unless a state and a batch have equally many rows."""
-    given = (inputs if isinstance(inputs, Tensor) else next(iter(inputs.values()))).shape[0]
-    if state is not None and (rows := state.length.shape[0]) != given:
-        raise ValueError(f"the state holds {rows} rows and the batch has {given}; they must agree")
 
 
 def build(

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ from subquad.nn.stems import TokenStem
 from subquad.ops import plan
 from subquad.pair import Pair
 
-__all__ = ["Cost", "Count", "count", "table"]
+__all__ = ["Cost", "Count", "count", "counter", "on_shapes", "planned_as_long", "table"]
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,23 @@ def count(make: Callable[[], nn.Module], length: int, target: int | None = None)
     for tokens in (length, target or 0):
         if tokens < 0:
             raise ValueError(f"{tokens} tokens cannot be: a length is at least 0")
+    return on_shapes(lambda: _count(make(), length, target))
+
+
+T = TypeVar("T")
+
+
+def on_shapes(run: Callable[[], T]) -> T:
+    """What `run` gives where all tensors that it makes are shapes alone; where what it does depends
+    on what stands in them, it is run on real ones.
+    """
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
             # parts that are copied while a model is made; that a shape has no address is all right
             warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
-            return _count(make(), length, target)
+            return run()
     except (DataDependentOutputException, DynamicOutputShapeException):
-        return _count(make(), length, target)
+        return run()
 
 
 def table(found: Count) -> str:
@@ -119,9 +129,9 @@ def _count(model: nn.Module, length: int, target: int | None) -> Count:
         sides, inputs = {"": model}, (_row(model.stem, length),)
     else:
         raise ValueError(f"{type(model).__name__} is neither a model nor an encoder with a decoder")
-    with _planned_as_long(), FlopCounterMode(display=False, custom_mapping=_SDPA) as counter:
+    with planned_as_long(), counter() as seen:
         model(*inputs)
-    flops = {name: sum(by.values()) for name, by in counter.get_flop_counts().items()}
+    flops = {name: sum(by.values()) for name, by in seen.get_flop_counts().items()}
     names = {id(part): name for name, part in model.named_modules()}
     parts, seen = {}, set[int]()
     for side, inside in sides.items():
@@ -155,7 +165,7 @@ def _row(stem: nn.Module, length: int) -> Tensor:
 
 
 @contextmanager
-def _planned_as_long() -> Iterator[None]:
+def planned_as_long() -> Iterator[None]:
     """No mask over all pairs of a short input: that is a matter of speed alone."""
     few, plan.FEW_PAIRS = plan.FEW_PAIRS, 0
     try:
@@ -172,4 +182,20 @@ def _sdpa(q: Any, k: Any, v: Any, *rest: Any, out_shape: Any = None, **_: Any) -
     return 2 * batch * heads * pairs * (width + v[3])
 
 
-_SDPA = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _sdpa}
+def _sdpa_backward(grad: Any, q: Any, k: Any, v: Any, out: Any, *rest: Any, **_: Any) -> int:
+    """The same backward: scores again, then gradients of values, weights, queries and keys."""
+    batch, heads, n, width = q
+    causal = len(rest) > 2 and rest[2]
+    pairs = n * (n + 1) // 2 if causal else n * k[2]
+    return 2 * batch * heads * pairs * (3 * width + 2 * v[3])
+
+
+def counter() -> FlopCounterMode:
+    """torch's counter of FLOPs, which also knows its attention on a CPU."""
+    return FlopCounterMode(display=False, custom_mapping=_SDPA)
+
+
+_SDPA = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _sdpa,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _sdpa_backward,
+}

@@ -21,7 +21,7 @@ VERBS = {
     "swap": "another attention inside a pretrained transformers model, and its recovery",
     "export": "a run's model as files that run without this library",
     "serve": "a run behind HTTP: completions as OpenAI's clients ask them, predictions",
-    "bench": "what a model costs: parameters, and multiply-adds at a length",
+    "bench": "speed, memory and break-even lengths here; advice; what a model costs",
     "show": "what each head looks at, a run's report, or a pattern, as pages and pictures",
     "list": "architectures, presets and tasks; or the facts of a run",
 }

@@ -200,12 +200,13 @@ def _text(name: str, data: str | None) -> Suite:
     files = [_file(data, IMDB.format(part), "text") for part in ("train", "test")]
     train, test = map(_reviews, files)
     valid = _valid(len(train))
+    cut = (
+        (train, np.flatnonzero(~valid)),
+        (train, np.flatnonzero(valid)),
+        (test, np.arange(len(test))),
+    )
     return Suite(
-        rows={
-            "train": _given(train, np.flatnonzero(~valid)),
-            "valid": _given(train, np.flatnonzero(valid)),
-            "test": _given(test, np.arange(len(test))),
-        },
+        rows={part: _given(*rows) for part, rows in zip(PARTS, cut, strict=True)},
         labels=["negative", "positive"],
         symbols=256,
         longest=_BYTES,

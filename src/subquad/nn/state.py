@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-__all__ = ["Cross", "ModelState", "detach", "nbytes", "register", "select"]
+__all__ = ["Cross", "ModelState", "detach", "nbytes", "register", "same_rows", "select"]
 
 
 def register(cls: type) -> type:
@@ -56,3 +56,10 @@ class ModelState:
     length: Tensor
     layers: tuple
     stem: Any = None
+
+
+def same_rows(state: ModelState | None, inputs: Tensor | dict[str, Tensor]) -> None:
+    """ValueError unless a state and a batch have equally many rows."""
+    given = (inputs if isinstance(inputs, Tensor) else next(iter(inputs.values()))).shape[0]
+    if state is not None and (rows := state.length.shape[0]) != given:
+        raise ValueError(f"the state holds {rows} rows and the batch has {given}; they must agree")

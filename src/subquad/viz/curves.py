@@ -24,13 +24,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart with its lines; `log_x` for lengths that double."""
+    """A chart with its lines; `log_x` for lengths that double, `log_y` for costs that do."""
 
     title: str
     x: str
     y: str
     lines: Sequence[Line] = field(default_factory=tuple)
     log_x: bool = False
+    log_y: bool = False
 
 
 def svg(chart: Chart) -> str:
@@ -64,6 +65,8 @@ def svg(chart: Chart) -> str:
             ticks = sorted({x for line in chart.lines for x in line.x})
             axes.set_xticks(ticks, [f"{x:,.0f}" for x in ticks])
             axes.minorticks_off()
+        if chart.log_y:
+            axes.set_yscale("log")
         axes.set(xlabel=chart.x, ylabel=chart.y, title=chart.title)
         axes.grid(color=_INK, alpha=0.15)
         axes.spines[["top", "right"]].set_visible(False)

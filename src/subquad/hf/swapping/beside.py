@@ -23,7 +23,7 @@ _PROCESSORS = (
 def tokenizer_of(name: str) -> Any:
     """The tokenizer of a folder or a hub id; None where there is none (pictures, sound)."""
     if any(_file(name, one) is not None for one in _TOKENIZERS):
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     return None
 
 
