@@ -200,11 +200,8 @@ def _text(name: str, data: str | None) -> Suite:
     files = [_file(data, IMDB.format(part), "text") for part in ("train", "test")]
     train, test = map(_reviews, files)
     valid = _valid(len(train))
-    cut = (
-        (train, np.flatnonzero(~valid)),
-        (train, np.flatnonzero(valid)),
-        (test, np.arange(len(test))),
-    )
+    cut = [(train, np.flatnonzero(~valid)), (train, np.flatnonzero(valid))]
+    cut.append((test, np.arange(len(test))))
     return Suite(
         rows={part: _given(*rows) for part, rows in zip(PARTS, cut, strict=True)},
         labels=["negative", "positive"],
