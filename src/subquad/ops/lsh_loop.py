@@ -44,7 +44,7 @@ class Block:
         # zero has no direction, and gets no gradient through it
         self.shrink = norm.reciprocal().masked_fill_(norm == 0, 0.0)
         self.buffers = Buffers(self.wide, call.qk.device)
-        self.bands: dict[tuple[int, int, int], Tensor] = {}
+        self.band = (0, 0, 0), self.qk
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """out (L N, Dv) and lse (L N)."""
@@ -158,9 +158,10 @@ class Block:
         (x, rows), keys = batch.queries.shape, batch.keys.shape[1]
         new, reach = self.buffers.new, max(self.behind, self.ahead)
         kind = (rows, keys, batch.lead)
-        if kind not in self.bands:
-            self.bands[kind] = band(*kind, self.behind, self.ahead, self.qk)[None]
-        far = self.bands[kind]
+        if kind != self.band[0]:
+            # kinds come one after the other, and where all is reached there are as many as tiles
+            self.band = kind, band(*kind, self.behind, self.ahead, self.qk)[None]
+        far = self.band[1]
         if self.ahead:
             # the bucket may end among the later keys
             none = (batch.keys == len(self.qk)).unsqueeze(1)
