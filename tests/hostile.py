@@ -331,9 +331,14 @@ def _ours(path: Path) -> object:
 
 
 def _shell(path: Path) -> object:
+    from huggingface_hub.errors import StrictDataclassError
+
     from subquad.hf import SubquadConfig
 
-    return SubquadConfig.from_pretrained(path.parent, local_files_only=True)
+    try:
+        return SubquadConfig.from_pretrained(path.parent, local_files_only=True)
+    except StrictDataclassError as error:  # so transformers itself refuses a field of a wrong type
+        raise ValueError(str(error)) from error
 
 
 def _converted(path: Path) -> object:
