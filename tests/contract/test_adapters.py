@@ -14,28 +14,34 @@ from subquad.hf import SubquadConfig, SubquadForCausalLM, SubquadForMaskedLM
 peft = pytest.importorskip("peft", reason="adapters need peft")
 
 # peft asks transformers by a name that goes in its next version
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
+    # the Reformer's head never was tied
+    pytest.mark.filterwarnings("ignore:Input and output embeddings are no longer:UserWarning"),
+]
 
 WORDS = 23
 
 
 def model_of(arch):
-    config = SubquadConfig(arch=arch, model=tiny(arch), vocab_size=WORDS, pad_token_id=0)
+    fields = {**tiny(arch), "dropout": 0.0}  # of nothing but training: losses can be compared
+    config = SubquadConfig(arch=arch, model=fields, vocab_size=WORDS, pad_token_id=0)
     kind = SubquadForCausalLM if config.is_causal else SubquadForMaskedLM
     return kind(config)
 
 
 @pytest.mark.parametrize("arch", sq.ARCHS)
 def test_adapters_train_merge_save_and_load(arch, tmp_path):
+    torch.manual_seed(0)
     base, ids = model_of(arch), torch.randint(1, WORDS, (2, 20))
     before = {name: p.clone() for name, p in base.named_parameters()}
     adapted = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules="all-linear"))
     moving = {n: p for n, p in adapted.named_parameters() if p.requires_grad}
     assert moving
     assert all("lora_" in name for name in moving)
-    step = torch.optim.Adam(moving.values(), lr=0.05)
+    step = torch.optim.Adam(moving.values(), lr=0.01)
     losses = []
-    for _ in range(4):
+    for _ in range(6):
         loss = adapted(input_ids=ids, labels=ids).loss
         step.zero_grad()
         loss.backward()
@@ -44,13 +50,15 @@ def test_adapters_train_merge_save_and_load(arch, tmp_path):
         losses.append(loss.item())
     assert losses[-1] < losses[0]
     adapted.eval()
+    counted = {name: t.clone() for name, t in base.named_buffers()}
     with torch.no_grad():
         want = adapted(input_ids=ids).logits
     adapted.save_pretrained(tmp_path / "adapter")
     merged = adapted.merge_and_unload()
     merged.save_pretrained(tmp_path / "merged")
     fresh = model_of(arch)
-    fresh.load_state_dict(before, strict=False)
+    # an adapter does not hold what norms have counted in training
+    fresh.load_state_dict({**before, **counted}, strict=False)
     again = peft.PeftModel.from_pretrained(fresh, tmp_path / "adapter").eval()
     loaded = type(base).from_pretrained(tmp_path / "merged").eval()
     with torch.no_grad():

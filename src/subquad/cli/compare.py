@@ -22,6 +22,8 @@ def run(argv: list[str]) -> int:
     """Train, score and report; a second call with the same words goes on where the first ended."""
     task, argv = (argv[0], argv[1:]) if argv and argv[0] in TASKS else ("", argv)
     if not task:
+        if {"-h", "--help"} & {*argv}:
+            _parser().read(["--help"])
         raise ValueError(f"subquad compare wants a task first: {', '.join(TASKS)}")
     own, passed = _split(two_files(argv), find_task(task))
     given = _parser().read(own)
