@@ -133,6 +133,10 @@ FRESH = (
     (torch.Tensor, "new_empty"),
     (torch.Tensor, "new_empty_strided"),
 )
+# torch lists the functions that a device context reaches once, when one is first used: it has to
+# meet the true ones, or models on "meta" take memory in every test after that
+with torch.device("meta"):
+    torch.empty(0)
 
 
 def poison(x: torch.Tensor) -> torch.Tensor:
