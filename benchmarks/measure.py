@@ -156,9 +156,9 @@ def arms_of(
     file: str,
     minutes: float,
     data: str | None,
-) -> None:
+) -> Path:
     """The command line of a study: every arm for so many minutes, with so many seeds. data: what
-    `--data` names; None: the study has its own.
+    `--data` names; None: the study has its own. Where the results are.
 
     Resumable: a JSON for each arm and seed, which `learn` makes; the table of those that exist.
     """
@@ -182,6 +182,7 @@ def arms_of(
     text = table_of(args.out, list(arms), columns)
     (args.out / "table.md").write_text(text + "\n")
     print(text)
+    return args.out
 
 
 def budget(args: argparse.Namespace) -> list[str]:
