@@ -5,6 +5,8 @@ import json
 import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from subquad.cli import main
 from subquad.cli.parser import two_files
@@ -62,6 +64,14 @@ def test_from_training_to_prediction(tmp_path, capsys, monkeypatch):
         "weights-000000002.safetensors",
         "weights-000000004.safetensors",
     ]
+    # the mean, scored last, is no report: it takes the place of none, and is logged nowhere
+    last = load_file(tmp_path / "run" / "averaging" / "weights-000000004.safetensors")
+    saved = load_file(tmp_path / "run" / "checkpoint-4" / "model.safetensors")
+    assert len(names := saved.keys() & last.keys()) == len(last) - 1  # a table of words for both
+    assert all(torch.equal(saved[name], last[name]) for name in names)
+    logged = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert [row["step"] for row in logged if "eval_bits_per_token" in row] == [2, 4]
+    assert not (tmp_path / "run" / "runs").exists()
     monkeypatch.chdir(tmp_path / "run")
     out = said(capsys, "eval", str(tmp_path / "run"), "--beams", "1")
     assert {line.split()[0] for line in out.splitlines()} >= {"bleu", "chrf", "exact", "bits"}
@@ -77,10 +87,11 @@ def test_from_training_to_prediction(tmp_path, capsys, monkeypatch):
     (tmp_path / "some.txt").write_text("a cat.\n\na dog.\n")
     out = said(capsys, "predict", "run", "some.txt", "--json")
     assert [bool(json.loads(line)["translation"]) for line in out.splitlines()][1] is False
-    monkeypatch.setattr(sys, "stdin", io.StringIO('a cat.\n\n{"text": "a cat."}\n'))
-    first, empty, row = said(capsys, "predict", "run", "-").splitlines()
+    monkeypatch.setattr(sys, "stdin", io.StringIO('a cat.\n\n{"text": "a cat."}\n{"text": ""}\n'))
+    first, empty, row, none = said(capsys, "predict", "run", "-").splitlines()
     assert empty == ""
     assert json.loads(row) == {"translation": first}
+    assert json.loads(none) == {"translation": ""}
     assert said(capsys, "predict", "run", "--text", "a cat.") == first + "\n"
     # gone on with, nothing is left to do
     assert "bits per token" in said(capsys, "train", "translate", "--out", "run", "--resume")

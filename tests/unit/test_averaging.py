@@ -57,8 +57,8 @@ class Scored:
         )
         self.protocol, self.saved = "some rows", None
 
-    def evaluate(self):
-        return {"eval_bits": self.score}
+    def measure(self):
+        return {"bits": self.score}
 
     def save_best(self):
         self.saved = self.model.weight[0, 0].item()
@@ -81,6 +81,7 @@ def test_it_is_kept_if_it_is_no_worse(score, best, greater, taken, tmp_path):
     assert loop.saved == (1.5 if taken else None)
     if taken:
         assert facts["numbers"] == {"bits": score}
+        assert facts["best_step"] is None
         assert facts["protocol"] == "some rows; weights are the mean of those at steps 1, 2"
     else:
         assert "numbers" not in facts

@@ -111,6 +111,47 @@ def test_length_penalty_is_heeded(learnt):
     assert said[0] < said[1]
 
 
+def test_the_loss_is_a_mean_over_targets():
+    """Smoothing too: by definition, each row by itself, without padding."""
+    task = opened()
+    model, rows = model_of(task).double().eval(), [ROWS[0], ROWS[-1]]
+    found = task.loss(model, task.collate([*map(task.item, rows)]), 0.1)
+    losses = []
+    for row in rows:
+        log_p = model(**task.collate([task.item(row)])).logits[0].log_softmax(-1)
+        for place, token in enumerate(task.target(row)):
+            losses.append(-0.9 * log_p[place, token] - 0.1 * log_p[place].mean())
+    torch.testing.assert_close(found, torch.stack(losses).mean(), rtol=1e-10, atol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("penalty", [0.0, 0.7, 2.0])
+def test_beams_are_ranked_by_their_penalised_likelihood(penalty):
+    """Log-probabilities, each token's by itself, over a power of how many there are."""
+    task = opened(beams=4, length_penalty=penalty)
+    model = model_of(task).double().eval()
+    model.get_input_embeddings().weight[task.words.boundary] *= 4  # so that some end early
+    given = {**task.batch(model, ROWS[3:5]), "num_return_sequences": 4, "do_sample": False}
+    told = {"max_new_tokens": 12, "return_dict_in_generate": True, "output_scores": True}
+    out = model.generate(**given, **task.search, **told)
+    scores, lengths = [], set()
+    for place, said in enumerate(out.sequences.tolist()):
+        ids = said[1:]
+        end = task.words.boundary
+        ids = ids[: ids.index(end) + 1] if end in ids else ids
+        begun = torch.tensor([[end, *ids[:-1]]])
+        log_p = model(**task.batch(model, [ROWS[3 + place // 4]]), decoder_input_ids=begun).logits
+        total = log_p[0].log_softmax(-1)[range(len(ids)), ids].sum()
+        scores.append(total / len(ids) ** penalty)
+        lengths.add(len(ids))
+    assert min(lengths) < 12
+    torch.testing.assert_close(
+        out.sequences_scores.double(), torch.stack(scores), rtol=1e-5, atol=0
+    )
+    ranked = out.sequences_scores.view(2, 4)
+    assert torch.equal(ranked, ranked.sort(descending=True).values)
+
+
 def test_each_language_its_own_words(tmp_path):
     rows = [Sentences(60, 0, "train")[i] for i in range(60)]
     task = opened(rows, tokenizer="bpe:300", joint=False)

@@ -216,10 +216,9 @@ def _tell(folder: Path, facts: dict[str, Any]) -> None:
     metric = facts["metric"]
     number = facts["numbers"].get(metric)
     if number is not None:
-        print(
-            f"{metric.replace('_', ' ')} {number:.4f} (best of training, step "
-            f"{facts['best_step']:,} of {facts['steps']:,})"
-        )
+        best, steps = facts["best_step"], facts["steps"]
+        at = f"the mean of several of {steps:,}" if best is None else f"step {best:,} of {steps:,}"
+        print(f"{metric.replace('_', ' ')} {number:.4f} (best of training, {at})")
         print(f"measured on {facts['protocol']}")
     if facts["stopped_by"]:
         print(

@@ -48,9 +48,10 @@ class Shuffled(Dataset):
 class Bucketed(Dataset):
     """`count` batches: epoch after epoch over `len(sizes)` rows, in batches of about equal sizes.
 
-    A batch holds as many rows as fit into `tokens` elements, padding included, at least one. Each
-    epoch shuffles rows of one size among themselves, and the batches. Batch i depends on (seed, i)
-    alone.  mean: the elements of a batch that are no padding.
+    A batch holds as many rows as fit into `tokens` elements if each is as large as the largest, at
+    least one; where a size is a sum, as of texts that are read and written, the longest of each may
+    together be more. Each epoch shuffles rows of one size among themselves, and the batches. Batch
+    i depends on (seed, i) alone.  mean: the elements of a batch that are no padding.
     """
 
     def __init__(

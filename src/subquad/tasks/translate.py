@@ -124,8 +124,7 @@ class Translate(WrittenTask):
         rows = self.known.rows["train"]
 
         def batch(places: Sequence[int]) -> dict[str, Tensor]:
-            some = [rows[i] for i in places]
-            return self.collate([self.inputs(row) | self.targets(row) for row in some])
+            return self.collate([self.item(rows[i]) for i in places])
 
         return Bucketed(batch, self.sizes(rows), count, seed, tokens)
 
@@ -207,10 +206,10 @@ class Translate(WrittenTask):
 
     # --- answers ------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def read(self, raw: str | Path | dict[str, Any]) -> Row:
-        if isinstance(raw, str) and not raw.strip():
-            return {"text": raw}
+        text = raw.get("text") if isinstance(raw, dict) else raw
+        if isinstance(text, str) and not text.strip():
+            return {"text": text}
         return super().read(raw)
 
     def predict(self, model: Any, row: Row) -> dict[str, str]:

@@ -65,8 +65,9 @@ def average(loop: "Loop", kept: Averaging) -> dict[str, Any]:
     if loop.pace.stopped_by is not None or not kept.most or len(files) < 2:
         return {}
     mean_of([*files.values()], loop.model)
-    found = loop.evaluate()
-    metric = found[f"eval_{loop.task.metric}"]
+    # the mean is no report: `evaluate` would log it as one, and keep it in place of the last
+    numbers = loop.measure()
+    metric = numbers[loop.task.metric]
     steps = ", ".join(f"{step:,}" for step in files)
     worse = before is not None and (metric < before) == loop.task.greater_is_better
     if worse and metric != before:
@@ -74,7 +75,8 @@ def average(loop: "Loop", kept: Averaging) -> dict[str, Any]:
         return {"protocol": f"{loop.protocol}; {said}"}
     loop.save_best()
     return {
-        "numbers": {name.removeprefix("eval_"): value for name, value in found.items()},
+        "best_step": None,  # of no step alone
+        "numbers": dict(numbers),
         "protocol": f"{loop.protocol}; weights are the mean of those at steps {steps}",
     }
 

@@ -119,11 +119,11 @@ class Loop(SpreadTrainer):
 
     # --- evaluation ---------------------------------------------------------------------------
 
-    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict:
+    def measure(self) -> dict[str, float]:
+        """The numbers of the validation part; all processes call it."""
         share = Share(self.args.process_index, self.args.world_size, self._total)
-        model = self.plain_model()
         with self.accelerator.autocast():
-            result = self.task.validate(model, share)
+            result = self.task.validate(self.plain_model(), share)
         wrong = {k: v for k, v in result.numbers.items() if not math.isfinite(v)}
         if wrong:  # before anything is written over the weights that were good
             said = ", ".join(f"{name} {value}" for name, value in wrong.items())
@@ -133,7 +133,10 @@ class Loop(SpreadTrainer):
                 "last checkpoint is untouched"
             )
         self.protocol = result.protocol
-        metrics = {f"{metric_key_prefix}_{k}": v for k, v in result.numbers.items()}
+        return result.numbers
+
+    def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> dict:
+        metrics = {f"{metric_key_prefix}_{k}": v for k, v in self.measure().items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
