@@ -306,6 +306,7 @@ def test_a_horizon_longer_than_the_data(tmp_path):
         divided(series, 3, None)
     split, parts = divided(series, 1, None, (2, 1, 2))
     assert split.names == ["a"]
+    assert split.counts["values after the split, not used"] == 1
     assert list(parts.origins(0, 1, 1, "test")) == [4, 3]
 
 

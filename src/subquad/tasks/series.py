@@ -62,7 +62,7 @@ class SeriesTask(Task):
                 f"{found.source} has a step of {found.frequency}, and the run was trained on "
                 "series without dates and without --freq"
             )
-        if self.steps.frequency is not None and found.dated != self.steps.dated:
+        if self.steps.frequency is not None and self.steps.dated not in (None, found.dated):
             has, had = ("dates", "none") if found.dated else ("no dates", "them")
             raise ValueError(
                 f"{found.source} has {has}, and the series that the run was trained on had {had}: "
