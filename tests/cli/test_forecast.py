@@ -91,6 +91,23 @@ def test_long_table_from_training_to_prediction(tmp_path, capsys):
     for r in rows:
         levels = [float(r[f"0.{n}"]) for n in range(1, 10)]
         assert levels == sorted(levels)
+    # what is left out or filled is told
+    table = (tmp_path / "waves.csv").read_text().splitlines()
+    empty = [f"gone,{t}," for t in hours(200)]
+    (tmp_path / "gone.csv").write_text("\n".join([*table[:201], *empty]))
+    assert main(["predict", "run", "gone.csv"]) == 0
+    out = capsys.readouterr()
+    assert [line.split()[0] for line in out.out.splitlines()] == ["w0"]
+    assert "gone.csv (1 series, 200 values, 1 series left out without any value)" in out.err
+    # the hours of training were those of dates, and what has none would be told others
+    wide = ",".join(["w0", *map(str, waves()[0])])
+    (tmp_path / "wide.csv").write_text(wide)
+    bare = json.dumps({"target": waves()[0].tolist()})
+    (tmp_path / "bare.jsonl").write_text(bare + "\n")
+    for undated in ("wide.csv", "bare.jsonl"):
+        assert "has no dates, and the series that the run was trained on had them" in said(
+            capsys, "predict", "run", undated, code=2
+        )
     row = json.dumps({"target": waves()[0].tolist(), "start": "2024-01-01", "item_id": "w0"})
     (tmp_path / "row.jsonl").write_text(row + "\n")
     answer = json.loads(said(capsys, "predict", "run", "row.jsonl"))
@@ -162,6 +179,7 @@ WRONG = [
     ),
     (["--task.likelihood", "poisson"], "no likelihood is called 'poisson'"),
     (["--task.split", "[1,2]"], "must be rows of train, valid and test"),
+    (["--task.known", "[promo]"], "seed 0 has no columns promo; --task.known and --task.late go"),
     (["--task.held", "3"], "held 3 is shorter than the horizon, 24"),
 ]
 

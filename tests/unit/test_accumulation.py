@@ -39,7 +39,24 @@ def rows(kind: str) -> list[dict]:
     return found
 
 
+def series() -> list[str]:
+    """One of which most values are missing, and one of which none is."""
+    missing = torch.rand(2, 80, generator=torch.Generator().manual_seed(0)) < torch.tensor(
+        [[0.7], [0]]
+    )
+    row = [[f"{t % 7}.{t % 10}" for t in range(80)], [f"{t % 5}.5" for t in range(80)]]
+    return [
+        ",".join(
+            [f"w{i}", *("" if gone else x for x, gone in zip(row[i], missing[i], strict=True))]
+        )
+        for i in range(2)
+    ]
+
+
 def data(kind: str, folder) -> str:
+    if kind == "forecast":
+        (folder / "series.csv").write_text("\n".join(series()))
+        return str(folder / "series.csv")
     path = folder / ("text.txt" if kind == "mlm" else f"{kind}.jsonl")
     some = [" ".join(WORDS)] * 200 if kind == "mlm" else [json.dumps(row) for row in rows(kind)]
     path.write_text("\n".join(some))
@@ -47,18 +64,23 @@ def data(kind: str, folder) -> str:
 
 
 def opened(kind: str):
-    more = {"summarize": {"tokenizer": "bytes"}, "tag": {"dropout": 0.0}}.get(kind, {})
+    more = {
+        "summarize": {"context": 160, "tokenizer": "bytes"},
+        "tag": {"context": 160, "dropout": 0.0},
+        "mlm": {"context": 160},
+        "forecast": {"context": 20, "horizon": 6, "freq": "H"},
+    }[kind]
     task_of = find_task(kind)
 
     class Exactly(task_of):
         def build(self, arch, fields):
             return super().build(arch, fields).double()
 
-    return Exactly(task_of.Config(context=160, **more))
+    return Exactly(task_of.Config(**more))
 
 
 def gradient(kind, folder, batch, accumulate):
-    arch = "encoder_decoder" if kind == "summarize" else "local"
+    arch = {"summarize": "encoder_decoder", "forecast": "logsparse"}.get(kind, "local")
     preset = {**ARCHS, **PAIRS}[arch].PRESETS["tiny"]
     if arch == "local":
         preset = dataclasses.replace(preset, causal=False)
@@ -75,12 +97,12 @@ def gradient(kind, folder, batch, accumulate):
     return kept.of, next(row["loss"] for row in logged if "loss" in row), task
 
 
-@pytest.mark.parametrize("kind", ["mlm", "tag", "summarize"])
+@pytest.mark.parametrize("kind", ["mlm", "tag", "summarize", "forecast"])
 def test_accumulated_batches_are_one_large_one(kind, tmp_path, monkeypatch):
     monkeypatch.setenv("SUBQUAD_CACHE", str(tmp_path / "cache"))
     whole, loss, task = gradient(kind, tmp_path, 4, 1)
     items = task.train_set(4, 0)
-    counts = [task.scored({"labels": items[i]["labels"]}).item() for i in range(4)]
+    counts = [task.scored(items[i]).item() for i in range(4)]
     assert counts[0] + counts[1] != counts[2] + counts[3]  # else means of means would do as well
     for batch, accumulate in ((2, 2), (1, 4)):
         parts, said, _ = gradient(kind, tmp_path, batch, accumulate)

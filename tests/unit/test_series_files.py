@@ -154,9 +154,10 @@ def test_gluonts_folder(tmp_path):
         open_series(str(tmp_path), Columns(), Frequency.of("D"))
     (tmp_path / "train" / "data.json").rename(tmp_path / "train" / "data.jsonl")
     assert len(open_series(str(tmp_path), Columns(), None)[0]) == 1
-    (tmp_path / "train" / "data.json").write_text('{"start": "2024-01-01"}\n')
-    with pytest.raises(ValueError, match=r"data\.json line 1 is no series with start and target"):
-        open_series(str(tmp_path), Columns(), None)
+    for wrong in ('{"start": "2024-01-01"}', '{"start": "2024-01-01", "target": "12"}'):
+        (tmp_path / "train" / "data.json").write_text(wrong + "\n")
+        with pytest.raises(ValueError, match=r"data\.json line 1 is no series with start and tar"):
+            open_series(str(tmp_path), Columns(), None)
 
 
 def parquet_file(tmp_path, table):
@@ -240,6 +241,25 @@ WRONG = [
     ),
     ("id,V1,V2\na,1\nb,1,2,3\n", {}, r"line 3 has 4 cells and the first line 3"),
     ("a,1,2\n", {"known": ("w",)}, r"a row per series, which holds no covariates"),
+    (
+        LONG.replace("a,2024-01-01 01", ",2024-01-01 01"),
+        {},
+        r"line 7, column 'item_id': a series has",
+    ),
+    ("id,V1,V2\na,1,2\n ,1,2\n", {}, r"line 3, column 'id': a series has no name"),
+    (LONG.replace("promo,", "target,"), {}, r"has 2 columns 'target'; each wants its own name"),
+    (
+        LONG,
+        {"known": ("target",)},
+        r"column 'target' is asked for twice; what is forecast is no cov",
+    ),
+    (LONG, {"known": ("promo",), "late": ("promo",)}, r"column 'promo' is asked for twice"),
+    (HOURS, {"target": ("u",), "known": ("u",)}, r"column 'u' is asked for twice"),
+    (HOURS, {"item": "shop"}, r"read as a column per series; leave --task.item shop out"),
+    ("id,V1,V2\na,1,2\n", {"target": ("a",)}, r"read as a row per series, its name first; leave"),
+    ("id,V1,V2\na,1,2\n", {"item": "name"}, r"read as a row per series, its name first; leave"),
+    (HOURS.replace(",", ";"), {}, r"line 1 is one cell, 'date;u': cells stand between commas"),
+    ("date,u\n", {}, r"names columns, and has no rows of values"),
 ]
 
 
@@ -247,6 +267,32 @@ WRONG = [
 def test_bad_input_names_its_place(tmp_path, text, how, says):
     with pytest.raises(ValueError, match=says):
         read(tmp_path, text, **how)
+
+
+def test_columns_of_other_names_make_a_long_table(tmp_path):
+    """As soon as one names series and another has dates, a row is a value: dates may come again."""
+    other = LONG.replace("target", "sold")
+    wanted = {"b": [1, 2, 3], "a": [1, NAN, NAN, 4]}
+    np.testing.assert_equal(values(read(tmp_path, other, target=("sold",))), wanted)
+    other = other.replace("item_id,timestamp", "shop,hour")
+    told = {"item": "shop", "time": "hour", "target": ("sold",)}
+    np.testing.assert_equal(values(read(tmp_path, other, **told)), wanted)
+    with pytest.raises(ValueError, match=r"wants one column .* say --task\.layout columns"):
+        read(tmp_path, LONG.replace("target", "sold"))
+    # the first column of a wide table may be named
+    assert values(read(tmp_path, "V1,V2,V3\na,1,2\n", item="V1")) == {"a": [1, 2]}
+
+
+def test_a_column_without_a_name_is_no_series(tmp_path):
+    """As pandas writes an index of numbers."""
+    text = ",date,u\n0,2024-01-01,5\n1,2024-01-02,6\n2,2024-01-03,7\n"
+    series = read(tmp_path, text)
+    assert values(series) == {"u": [5, 6, 7]}
+    assert series.counts == {"columns left unread: (no name)": 1}
+    # but it may hold the dates
+    assert values(read(tmp_path, ",u\n2024-01-01,5\n2024-01-02,6\n2024-01-03,7\n")) == {
+        "u": [5, 6, 7]
+    }
 
 
 def test_a_horizon_longer_than_the_data(tmp_path):
@@ -260,6 +306,7 @@ def test_a_horizon_longer_than_the_data(tmp_path):
         divided(series, 3, None)
     split, parts = divided(series, 1, None, (2, 1, 2))
     assert split.names == ["a"]
+    assert split.counts["values after the split, not used"] == 1
     assert list(parts.origins(0, 1, 1, "test")) == [4, 3]
 
 

@@ -1,5 +1,8 @@
 """Paths from an origin on: nothing that comes after it may move them, but what is known ahead."""
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -81,3 +84,27 @@ def test_a_loss_counts_the_horizon_alone_and_what_is_there(task):
         one = model.likelihood.score(params, target.nan_to_num(), item["scale"][None])
         wanted += float(one[known].sum())
     assert total == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_clock_that_was_made_up_does_not_stand_for_dates(dated, tmp_path):
+    """A model that knows hours by dates would be told others, and the other way round."""
+    hours = np.datetime64("2024-01-01T00:00:00") + np.arange(60) * np.timedelta64(1, "h")
+    table = "".join(f"w,{hour},{i % 6}\n" for i, hour in enumerate(hours))
+    (tmp_path / "dated.csv").write_text("item_id,timestamp,target\n" + table)
+    (tmp_path / "bare.csv").write_text("w," + ",".join(str(i % 6) for i in range(60)))
+    files = [tmp_path / "dated.csv", tmp_path / "bare.csv"]
+    rows = [{"target": [1, 2], "start": "2024-01-01"}, {"target": [1, 2]}]
+    alike, others = zip(*(pair if dated else pair[::-1] for pair in (files, rows)), strict=True)
+    made = Forecast(ForecastConfig(horizon=6, context=20, freq="H"))
+    made.prepare(str(alike[0]))
+    saved = Forecast.load(tmp_path, made.save(tmp_path))
+    for raw, other in zip(alike, others, strict=True):
+        assert saved.read(raw).dated == dated
+        with pytest.raises(ValueError, match=f"was trained on had {'them' if dated else 'none'}"):
+            saved.read(other)
+    # runs that were saved before this was kept go on as they did
+    kept = json.loads((tmp_path / "series.json").read_text())
+    del kept["steps"]["dated"]
+    (tmp_path / "series.json").write_text(json.dumps(kept))
+    assert Forecast.load(tmp_path, {"config": asdict(made.config)}).read(others[0]).dated != dated

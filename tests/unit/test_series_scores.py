@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from subquad.data.series import Collected
 from subquad.tasks import baselines
+from subquad.tasks.backtest import Backtest
 from subquad.tasks.forecast_scores import (
     SUMS,
     crps,
@@ -87,6 +89,27 @@ def test_a_median_and_a_ninth_decile_of_paths():
     row = dict(zip(SUMS, found[0].tolist(), strict=True))
     assert row["r50"] == pytest.approx(2)  # median 5
     assert row["r90"] == pytest.approx(0.4)  # quantile 9
+
+
+def test_errors_of_series_are_the_means_of_their_own_windows():
+    """In any order of windows, and for every method."""
+    names = ["a", "b", "c", "d"]
+    made = Collected()
+    for name in names:
+        made.add(name, np.arange(4.0), None, None)
+    series = made.done("s", "k", None, dated=False)
+    windows = [(3, 1), (0, 2), (3, 2), (1, 1), (0, 1)]
+    mase = SUMS.index("mase")
+    found = {name: torch.rand(5, len(SUMS)).double() for name in ("ours", "ets")}
+    found["ours"][3, mase] = NAN
+    found["ours"][4, mase] = NAN
+    told = Backtest(series, windows, found, 0).by_series
+    assert told["names"] == ["a", "b", "d"]
+    one, other = found["ours"][:, mase], found["ets"][:, mase]
+    wanted = [one[1].item(), NAN, (one[0] + one[2]).item() / 2]
+    np.testing.assert_allclose(told["mase"]["ours"], wanted)
+    wanted = [(other[1] + other[4]).item() / 2, other[3].item(), (other[0] + other[2]).item() / 2]
+    np.testing.assert_allclose(told["mase"]["ets"], wanted)
 
 
 def test_seasonal_naive_by_hand():

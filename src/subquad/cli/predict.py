@@ -116,6 +116,8 @@ class _Rows:
             self.where = f"{where}: "
             self.plain = self.given.json or isinstance(raw, dict)
             row = self.task.read(raw)
+            if remark := self.task.remark(row):
+                print(remark, file=sys.stderr)
             if self.given.question is not None:
                 row = self.task.asked(row, self.given.question)
             yield row

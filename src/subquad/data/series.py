@@ -209,4 +209,6 @@ def divided(
             "needed"
         )
     kept = series.only(which.tolist(), "series left out, too short for the horizon")
+    if more := int((kept.length - ends[2, which]).sum()):
+        kept = replace(kept, counts={**kept.counts, "values after the split, not used": more})
     return kept, Parts(*ends[:, which])

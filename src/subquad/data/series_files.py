@@ -226,6 +226,8 @@ def _entries(
             try:
                 row = json.loads(text)
                 start, target = row["start"], row["target"]
+                if not isinstance(target, list):
+                    raise TypeError(f"target is {str(target)[:40]!r} and no list")
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ValueError(
                     f"{file} line {line} is no series with start and target: "

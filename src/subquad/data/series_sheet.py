@@ -12,7 +12,18 @@ import numpy as np
 from subquad.data.frequency import Frequency, infer, moment
 from subquad.data.series import Collected
 
-__all__ = ["LAYOUTS", "MISSING", "Columns", "Row", "Sheet", "agreed", "find", "is_date", "placed"]
+__all__ = [
+    "LAYOUTS",
+    "MISSING",
+    "Columns",
+    "Row",
+    "Sheet",
+    "agreed",
+    "find",
+    "find_each",
+    "is_date",
+    "placed",
+]
 
 #: the line, from 1, and its cells
 Row = tuple[int, Sequence[object]]
@@ -83,6 +94,13 @@ class Sheet:
         except ValueError:
             self.wrong(line, column, f"{cell!r} is no date; write it as 2016-07-01 13:00:00")
 
+    def name(self, cell: object, line: int, column: str) -> str:
+        """A cell as the name of a series. ValueError if it is empty."""
+        found = "" if cell is None else str(cell)
+        if not found.strip():
+            self.wrong(line, column, "a series has no name")
+        return found
+
     def wrong(self, line: int, column: str, why: str) -> NoReturn:
         """ValueError that names the place."""
         raise ValueError(f"{self.file} line {line}, column {column!r}: {why}")
@@ -96,10 +114,25 @@ def is_date(cell: object) -> bool:
 
 
 def find(file: str, name: str, names: Sequence[str]) -> int:
-    """Where a column is. ValueError if there is none."""
+    """Where a column is. ValueError if there is none, or more than one."""
     if name not in names:
         raise ValueError(f"{file} has no column {name!r}; its columns are {', '.join(names)}")
+    if names.count(name) > 1:
+        raise ValueError(
+            f"{file} has {names.count(name)} columns {name!r}; each wants its own name"
+        )
     return names.index(name)
+
+
+def find_each(file: str, wanted: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Where some columns are. ValueError for one that is wanted twice."""
+    at = [find(file, name, names) for name in wanted]
+    if twice := next((name for name in wanted if wanted.count(name) > 1), None):
+        raise ValueError(
+            f"{file}: column {twice!r} is asked for twice; what is forecast is no covariate, and "
+            "what is known ahead is not known late"
+        )
+    return at
 
 
 def agreed(file: str, asked: Frequency | None, stamps: np.ndarray) -> Frequency:

@@ -5,12 +5,13 @@ wide      a row per series: its name, then its values (as M4 has them); in the f
 columns   a row per time, in a column its date, and a column per series (as ETT has them); numbers
           alone, without dates and names of columns, are read so too
 long      a row per value, in columns item_id, timestamp, target and what else is known
-auto      long if a column is called target, y or value; columns if a cell of the second row is a
-          date, or all are numbers; else wide
+auto      long if a column is called target, y or value, or one names series and another has their
+          dates; columns if a cell of the second row is a date, or all are numbers; else wide
 
 Rules. Rows of a long table may stand in any order. A date that comes twice is refused, and so is
 one that is no multiple of the step away from the first. Steps without a row are missing values,
 and counted. Empty cells, nan, na and null are missing values.
+A series without a name is refused; a column without one is left unread, unless it holds the dates.
 """
 
 from array import array
@@ -22,7 +23,17 @@ import numpy as np
 
 from subquad.data.frequency import Frequency, moment
 from subquad.data.series import Collected
-from subquad.data.series_sheet import MISSING, Row, Sheet, agreed, find, is_date, placed
+from subquad.data.series_sheet import (
+    MISSING,
+    Columns,
+    Row,
+    Sheet,
+    agreed,
+    find,
+    find_each,
+    is_date,
+    placed,
+)
 
 __all__ = ["collect"]
 
@@ -44,18 +55,26 @@ def collect(sheet: Sheet, frequency: Frequency | None) -> Read:
     head = list(islice(rows, 2))
     if not head:
         raise ValueError(f"{sheet.file} holds no rows")
+    line, cells = head[0]
+    if len(cells) == 1 and any(mark in str(cells[0]) for mark in ";,\t"):
+        raise ValueError(
+            f"{sheet.file} line {line} is one cell, {str(cells[0])[:60]!r}: cells stand between "
+            "commas in a .csv, tabs in a .tsv"
+        )
     layout = sheet.columns.layout
-    layout = _layout(head) if layout == "auto" else layout
+    layout = _layout(head, sheet.columns) if layout == "auto" else layout
     read = {"wide": _wide, "columns": _columns, "long": _long}[layout]
     return read(sheet, chain(head, rows), frequency)
 
 
-def _layout(head: list[Row]) -> str:
-    """What the first rows of a table say of its form."""
+def _layout(head: list[Row], told: Columns) -> str:
+    """What the first rows of a table, and the names that are told, say of its form."""
     first = [_word(cell) for cell in head[0][1]]
-    if any(name in _USUAL["target"] for name in first) and any(
-        name in _USUAL["time"] + _USUAL["item"] for name in first
-    ):
+    item, time, target = (
+        given is not None or any(name in _USUAL[kind] for name in first)
+        for kind, given in (("item", told.item), ("time", told.time), ("target", None))
+    )
+    if (target and (item or time)) or (item and time and len(first) > 2):
         return "long"
     if first[0] in _USUAL["time"] or any(is_date(cell) for cell in head[-1][1]):
         return "columns"
@@ -64,9 +83,15 @@ def _layout(head: list[Row]) -> str:
 
 
 def _wide(sheet: Sheet, rows: Iterator[Row], frequency: Frequency | None) -> Read:
-    if sheet.columns.covariates:
+    told = sheet.columns
+    if told.covariates:
         raise ValueError(f"{sheet.file} has a row per series, which holds no covariates")
     names, rows = _named(rows)
+    if told.time or told.target or told.item not in (None, *names[:1]):
+        raise ValueError(
+            f"{sheet.file} is read as a row per series, its name first; leave --task.item, "
+            "--task.time and --task.target out, or say another --task.layout"
+        )
     start = None
     if len(names) > 3 and all(is_date(name) for name in names[1:]):
         stamps = np.asarray([moment(name) for name in names[1:]], "M8[s]")
@@ -84,22 +109,30 @@ def _wide(sheet: Sheet, rows: Iterator[Row], frequency: Frequency | None) -> Rea
         values = [
             sheet.number(cell, line, called[i], sheet.least) for i, cell in enumerate(cells) if i
         ]
-        made.add(str(cells[0]), np.asarray(values, np.float32), start, frequency)
+        name = sheet.name(cells[0], line, called[0])
+        made.add(name, np.asarray(values, np.float32), start, frequency)
     return made, {"frequency": frequency, "dated": start is not None}
 
 
 def _columns(sheet: Sheet, rows: Iterator[Row], frequency: Frequency | None) -> Read:
     told = sheet.columns
     names, rows = _named(rows)
-    first = next(rows, (0, ()))
+    first = next(rows, None)
+    if first is None:
+        raise ValueError(f"{sheet.file} names columns, and has no rows of values")
+    if told.item:
+        raise ValueError(
+            f"{sheet.file} is read as a column per series; leave --task.item {told.item} out, or "
+            "say --task.layout long"
+        )
     names = names or [str(1 + i) for i in range(len(first[1]))]
-    time = told.time or next((n for n in names if n.strip().lower() in _USUAL["time"]), None)
+    time = told.time or _usual("time", names)
     if time is None:
         pairs = zip(names, first[1], strict=False)
         time = next((name for name, cell in pairs if is_date(cell)), None)
     others = [name for name in names if name != time and name not in told.covariates]
-    targets = told.target or others
-    at = [find(sheet.file, name, names) for name in (*targets, *told.covariates)]
+    targets = told.target or [name for name in others if name.strip()]
+    at = find_each(sheet.file, [*targets, *told.covariates], names)
     when = None if time is None else find(sheet.file, time, names)
     found, stamps, lines = array("f"), array("q"), array("q")
     for line, cells in chain([first], rows):
@@ -154,17 +187,19 @@ def _long(sheet: Sheet, rows: Iterator[Row], frequency: Frequency | None) -> Rea
     if target is None or len(told.target) > 1:
         raise ValueError(
             f"{sheet.file} wants one column with the values, called target or named by "
-            f"--task.target; its columns are {', '.join(names)}"
+            f"--task.target; its columns are {', '.join(names)}; if each is a series, say "
+            "--task.layout columns"
         )
     read = [target, *told.covariates]
-    at = [find(sheet.file, name, names) for name in read]
+    at = find_each(sheet.file, read, names)
     when = None if time is None else find(sheet.file, time, names)
     which = None if item is None else find(sheet.file, item, names)
     items: dict[str, _Item] = {}
     for line, cells in rows:
         if len(cells) != len(names):
             raise ValueError(f"{sheet.file} line {line} has {len(cells)} cells, not {len(names)}")
-        one = items.setdefault("" if which is None else str(cells[which]), _Item())
+        name = "" if which is None else sheet.name(cells[which], line, names[which])
+        one = items.setdefault(name, _Item())
         if when is not None:
             one.stamps.append(sheet.date(cells[when], line, names[when]))
         one.lines.append(line)
@@ -197,7 +232,8 @@ def _usual(kind: str, names: Sequence[str]) -> str | None:
 
 def _count_unread(made: Collected, names: Sequence[str]) -> None:
     if names:
-        made.counts[f"columns left unread: {', '.join(names)}"] += len(names)
+        told = ", ".join(name if name.strip() else "(no name)" for name in names)
+        made.counts[f"columns left unread: {told}"] += len(names)
 
 
 def _word(cell: object) -> str:

@@ -34,7 +34,8 @@ class Steps:
 
     means, deviations: of year, age and covariates.  low, high: of year and age.  known: how many
     covariates are known ahead.  late: after how many steps the others are.
-    names: series -> its number; empty if numbers are not told.
+    names: series -> its number; empty if numbers are not told.  dated: is the calendar that of
+    dates, or a mere clock? None in runs that were saved before this was kept.
     """
 
     frequency: str | None
@@ -45,6 +46,7 @@ class Steps:
     known: int
     late: int
     names: dict[str, int] = field(default_factory=dict)
+    dated: bool | None = None
 
     @classmethod
     def fit(
@@ -66,7 +68,7 @@ class Steps:
         low, high = (tuple(float(end(c)) for c in columns[:2]) for end in (np.min, np.max))
         names = {name: i for i, name in enumerate(series.names)} if named else {}
         frequency = None if series.frequency is None else str(series.frequency)
-        return cls(frequency, means, deviations, low, high, known, late, names)
+        return cls(frequency, means, deviations, low, high, known, late, names, series.dated)
 
     @property
     def covariates(self) -> int:

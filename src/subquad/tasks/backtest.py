@@ -41,14 +41,14 @@ class Backtest:
     @property
     def by_series(self) -> dict[str, Any]:
         """Names of series, and for each method the mean MASE of each."""
-        which = sorted({number for number, _ in self.windows})
-        place = torch.tensor([which.index(number) for number, _ in self.windows])
-        mase = SUMS.index("mase")
+        numbers = torch.tensor([number for number, _ in self.windows])
+        which, own = numbers.unique(return_counts=True)
+        order, mase = numbers.argsort(), SUMS.index("mase")
         told = {
-            name: [float(rows[place == i, mase].nanmean()) for i in range(len(which))]
+            name: [float(m.nanmean()) for m in rows[order, mase].split(own.tolist())]
             for name, rows in self.found.items()
         }
-        return {"names": [self.series.names[i] for i in which], "mase": told}
+        return {"names": [self.series.names[i] for i in which.tolist()], "mase": told}
 
     @property
     def says(self) -> str:

@@ -57,6 +57,10 @@ class Forecast(SeriesTask):
             raise ValueError("forecasts have no labels to smooth; leave train.label_smoothing out")
         return model(**batch).loss
 
+    def scored(self, batch: dict[str, Tensor]) -> Tensor:
+        """Values that are there; where windows are padded, targets are NaN."""
+        return (~batch["targets"].isnan()).sum()
+
     @torch.no_grad()
     def validate(self, model: nn.Module, share: Share) -> Result:
         """The loss on the horizon of windows of the validation part."""

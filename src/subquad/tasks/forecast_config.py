@@ -21,8 +21,9 @@ class ForecastConfig:
         context: steps before a forecast that are read.
         likelihood: gaussian, student_t, negative_binomial (counts), or quantiles at `levels`.
         levels: the quantiles that are forecast.
-        scaling: mean (each window by 1 + mean |value|) or standard (each series by mean and
-            deviation of its training part, then so too).
+        scaling: mean (each window by 1 + mean |value|; not for values far below 1, which that
+            leaves as small as they are) or standard (each series by mean and deviation of its
+            training part, then so too).
         weights: how likely windows are in training: even (all alike), or scale (in proportion to
             1 + mean |value| of their series: Salinas et al., 2020, section 3.3).
         season: steps after which things come again, for MASE and what stands beside; default: a

@@ -39,17 +39,36 @@ class SeriesTask(Task):
 
     def open(self, data: str | None, frequency: str | None) -> tuple[Series, Any]:
         """The series at a path, or the embedded ones; how much of each is test, if files say so."""
+        columns, held = self.config.columns, None
         if data is None:
-            return seasonal(), None
-        asked = None if frequency is None else Frequency.of(frequency)
-        least = 0.0 if self.config.counts else None
-        found, held = open_series(data, self.config.columns, asked, least)
-        if asked is None and hasattr(self, "steps") and found.frequency is not None:
+            found = seasonal()
+        else:
+            asked = None if frequency is None else Frequency.of(frequency)
+            least = 0.0 if self.config.counts else None
+            found, held = open_series(data, columns, asked, least)
+        if len(found.covariate_names) != len(columns.covariates):
+            raise ValueError(
+                f"{found.source} has no columns {', '.join(columns.covariates)}; --task.known and "
+                "--task.late go with tables in the form long or columns"
+            )
+        return self._as_trained(found), held
+
+    def _as_trained(self, found: Series) -> Series:
+        """Series whose steps mean what they did in training. ValueError for others."""
+        if not hasattr(self, "steps"):
+            return found
+        if self.steps.frequency is None and found.frequency is not None:
             raise ValueError(
                 f"{found.source} has a step of {found.frequency}, and the run was trained on "
                 "series without dates and without --freq"
             )
-        return found, held
+        if self.steps.frequency is not None and self.steps.dated not in (None, found.dated):
+            has, had = ("dates", "none") if found.dated else ("no dates", "them")
+            raise ValueError(
+                f"{found.source} has {has}, and the series that the run was trained on had {had}: "
+                "the calendar would say something else"
+            )
+        return found
 
     def data_key(self, data: str | None) -> str:
         return self.open(data, self.config.freq)[0].key
@@ -124,8 +143,12 @@ class SeriesTask(Task):
         if isinstance(raw, dict):
             step = self.steps.frequency and Frequency.of(self.steps.frequency)
             least = 0.0 if self.config.counts else None
-            return from_row(raw, self.config.columns, step or None, least)
+            return self._as_trained(from_row(raw, self.config.columns, step or None, least))
         return self.open(str(raw), self.steps.frequency)[0]
+
+    def remark(self, row: Series) -> str:
+        """What a file holds, if anything was left out or filled."""
+        return row.says if row.counts else ""
 
     def save(self, folder: Path) -> dict[str, Any]:
         kept = {"steps": self.steps.facts(), "own": self.own}

@@ -151,10 +151,8 @@ class Task(ABC):
         """The mean loss of a batch; `model` may be wrapped for data parallelism."""
 
     def scored(self, batch: dict[str, Any]) -> Tensor:
-        """How many targets that mean is over, (): what a batch weighs among those of one step.
-
-        1 where all batches weigh the same.
-        """
+        """How many targets that mean is over, (): what a batch weighs among those of one step; 1
+        where all batches weigh the same."""
         labels = batch.get("labels")
         return torch.ones(()) if labels is None else (labels != IGNORED).sum()
 
@@ -179,10 +177,8 @@ class Task(ABC):
         """
 
     def compared(self, multiple: int, limit: int) -> dict[str, Any] | None:
-        """The arguments of `evaluate_on` at a multiple of the trained length, over so many bytes.
-
-        None where a comparison does not score this.
-        """
+        """The arguments of `evaluate_on` at a multiple of the trained length, over so many bytes;
+        None where a comparison does not score this."""
         return None
 
     def blank(self, model: nn.Module, tokens: int) -> Tensor:
@@ -203,6 +199,10 @@ class Task(ABC):
             return raw["text"]
         return raw.read_bytes() if isinstance(raw, Path) else raw
 
+    def remark(self, row: Any) -> str:
+        """What of an input is not as `read` found it, in words; "" for nothing."""
+        return ""
+
     def asked(self, row: Any, question: str) -> Any:
         """What `predict` takes, with a question. ValueError for tasks that have none."""
         raise ValueError(f"a run of the task {self.name} takes no question")
@@ -218,8 +218,7 @@ class Task(ABC):
             raise ValueError(f"a run of the task {self.name} takes no --{flag}")
 
     def predict_all(self, model: nn.Module, rows: Iterable[Any]) -> Iterator[Any]:
-        """What `predict` says to inputs that come one after another: by default to each by itself,
-        as it comes."""
+        """What `predict` says to inputs as they come: by default to each by itself."""
         return (self.predict(model, row) for row in rows)  # type: ignore[attr-defined]
 
     def told(self, answer: Any) -> str:

@@ -138,6 +138,7 @@ def errors(ours: Sequence[float], others: Mapping[str, Sequence[float]], names: 
                 high = 1.25 * max(x[shown].max(), y[shown].max())
                 panel.plot([low, high], [low, high], color=_ORANGE, linestyle="--", linewidth=1.2)
                 panel.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
+                _ticks(panel, (1.0, 2.0, 5.0) if high < 100 * low else (1.0,))
                 for i in sorted(np.flatnonzero(shown), key=lambda i: -y[i] / x[i])[:3]:
                     panel.annotate(
                         names[i], (x[i], y[i]), (4, 4), textcoords="offset points", color=_GREY
@@ -149,6 +150,16 @@ def errors(ours: Sequence[float], others: Mapping[str, Sequence[float]], names: 
             panel.set_title(f"better in {better} of {int(shown.sum())} series{left}")
         figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
         plot.close(figure)
+
+
+def _ticks(panel: Any, digits: tuple[float, ...]) -> None:
+    """Ticks of logarithmic axes at these digits, in plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for axis in (panel.xaxis, panel.yaxis):
+        axis.set_major_locator(LogLocator(subs=digits))
+        axis.set_major_formatter(FuncFormatter(lambda x, at: f"{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def lags(layers: Sequence[tuple[str, np.ndarray, np.ndarray]], season: int, path: Path) -> None:
