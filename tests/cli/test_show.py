@@ -83,8 +83,26 @@ def test_what_is_refused_is_one_line(runs, capsys):
 
 
 @pytest.mark.slow
+def test_a_report_never_breaks_a_training(tmp_path, capsys, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no\nink")
+
+    monkeypatch.setattr("subquad.viz.report.page", broken)
+    out = tmp_path / "run"
+    assert main(["train", "synthetic", *TINY, "--task.length", "16", "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.err.endswith("subquad: warning: no report.html: no ink\n")
+    assert "report:" not in said.out
+    assert (out / "model.safetensors").is_file()
+    assert not (out / "report.html").exists()
+
+
+@pytest.mark.slow
 def test_the_report_of_a_run(runs, capsys):
     run = runs / "performer"
+    # training has left one
+    assert "<title>Run performer: performer, synthetic</title>" in (run / "report.html").read_text()
+    (run / "report.html").unlink()
     assert main(["show", str(run)]) == 0
     assert f"report: {run / 'report.html'}" in capsys.readouterr().out
     page = (run / "report.html").read_text()

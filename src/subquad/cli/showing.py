@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from subquad.train.atomic import write_text
 from subquad.train.folder import read_facts
 from subquad.train.run import load
 
@@ -131,7 +132,7 @@ def report(folder: Path, out: Path | None = None) -> Path:
 
     told = read_facts(folder)
     out = folder / "report.html" if out is None else out
-    out.write_text(page(folder, told, _samples(folder, told)), encoding="utf-8")
+    write_text(out, page(folder, told, _samples(folder, told)))
     return out
 
 
