@@ -148,13 +148,17 @@ def test_a_pair_on_a_phone(browser, tmp_path):
     page = opened.page
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.select_option("#layer-0", label="layer 4, target to source, CrossAttention")
-    assert "layer 4, target to source, head 1" in page.inner_text("#rows")
+    page.wait_for_selector("#rows h3:has-text('layer 4, target to source, head 1')")
     # two by two, causal: above the diagonal the small picture is as empty as the matrix
-    beside, far = page.evaluate(
-        """[[33, 30], [60, 4]].map(at => document.querySelector(
-        ".heads button[data-layer='2'] canvas").getContext("2d").getImageData(...at, 1, 1).data + "")
-        """
-    )
+    small = page.locator(".heads button[data-layer='2'] canvas").first.element_handle()
+    at = """(canvas, x, y) => canvas.getContext("2d").getImageData(x, y, 1, 1).data.join()"""
+    points = ", ".join(f"({at})(canvas, {p})" for p in ("4, 60", "33, 30", "60, 4"))
+    for _ in range(100):  # until it is painted
+        below, beside, far = small.evaluate(f"canvas => [{points}]")
+        if below != far:
+            break
+        page.wait_for_timeout(100)
+    assert below != far
     assert beside == far
     opened.alone(path)
 
