@@ -151,10 +151,13 @@ def test_a_pair_on_a_phone(browser, tmp_path):
     page.wait_for_selector("#rows h3:has-text('layer 4, target to source, head 1')")
     # two by two, causal: above the diagonal the small picture is as empty as the matrix
     small = page.locator(".heads button[data-layer='2'] canvas").first.element_handle()
-    at = """(canvas, x, y) => canvas.getContext("2d").getImageData(x, y, 1, 1).data.join()"""
-    points = ", ".join(f"({at})(canvas, {p})" for p in ("4, 60", "33, 30", "60, 4"))
+    read = """canvas => {
+        const g = new OffscreenCanvas(64, 64).getContext("2d", { willReadFrequently: true });
+        g.drawImage(canvas, 0, 0);
+        return [[4, 60], [33, 30], [60, 4]].map(at => g.getImageData(...at, 1, 1).data.join());
+    }"""
     for _ in range(100):  # until it is painted
-        below, beside, far = small.evaluate(f"canvas => [{points}]")
+        below, beside, far = small.evaluate(read)
         if below != far:
             break
         page.wait_for_timeout(100)

@@ -102,6 +102,7 @@ def test_translations():
     for row, message in (
         ({"text": "a b", "translation": 3}, "translation is 3, which is no text"),
         ({"text": "a b", "translation": "x y " * 9}, r"tokens, its end among them, and 8 are wri"),
+        (" ", "there is nothing in the text, so there is nothing to look at"),
         ("word " * 1000, r"the input has .* tokens and this run reads 256 at once; cut it"),
     ):
         with pytest.raises(ValueError, match=message):

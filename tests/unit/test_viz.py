@@ -86,7 +86,7 @@ def test_a_map_of_16384_tokens_takes_less_than_a_gib(arch):
     """At a sixteenth of the length; memory grows no faster than the length."""
     causal = "causal" in vars(sq.ARCHS[arch].PRESETS["tiny"])
     m = build(arch, tiny(arch, causal=causal), vocab_size=50).eval()
-    how = {"layers": [2], "memory": 64 << 20}
+    how = {"layers": [2], "memory": 16 << 20}
     taken = [peak(lambda n=n: maps(m, ids(n), **how)) for n in (512, 1024)]
     assert taken[1] < 2.3 * taken[0]
     assert 16 * taken[1] < 1 << 30

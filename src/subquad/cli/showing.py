@@ -1,6 +1,7 @@
 """What `show` puts before a model, and the report of a run."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +101,15 @@ def _read(folder: Path) -> Any:
 
 def _raw(given: str) -> Any:
     """A file, a row of JSON, or a text."""
-    path = Path(given) if 0 < len(given) < 4096 and "\n" not in given else None
-    if path is not None and path.is_dir():
+    # os.path and not pathlib, which raises for what is too long to be a name: a text may be
+    if os.path.isdir(given):
         raise ValueError(f"--input {given} is a folder; name a file")
-    if path is not None and path.is_file():
-        return path
+    if os.path.isfile(given):
+        return Path(given)
     if given.lstrip().startswith("{"):
         try:
             return json.loads(given)
-        except ValueError:
+        except (ValueError, RecursionError):
             return given
     return given
 

@@ -161,8 +161,8 @@ def _layer(title: str, sight: Sight, heads: tuple[int, ...], views: Views, tiles
     for row in rows if views.rows is not None else ():
         if not 0 <= row < sight.queries:
             raise ValueError(
-                f"there is no query {row}; the {sight.queries_are} of {title} are 0 to "
-                f"{sight.queries - 1}"
+                f"there is no query {row}; the {sight.queries_are} of {title.split(',')[0]} are "
+                f"0 to {sight.queries - 1}"
             )
     pick = [n - 1 for n in heads]
     spans, buckets = _spans(sight), _buckets(sight)
