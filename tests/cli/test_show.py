@@ -15,6 +15,7 @@ TINY = ("--preset", "tiny", "--train.steps", "2", "--train.batch", "2", "--train
 
 def fails(capsys, *words):
     """What `subquad show` says on stderr when it exits with 2: one line."""
+    capsys.readouterr()
     assert main(["show", *map(str, words)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
