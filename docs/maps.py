@@ -2,15 +2,16 @@
 
     python docs/maps.py [ARCH ...]
 
-Each tiny preset is trained for a few steps on Python's standard library (pictures, for patches) and
-shown; pictures that are there are kept.
+Each tiny preset is trained for a few steps on Python's standard library (pictures, for patches;
+translations, for encoders with a decoder) and shown; pictures that are there are kept.
 """
 
+import json
 import sys
 import tempfile
 from pathlib import Path
 
-from subquad.archs import ARCHS
+from subquad.archs import ARCHS, PAIRS
 from subquad.cli import main
 
 HERE = Path(__file__).parent
@@ -30,13 +31,15 @@ PATTERNS = {
 
 def picture(arch: str) -> None:
     """Train and show one architecture."""
-    out, module = HERE / "maps" / f"{arch}.png", ARCHS[arch]
+    out = HERE / "maps" / f"{arch}.png"
     if out.exists():
         return
     with tempfile.TemporaryDirectory() as folder:
         run, shown = f"{folder}/{arch}", TEXT
-        task = ["lm" if hasattr(module.PRESETS["tiny"], "causal") else "mlm"]
+        task = ["lm" if arch in ARCHS and hasattr(ARCHS[arch].PRESETS["tiny"], "causal") else "mlm"]
         task += ["--task.context", "64", "--task.valid_bytes", "2000"]
+        if arch in PAIRS:
+            task, shown = ["translate", "--task.valid_rows", "20"], _translated()
         if arch == "vit":
             task, shown = ["image", "--task.valid_rows", "20"], f"{folder}/shapes.npz"
             _shapes(shown)
@@ -44,6 +47,14 @@ def picture(arch: str) -> None:
         done += main(["show", run, "--input", shown, "--out", str(out)])
     if done:
         raise SystemExit(f"{arch} was not shown")
+
+
+def _translated() -> str:
+    """A short one of the embedded translations, as a row of JSON."""
+    from subquad.tasks.translate import Translate
+
+    rows = Translate.default().rows["test"]
+    return json.dumps(min((rows[i] for i in range(50)), key=lambda row: len(row["text"])))
 
 
 def _shapes(path: str) -> None:
@@ -73,9 +84,10 @@ def page() -> str:
         "Tiny presets after 40 steps, drawn by `subquad show RUN --input ...` (this page and its "
         "pictures: `python docs/maps.py`). A row is a query, a column a key; colour grows with the "
         "root of the weight, orange is below zero. These are tiny models hardly trained: pictures "
-        "of mechanisms, not of what they learn.",
+        "of mechanisms, not of what they learn. Encoders with a decoder look at a translation: the "
+        "source at itself, the target at what is written so far, and the target at the source.",
     ]
-    for arch, module in ARCHS.items():
+    for arch, module in {**ARCHS, **PAIRS}.items():
         says = " ".join((module.__doc__ or "").split("\n\n")[0].split())
         lines += ["", f"## {arch}", "", says, "", f"![Maps of {arch}](maps/{arch}.png)"]
     lines += ["", "# Patterns", "", '`subquad show --pattern "TEXT"` draws any, with its cost.']
@@ -86,7 +98,7 @@ def page() -> str:
 
 if __name__ == "__main__":
     (HERE / "maps").mkdir(exist_ok=True)
-    for asked in sys.argv[1:] or ARCHS:
+    for asked in sys.argv[1:] or (*ARCHS, *PAIRS):
         picture(asked)
     for one in PATTERNS:
         pattern(one)

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from catalog import model
+from subquad.archs import PAIRS, pair_parts
+from subquad.pair import build
 from subquad.viz import Page, look
 from subquad.viz.curves import Chart, Line
 from subquad.viz.html import document, figure
@@ -133,6 +135,35 @@ def test_light_dark_and_narrow(browser, maps, scheme):
     paper = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (np.array(paper[4:-1].split(","), int).mean() > 128) == (scheme == "light")
     opened.alone(maps)
+
+
+def test_a_pair_on_a_phone(browser, tmp_path):
+    path = tmp_path / "pair.html"
+    torch.manual_seed(0)
+    fields = vars(PAIRS["encoder_decoder"].PRESETS["tiny"])
+    pair = build(**pair_parts("encoder_decoder", fields), vocab_size=50).eval()
+    sides = {"source": torch.randint(0, 50, (1, 21)), "tokens": torch.randint(0, 50, (1, 2))}
+    Page([look(pair, sides, title="pair")]).write(path)
+    opened = Opened(browser, path, viewport={"width": 360, "height": 800}).ready()
+    page = opened.page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.select_option("#layer-0", label="layer 4, target to source, CrossAttention")
+    page.wait_for_selector("#rows h3:has-text('layer 4, target to source, head 1')")
+    # two by two, causal: above the diagonal the small picture is as empty as the matrix
+    small = page.locator(".heads button[data-layer='2'] canvas").first.element_handle()
+    read = """canvas => {
+        const g = new OffscreenCanvas(64, 64).getContext("2d", { willReadFrequently: true });
+        g.drawImage(canvas, 0, 0);
+        return [[4, 60], [33, 30], [60, 4]].map(at => g.getImageData(...at, 1, 1).data.join());
+    }"""
+    for _ in range(100):  # until it is painted
+        below, beside, far = small.evaluate(read)
+        if below != far:
+            break
+        page.wait_for_timeout(100)
+    assert below != far
+    assert beside == far
+    opened.alone(path)
 
 
 def test_a_report(browser, tmp_path):

@@ -47,6 +47,31 @@ def test_forward_is_weights_times_values(name, length):
     torch.testing.assert_close(m.weights(x, at, rows), m.weights(x, at)[:, :, rows])
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_the_matrix_of_blends_by_tokens(side):
+    """What weighs tokens rather than slots; padding weighs nothing, on either side."""
+    m, x, at = mixer("low-rank"), inputs(2, 9), context(9)
+    if side == "left":
+        memory, valid = at.memory.flip(1), at.memory_valid.flip(1)
+        at = nn.Context(at.pos, memory=memory, memory_valid=valid)
+    found = m.matrix(x, at)
+    torch.testing.assert_close(
+        m.output(found @ m.token_values(x, at)), m(x, at)[0], rtol=1e-10, atol=1e-10
+    )
+    assert not found.masked_select(~at.memory_valid[:, None, None]).any()
+    rows = torch.tensor([8, 0])
+    torch.testing.assert_close(m.matrix(x, at, rows), found[:, :, rows])
+    # more slots than projections hold, of which only as many are real
+    long = nn.Context(
+        at.pos,
+        memory=torch.cat((at.memory, at.memory), 1)[:, 4:],
+        memory_valid=torch.cat((at.memory_valid, at.memory_valid & False), 1)[:, 4:],
+    )
+    torch.testing.assert_close(
+        m.output(m.matrix(x, long) @ m.token_values(x, long)), m(x, long)[0], rtol=1e-10, atol=1e-10
+    )
+
+
 @pytest.mark.parametrize("name", CROSS)
 def test_the_memory_is_read_once(name):
     m, x, at = mixer(name), inputs(2, 20), context(20)

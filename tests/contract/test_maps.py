@@ -6,13 +6,18 @@ import torch
 
 import subquad as sq
 from catalog import BOTH_WAYS, DIM, MIXERS, context, inputs, mixer, model
+from peak import peak
+from subquad.archs import pair_parts
 from subquad.nn.lowrank import LowRankAttention
+from subquad.nn.lowrank_cross import LowRankCrossAttention
 from subquad.nn.mixer import Mixer
 from subquad.nn.read import Read
+from subquad.pair import build
+from subquad.viz.factors import pull
 from subquad.viz.maps import maps
 from subquad.viz.places import places
 from subquad.viz.rollout import gradients, rollout, weigher
-from subquad.viz.seen import pull, sights
+from subquad.viz.seen import sights
 
 N = 37
 
@@ -118,37 +123,120 @@ def test_every_architecture_is_looked_at():
     assert mixer("full").out.in_features == DIM
 
 
-def explicit(m, ids):
-    """The matrix of every layer and its gradient, by multiplying with the matrix itself."""
+def multiplied(module, kept):
+    """A forward that multiplies with the matrix, by tokens; (matrix, its columns, where each window
+    begins) is kept."""
+
+    def keep(weights, columns, at):
+        weights.retain_grad()
+        kept.append((weights, columns, at.pos[:, 0].tolist()))
+        return weights
+
+    def read(x, at, seen):
+        weights = keep(module.weights(x, at, seen), torch.arange(seen.k.shape[2]), at)
+        y = x + module.mixer.output(weights @ seen.v)
+        return y + module.mlp(module.norms[2](y))
+
+    def mix(x, at, state=None):
+        blends = isinstance(module, LowRankAttention | LowRankCrossAttention)
+        v = module.token_values(x, at) if blends else module.values(x, at)
+        columns = torch.arange(v.shape[2]) if blends else module.columns(x, at)
+        weights = keep((module.matrix if blends else module.weights)(x, at), columns, at)
+        return module.output(weights @ v), None
+
+    return read if isinstance(module, Read) else mix
+
+
+def explicit(m, run):
+    """What is kept of every layer, after the gradient of the likeliest last output."""
     kept = []
     for place in places(m):
-
-        def forward(x, at, state=None, mixer=place.module):
-            weights = mixer.weights(x, at)
-            weights.retain_grad()
-            kept.append((weights, mixer.columns(x, at)))
-            return mixer.output(weights @ mixer.values(x, at)), None
-
-        place.module.forward = forward
-    if hasattr(m.backbone, "plain"):
+        place.module.forward = multiplied(place.module, kept)
+    if hasattr(getattr(m, "backbone", None), "plain"):
         m.backbone.row = m.backbone.plain
-    m(ids)[0][0, -1].max().backward()
+    run()[0, -1].max().backward()
     return kept
+
+
+def weighted(weights, columns, starts, shape):
+    """max(0, gradient x weight) by position (H, N, M): all windows together."""
+    each = torch.zeros_like(weights) if weights.grad is None else weights.grad * weights
+    each = each.detach().clamp(min=0)
+    if len(starts) == 1:
+        return pull(each[0], columns, shape[2])
+    whole = each.new_zeros(*shape)
+    for one, first in zip(each, starts, strict=True):
+        part = one[:, : shape[1] - first, : shape[2] - first]
+        whole[:, first : first + part.shape[1], first : first + part.shape[2]] += part
+    return whole
+
+
+def check_gradients(m, inputs, run):
+    found = sights(m, inputs)
+    slopes = gradients(m, inputs, found)
+    assert not any("row" in vars(part) for part in m.modules())
+    some = False
+    for sight, slope, (weights, *kept) in zip(found, slopes, explicit(m, run), strict=True):
+        ours = weigher(sight, slope)(torch.arange(sight.queries), weights[0])
+        theirs = weighted(weights, *kept, (sight.heads, sight.queries, sight.keys))
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+        some = some or bool(theirs.any())
+    assert some
 
 
 @pytest.mark.parametrize(("arch", "causal"), BOTH_WAYS)
 def test_gradients_are_those_of_the_matrices(arch, causal):
     m, ids = model(arch, causal=causal), torch.randint(0, 50, (1, N))
-    found = sights(m, ids)
-    if any(sight.factors is None for sight in found):
-        with pytest.raises(ValueError, match="has no gradient-weighted view: its matrix is formed"):
-            gradients(m, ids, found)
-        return
-    slopes = gradients(m, ids, found)
-    assert not any("row" in vars(part) for part in m.modules())
-    for sight, slope, (weights, columns) in zip(found, slopes, explicit(m, ids), strict=True):
-        rows = torch.arange(sight.queries)
-        ours = weigher(sight, slope)(rows, weights[0])
-        theirs = torch.zeros_like(weights) if weights.grad is None else weights.grad * weights
-        theirs = pull(theirs[0].detach().clamp(min=0), columns, sight.keys)
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    check_gradients(m, ids, lambda: m(ids)[0])
+
+
+# --- pairs --------------------------------------------------------------------------------------
+
+CROSSES = ["full", "kernel", "linear", "low_rank"]
+KINDS = [("encoder_decoder", cross) for cross in CROSSES] + [("led", None), ("lite_pair", None)]
+
+
+def pair(name, cross):
+    """A tiny pair, weights large enough to matter, and a source longer than its target."""
+    torch.manual_seed(7)
+    fields = dict(vars(sq.PAIRS[name].PRESETS["tiny"]))
+    if cross is not None:
+        of = {"low_rank": {"rank": 8, "max_len": 64}, "kernel": {"features": 16}}
+        fields |= {"cross": cross, "cross_fields": of.get(cross, {})}
+    made = build(**pair_parts(name, fields), vocab_size=50).double().eval()
+    for parameter in made.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.15)
+    return made, {"source": torch.randint(0, 50, (1, 21)), "tokens": torch.randint(0, 50, (1, 11))}
+
+
+@pytest.mark.parametrize(("name", "cross"), KINDS)
+def test_both_sides_of_a_pair_and_what_is_between(name, cross):
+    m, x = pair(name, cross)
+    found = maps(m, x)
+    axes = [(one.queries_are, one.keys_are) for one in found]
+    assert axes[: len(axes) // 3] == [("source", "source")] * (len(axes) // 3)
+    assert axes[len(axes) // 3 :] == [("target", "target"), ("target", "source")] * 2
+    for one in found:
+        size = {"source": 21, "target": 11}
+        assert one.weights.shape[1:] == (size[one.queries_are], size[one.keys_are])
+        if one.queries_are == one.keys_are == "target":
+            assert not np.triu(one.weights, 1).any()
+    whole = rollout(sights(m, x))
+    assert whole.shape == (11, 21)
+    check_gradients(m, x, lambda: m(**x))
+
+
+@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.no_poison
+def test_rows_of_weights_take_memory_by_the_row(name):
+    """Twice the tokens take twice the memory, and not four times, whatever the mixer."""
+    m = mixer(name, torch.float32)
+    longest, taken = getattr(m, "max_len", 1024), []
+    rows = torch.tensor([0, 5])
+    for length in (longest // 2, longest):
+        x = inputs(1, length, torch.float32)
+        at = context(x, None, [0])
+        with torch.no_grad():
+            taken.append(peak(lambda x=x, at=at: m.weights(x, at, rows)))
+    assert taken[1] < 2.3 * taken[0]

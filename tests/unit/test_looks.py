@@ -61,6 +61,8 @@ def test_rows_of_text():
     task, model = made("classify", "longformer", context=64)
     found, _ = shown(task, model, "def f")
     assert found.labels["tokens"] == ["<mark>", *"def f"]
+    with pytest.raises(ValueError, match="the input has 65 tokens and this run reads 64 at once"):
+        task.look(model, "x" * 64)
 
 
 def test_pictures():
@@ -92,6 +94,19 @@ def test_translations():
     found, one = shown(task, model, "a b")
     assert found.labels["source"]
     assert {layer.keys_are for layer in one.layers} == {"source", "target"}
+    between = [layer.title for layer in one.layers if layer.queries_are != layer.keys_are]
+    assert between == [f"layer {n}, target to source" for n in (4, 6)] + ["rollout"]
+    # a row of JSON says what is written, in place of the model
+    found, _ = shown(task, model, {"text": "a b", "translation": "b a"})
+    assert "".join(found.labels["target"]) == "<end>b a<end>"
+    for row, message in (
+        ({"text": "a b", "translation": 3}, "translation is 3, which is no text"),
+        ({"text": "a b", "translation": "x y " * 9}, r"tokens, its end among them, and 8 are wri"),
+        (" ", "there is nothing in the text, so there is nothing to look at"),
+        ("word " * 1000, r"the input has .* tokens and this run reads 256 at once; cut it"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            task.look(model, row)
 
 
 def test_series(tmp_path):

@@ -12,10 +12,11 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 import subquad as sq
-from catalog import model
+from catalog import model, tiny
 from peak import peak
 from subquad.hf.swapping import Features, Hashes, Looks
 from subquad.hf.swapping.parts import Call
+from subquad.model import build
 from subquad.ops.lowering import parse
 from subquad.viz import Page, Views, foreign, look, maps
 from subquad.viz.gallery import allowed, cost, gallery
@@ -76,6 +77,19 @@ def test_maps_are_of_one_row_and_of_models_with_mixers():
         maps(model("transformer"), ids(20, batch=3))
     with pytest.raises(ValueError, match="no mixer whose matrix could be drawn"):
         maps(torch.nn.Identity(), ids(20))
+
+
+@pytest.mark.slow
+@pytest.mark.no_poison
+@pytest.mark.parametrize("arch", sq.ARCHS)
+def test_a_map_of_16384_tokens_takes_less_than_a_gib(arch):
+    """At a sixteenth of the length; memory grows no faster than the length."""
+    causal = "causal" in vars(sq.ARCHS[arch].PRESETS["tiny"])
+    m = build(arch, tiny(arch, causal=causal), vocab_size=50).eval()
+    how = {"layers": [2], "memory": 16 << 20}
+    taken = [peak(lambda n=n: maps(m, ids(n), **how)) for n in (512, 1024)]
+    assert taken[1] < 2.3 * taken[0]
+    assert 16 * taken[1] < 1 << 30
 
 
 @pytest.mark.no_poison
@@ -155,6 +169,9 @@ def test_entropy_and_distance():
 # --- what is shown ------------------------------------------------------------------------------
 
 
+READ = ("perceiver", "perceiver_io")
+
+
 @pytest.mark.parametrize("arch", sq.ARCHS)
 def test_every_architecture_is_shown(arch):
     causal = "causal" in vars(sq.ARCHS[arch].PRESETS["tiny"])
@@ -163,10 +180,10 @@ def test_every_architecture_is_shown(arch):
     assert not re.search(r'(src|href)="(?!#)|url\(http|@import|http://|https://', page)
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
     assert len(data["models"][0]["layers"]) == len(shown.layers)
-    assert [layer.title for layer in shown.layers][:1] == ["layer 1"]
-    # what has no gradient-weighted view says so
-    refused = "no gradient" in shown.facts
-    assert refused == (arch in ("linformer", "perceiver_ar"))
+    titles = [layer.title for layer in shown.layers]
+    assert titles[0] == ("layer 1, latents to tokens" if arch in READ else "layer 1")
+    assert titles[-2:] == ["rollout", "rollout by gradient"]
+    assert shown.facts == {}
     assert Page([shown])._repr_html_().startswith("<iframe srcdoc=")
 
 
@@ -178,6 +195,13 @@ def test_spans_and_buckets():
     assert labels.max() < count == 8
 
 
+class Silent(torch.nn.Module):
+    """Gives nothing, whatever it is given."""
+
+    def forward(self, _):
+        return None
+
+
 def test_views_that_are_not_there_are_refused():
     m, x = model("transformer"), ids(10)
     for name, message in (
@@ -187,8 +211,10 @@ def test_views_that_are_not_there_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             look(m, x, title="a", views=Views(views=[name]))
-    with pytest.raises(ValueError, match=r"LowRankAttention.* has no gradient-weighted view"):
-        look(model("linformer"), x, title="a", views=Views(views=["gradient"]))
+    silent = torch.nn.Sequential(m, Silent())
+    with pytest.raises(ValueError, match="gives no logits, so there is no likeliest output"):
+        look(silent, x, title="a", views=Views(views=["gradient"]))
+    assert "leave the gradient out" in look(silent, x, title="a").facts["no gradient"]
     with pytest.raises(ValueError, match="there is no query 10; the tokens of layer 1 are 0 to 9"):
         look(m, x, title="a", views=Views(rows=[10]))
     with pytest.raises(ValueError, match=r"x\.jpg must be a \.png or \.svg file"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from subquad.archs import ARCHS
+from subquad.cli.pages import leave
 from subquad.cli.parser import Parser, two_files
 from subquad.cli.train import check
 from subquad.data.documents import PARTS
@@ -53,9 +54,8 @@ def run(argv: list[str]) -> int:
     (folder / "table.md").write_text(text + "\n")
     published = made[0].published(names)
     settings = {"command": asked, "machine": _machine(), "published": published}
-    (folder / "report.html").write_text(page(found, metric, settings), encoding="utf-8")
     print("\n\n".join(filter(None, (text, published))))
-    print(f"report: {folder / 'report.html'}")
+    leave(folder / "report.html", lambda: page(found, metric, settings))
     return 0
 
 

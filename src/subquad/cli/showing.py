@@ -1,9 +1,11 @@
 """What `show` puts before a model, and the report of a run."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+from subquad.train.atomic import write_text
 from subquad.train.folder import read_facts
 from subquad.train.run import load
 
@@ -99,15 +101,15 @@ def _read(folder: Path) -> Any:
 
 def _raw(given: str) -> Any:
     """A file, a row of JSON, or a text."""
-    path = Path(given) if 0 < len(given) < 4096 and "\n" not in given else None
-    if path is not None and path.is_dir():
+    # os.path and not pathlib, which raises for what is too long to be a name: a text may be
+    if os.path.isdir(given):
         raise ValueError(f"--input {given} is a folder; name a file")
-    if path is not None and path.is_file():
-        return path
+    if os.path.isfile(given):
+        return Path(given)
     if given.lstrip().startswith("{"):
         try:
             return json.loads(given)
-        except ValueError:
+        except (ValueError, RecursionError):
             return given
     return given
 
@@ -131,7 +133,7 @@ def report(folder: Path, out: Path | None = None) -> Path:
 
     told = read_facts(folder)
     out = folder / "report.html" if out is None else out
-    out.write_text(page(folder, told, _samples(folder, told)), encoding="utf-8")
+    write_text(out, page(folder, told, _samples(folder, told)))
     return out
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from subquad.archs import ARCHS, PAIRS, configure
 from subquad.cli import episodes, settings
+from subquad.cli.pages import leave
 from subquad.cli.parser import Parser, add_fields, fields_of, two_files
 from subquad.cli.progress import bar
 from subquad.data.sources import absolute
@@ -55,6 +56,7 @@ def run(argv: list[str]) -> int:
         )
     if int(os.environ.get("RANK", 0)) == 0:
         _tell(folder, facts)
+        leave(folder / "report.html", lambda: _report(folder))
     # who ends a job by SIGTERM may start it again: what it had is saved, and nothing went wrong
     return 130 if facts.get("stopped_by") == "SIGINT" else 0
 
@@ -226,3 +228,11 @@ def _tell(folder: Path, facts: dict[str, Any]) -> None:
             f"go on with: subquad train {facts['task']} --out {folder} --resume"
         )
     print(f"run folder: {folder}")
+
+
+def _report(folder: Path) -> str:
+    """The report of a run, without what only takes time: samples are added by `show`."""
+    from subquad.train.folder import read_facts
+    from subquad.viz.report import page
+
+    return page(folder, read_facts(folder))

@@ -143,6 +143,10 @@ class LowRankAttention(Mixer):
             blend[..., : short.shape[1]] *= at.valid[:, None, None]
         return self.weights(x, context, rows) @ blend
 
+    def token_values(self, x: Tensor, context: Context) -> Tensor:
+        """What `matrix` is multiplied with: v (B, H, N, D), zeros for padding."""
+        return self._values(context.clean(x), context)
+
     def output(self, mixed: Tensor) -> Tensor:
         return self.out(merge_heads(mixed))
 

@@ -51,7 +51,7 @@ class LowRankCrossAttention(CrossAttention):
         """Keys and values of the slots, (B, H, S, D) each, all of them real."""
         memory, valid = context.clean_memory(), context.memory_valid
         if valid is not None:
-            order = (~valid).to(torch.int8).argsort(dim=1, stable=True)
+            order = _real_first(valid)
             memory, valid = take(memory, order), take(valid, order)
         longest = min(self.project_keys.max_len, self.project_values.max_len)
         if memory.shape[1] > longest:
@@ -68,3 +68,30 @@ class LowRankCrossAttention(CrossAttention):
             k, v = (t.masked_fill(~valid.unsqueeze(-1), 0.0) for t in (k, v))
         k, v = split_heads(k, self.num_heads), split_heads(v, self.num_heads)
         return self.project_keys(k), self.project_values(v), None
+
+    def matrix(self, x: Tensor, context: Context, rows: Tensor | None = None) -> Tensor:
+        """`weights` F, one column for each token of the memory: (B, H, N, M), of either sign, 0 for
+        padding.
+
+        What multiplies the values before they are projected: the picture of this mixer.
+        """
+        memory, valid = context.clean_memory(), context.memory_valid
+        count = min(memory.shape[1], self.project_values.max_len)
+        blend = memory.new_zeros(memory.shape[0], 1, self.project_values.rank, memory.shape[1])
+        blend[..., :count] = self.project_values.weight[:, :count]
+        if valid is not None:
+            back = _real_first(valid).argsort(dim=1)[:, None, None].expand_as(blend)
+            blend = blend.gather(-1, back) * valid[:, None, None]
+        return self.weights(x, context, rows) @ blend
+
+    def token_values(self, x: Tensor, context: Context) -> Tensor:
+        """What `matrix` is multiplied with: v (B, H, M, D), zeros for padding."""
+        v, valid = self.value(context.clean_memory()), context.memory_valid
+        return split_heads(
+            v if valid is None else v.masked_fill(~valid.unsqueeze(-1), 0.0), self.num_heads
+        )
+
+
+def _real_first(valid: Tensor) -> Tensor:
+    """The slots (B, M) of a memory, those of real tokens before those of padding."""
+    return (~valid).to(torch.int8).argsort(dim=1, stable=True)

@@ -58,7 +58,14 @@ class Read(nn.Module):
 
     def forward(self, x: Tensor, context: Context, seen: Seen) -> Tensor:
         """z (B, N, C) of the inputs x, the last ones seen."""
-        found = self.mixer.look(context.clean(self.norms[0](x)), context, seen)
+        return self.output(x, context, self.product(x, context, seen))
+
+    def product(self, x: Tensor, context: Context, seen: Seen) -> Tensor:
+        """What the inputs x read of those seen: (B, H, N, D)."""
+        return self.mixer.look(context.clean(self.norms[0](x)), context, seen)
+
+    def output(self, x: Tensor, context: Context, found: Tensor) -> Tensor:
+        """z (B, N, C) of the inputs x and what they read."""
         x = x + self.dropout(self.mixer.output(found))
         return context.clean(x + self.dropout(self.mlp(self.norms[2](x))))
 

@@ -123,11 +123,10 @@ class SortedChunkAttention(Hashed):
         return q, qk * (square + self.head_dim * self.chunks.key_eps).rsqrt().to(qk.dtype)
 
     def _chunks(self, label: Tensor) -> Tensor:
-        """The chunk of each token (B, H, N), by counting those before it in the order."""
-        slots = torch.arange(label.shape[-1], device=label.device)
-        one, other = label.unsqueeze(-1), label.unsqueeze(-2)
-        before = (other < one) | ((other == one) & (slots < slots[:, None]))
-        return (before & (other != ABSENT)).sum(-1) // self.chunks.size
+        """The chunk of each token (B, H, N), by its place in the order; what is absent is last."""
+        bucket = label.to(torch.int64).masked_fill(label == ABSENT, torch.iinfo(torch.int64).max)
+        order = bucket.argsort(dim=-1, stable=True)
+        return order.argsort(-1) // self.chunks.size
 
 
 def _check_rounds(rounds: int | None) -> None:

@@ -81,6 +81,9 @@ class Caption(PicturedTask, WrittenTask):
     def sizes(self, rows: Sequence[Row]) -> list[int]:
         return [self.patches + self.config.target] * len(rows)
 
+    def uncut(self, raw: Any) -> Row:
+        return self.read(raw)  # pictures are of one size
+
     def read(self, raw: str | Path | dict[str, Any]) -> Row:
         """A row from a picture's file, the name of one, or a row of JSON that names it."""
         named = super().read(raw)["image"] if isinstance(raw, dict) else raw

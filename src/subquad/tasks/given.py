@@ -6,7 +6,8 @@ from typing import Any
 
 __all__ = ["row_given"]
 
-_TEXTS = ("text", "question", "context", "caption")  # fields that hold a text
+#: fields that hold a text
+_TEXTS = ("text", "question", "context", "caption", "summary", "translation")
 
 
 def row_given(raw: str | Path | dict[str, Any], reads: Sequence[str]) -> dict[str, Any]:

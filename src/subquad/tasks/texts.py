@@ -1,7 +1,8 @@
 """What tasks over rows of text share: a vocabulary, labels if there are any, and the run folder."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from copy import copy
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from subquad.tasks.looks import Look, spelled
 from subquad.tasks.rows import Row, RowTask
 
 __all__ = ["TextTask", "arguments"]
+
+_ANY = 1 << 40  # a context that holds whatever there is
 
 
 class TextTask(RowTask):
@@ -80,8 +83,19 @@ class TextTask(RowTask):
         stem = self._stem or token_stem(arch, fields, c.position, c.context, self.tables)
         return {"arch": arch, "model": fields, "stem": stem, **described(self.words)}
 
+    def uncut(self, raw: Any) -> Row:
+        """What `read` gives, all of it. ValueError if that is more than is read at once."""
+        row, most = self.read(raw), self.config.context
+        wide = copy(self)
+        wide.config = replace(self.config, context=_ANY)
+        if (count := len(wide.inputs(row)["input_ids"])) > most:
+            raise ValueError(
+                f"the input has {count:,} tokens and this run reads {most:,} at once; cut it"
+            )
+        return row
+
     def look(self, model: Any, raw: Any) -> Look:
-        given = self.batch(model, [self.read(raw)])
+        given = self.batch(model, [self.uncut(raw)])
         return Look(given, {"tokens": spelled(self.words, given["input_ids"][0].tolist())})
 
     def save(self, folder: Path) -> dict[str, Any]:

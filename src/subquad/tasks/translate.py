@@ -212,6 +212,12 @@ class Translate(WrittenTask):
             return {"text": text}
         return super().read(raw)
 
+    def uncut(self, raw: Any) -> Row:
+        row = super().uncut(raw)
+        if not row["text"].strip():
+            raise ValueError("there is nothing in the text, so there is nothing to look at")
+        return row
+
     def predict(self, model: Any, row: Row) -> dict[str, str]:
         if not row["text"].strip():
             return {self.writes: ""}  # nothing to say, and lines stay aligned

@@ -19,6 +19,7 @@ from subquad.data.rows import alike
 from subquad.hf import SubquadConfig, SubquadForSeq2SeqLM
 from subquad.nn.losses import IGNORED
 from subquad.tasks.encoder import described
+from subquad.tasks.given import row_given
 from subquad.tasks.labels import measuring
 from subquad.tasks.looks import Look, spelled
 from subquad.tasks.rows import Row, rows_of
@@ -148,13 +149,26 @@ class WrittenTask(TextTask):
         )
 
     def look(self, model: Any, raw: Any) -> Look:
-        """What is read, and what the model itself writes of it."""
-        row = self.read(raw)
+        """What is read, and what a row of JSON says is written of it, or else what the model writes
+        itself."""
+        row = self.uncut(raw)
         given = self.batch(model, [row])
-        said = self._written(model, given)
+        told = isinstance(raw, dict) and self.writes in raw
+        said = self._told(model, raw) if told else self._written(model, given)
         own, over = self._source(row, given)
         labels = {"source": own, "target": spelled(self.words, said[0].tolist())}
         return Look({**given, "decoder_input_ids": said}, labels, over)
+
+    def _told(self, model: Any, raw: Row) -> Tensor:
+        """What is written according to a row (1, N), behind the token that begins it."""
+        row = row_given(raw, (self.writes,))
+        count, most = len(self.words.encode(row[self.writes].encode())) + 1, self.config.target
+        if count > most:
+            raise ValueError(
+                f"the {self.writes} has {count:,} tokens, its end among them, and {most:,} are "
+                "written at most; cut it"
+            )
+        return torch.tensor([[self.words.boundary, *self.target(row)]], device=model.device)
 
     def _source(self, row: Row, given: dict[str, Tensor]) -> tuple[list[str], Any]:
         """What stands at each place of the source, and the source itself where it is no text."""

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from subquad.hf.swapping.attention import EXACT, PART, attentions
 from subquad.nn.context import Context
-from subquad.viz.seen import Factors, Sight
+from subquad.viz.factors import Factors
+from subquad.viz.seen import Sight
 from subquad.viz.shown import Shown, Views, of_sights
 
 __all__ = ["look"]

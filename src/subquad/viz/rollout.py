@@ -10,21 +10,26 @@ the last layer to the first, each by a product with a vector, so no N x N matrix
 Where a layer's keys are others than its queries (latents that read tokens, a decoder's look at its
 source), half goes to them and half stays: what never leaves the latents is missing in the sum.
 The paper's formula has the gradient of a class; here it is that of the likeliest output.
+Low-rank layers are taken by tokens, as A = softmax(q (E k)^T) F; of windows side by side (Perceiver
+AR) the one counts that the last output comes from, and earlier positions owe nothing.
 
 Axes: B batch, N queries, M keys, H heads, G rows asked for, D head width.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from subquad.nn.reversible import ReversibleDecoder, ReversibleEncoder
+from subquad.viz.factors import pull
 from subquad.viz.maps import by_rows
-from subquad.viz.places import places
-from subquad.viz.seen import Inputs, Sight, call, pull
+from subquad.viz.places import Place, places
+from subquad.viz.seen import Inputs, Sight, call, joined
 
 __all__ = ["gradients", "origin", "rollout", "weigher"]
 
@@ -108,50 +113,55 @@ def gradients(model: nn.Module, inputs: Inputs, found: Sequence[Sight]) -> list[
     """d y / d product of each sight's mixer, (H, N, D); y is the likeliest output: of all labels,
     or of all words after the last token.
 
-    ValueError by name for layers whose values belong to no position of their own, and for models
-    whose outputs are no logits.
+    ValueError for models whose outputs are no logits.
     """
-    for sight in found:
-        if sight.factors is None:
-            raise ValueError(
-                f"{sight.name} ({sight.kind}) has no gradient-weighted view: its matrix is formed "
-                "of others; leave the gradient out"
-            )
-    outputs: list[tuple[nn.Module, Tensor]] = []
+    outputs: list[tuple[Place, Tensor]] = []
 
-    def note(module: nn.Module, args: tuple, given: dict, out: tuple) -> tuple:
-        # an input that is zero gets the gradient of the output, whatever stands behind
-        extra = torch.zeros_like(out[0], requires_grad=True)
-        outputs.append((module, extra))
-        return (out[0] + extra, *out[1:])
+    def noting(place: Place) -> Callable:
+        def note(module: nn.Module, args: tuple, given: dict, out: Any) -> Any:
+            y = out if isinstance(out, Tensor) else out[0]
+            # an input that is zero gets the gradient of the output, whatever stands behind
+            extra = torch.zeros_like(y, requires_grad=True)
+            outputs.append((place, extra))
+            return y + extra if isinstance(out, Tensor) else (y + extra, *out[1:])
 
-    hooks = [p.module.register_forward_hook(note, with_kwargs=True) for p in places(model)]
+        return note
+
+    hooks = [p.module.register_forward_hook(noting(p), with_kwargs=True) for p in places(model)]
     was = model.training
     model.eval()
     try:
         with torch.enable_grad(), _kept(model):
             y = _likeliest(call(model, inputs))
-            slopes = torch.autograd.grad(y, [extra for _, extra in outputs], allow_unused=True)
+            slopes = torch.autograd.grad(
+                y, [extra for _, extra in outputs], allow_unused=True, materialize_grads=True
+            )
     finally:
         model.train(was)
         for hook in hooks:
             hook.remove()
-    made = zip(found, slopes, strict=True)
-    return [_of_product(sight, slope) for sight, slope in made]
+    of_each = joined([(place, slope) for (place, _), slope in zip(outputs, slopes, strict=True)])
+    made = zip(found, of_each, strict=True)
+    return [_of_product(sight, torch.cat(slopes)) for sight, (_, slopes) in made]
 
 
-def _of_product(sight: Sight, slope: Tensor | None) -> Tensor:
-    """From the gradient (1, N, C) of a mixer's output to that of its product (H, N, D)."""
+def _of_product(sight: Sight, slope: Tensor) -> Tensor:
+    """From the gradient (windows or 1, N, C) of an output to that of the product (H, N, D)."""
     factors = sight.factors
     assert factors is not None
     assert factors.values is not None
     assert factors.output is not None
-    values = factors.values()
-    shape = (1, len(values), sight.queries, values.shape[-1])
-    if slope is None:
-        return values.new_zeros(shape)[0]
+    if factors.window is not None:
+        row, first = factors.window
+        part = slope[row, : sight.queries - first]
+        slope = F.pad(part, (0, 0, first, sight.queries - first - len(part)))[None]
     with torch.enable_grad():
-        product = values.new_zeros(shape, requires_grad=True)
+        if factors.product is None:
+            values = factors.values()
+            product = values.new_zeros(1, len(values), sight.queries, values.shape[-1])
+        else:
+            product = factors.product().detach()
+        product.requires_grad_()
         (found,) = torch.autograd.grad(factors.output(product), product, slope)
     return found[0]
 

@@ -118,10 +118,12 @@ def of_sights(
     some = chosen(found, views.layers)
     numbers = [check_numbers("head", views.heads, sight.heads) for _, sight in some]
     told = dict(facts or {})
-    pairs = [*zip(numbers, some, strict=True)]
-    fine = sum(len(h) * (len(scales(s.queries, s.keys)) - 1) for h, (_, s) in pairs)
+    pairs = [(heads, sight) for heads, (_, sight) in zip(numbers, some, strict=True)]
+    fine = sum(len(h) * (len(scales(s.queries, s.keys)) - 1) for h, s in pairs)
     tiles = max(1, _TILES // max(1, fine))
-    layers = [_layer(n, s, h, views, tiles) for h, (n, s) in pairs]
+    several = len({_axes(sight) for sight in found}) > 1
+    titles = [f"layer {n}, {_axes(s)}" if several else f"layer {n}" for n, s in some]
+    layers = [_layer(t, s, h, views, tiles) for t, (h, s) in zip(titles, pairs, strict=True)]
     for name, has in (("spans", "spans"), ("buckets", "buckets")):
         if name in (views.views or ()) and not any(getattr(x, has) is not None for x in layers):
             raise ValueError(f"this model has no {name} to show: {_has(name)}")
@@ -146,22 +148,28 @@ def _has(name: str) -> str:
     }[name]
 
 
-def _layer(number: int, sight: Sight, heads: tuple[int, ...], views: Views, tiles: int) -> Layer:
+def _axes(sight: Sight) -> str:
+    """What looks at what, where a model has several kinds of tokens."""
+    here, there = sight.queries_are, sight.keys_are
+    return here if here == there else f"{here} to {there}"
+
+
+def _layer(title: str, sight: Sight, heads: tuple[int, ...], views: Views, tiles: int) -> Layer:
     rows = views.rows
     if rows is None:
         rows = np.linspace(0, sight.queries - 1, 16).astype(int).tolist() if sight.queries else ()
     for row in rows if views.rows is not None else ():
         if not 0 <= row < sight.queries:
             raise ValueError(
-                f"there is no query {row}; the {sight.queries_are} of layer {number} are 0 to "
-                f"{sight.queries - 1}"
+                f"there is no query {row}; the {sight.queries_are} of {title.split(',')[0]} are "
+                f"0 to {sight.queries - 1}"
             )
     pick = [n - 1 for n in heads]
     spans, buckets = _spans(sight), _buckets(sight)
     doc = " ".join((type(sight.mixer).__doc__ or "").split("\n\n")[0].split())
     doc = doc.split(". ")[0].rstrip(".").replace("`", "") + "."
     return Layer(
-        f"layer {number}",
+        title,
         sight.name,
         sight.kind,
         doc,

@@ -78,9 +78,9 @@ def _panel(panel: Any, shown: Shown, layer: Layer, head: Head, number: int) -> N
         extent=(0, layer.keys, layer.queries, 0),
     )
     title = f"{layer.title}, head {number}" if number else layer.title
-    bits = "" if head.entropy is None else f", {head.entropy:.1f} bits"
-    kind = "" if layer.numbers == (0,) else f"\n{layer.kind}"
-    panel.set_title(f"{title}{bits}{kind}", fontsize=8)
+    bits = "" if head.entropy is None else f"{head.entropy:.1f} bits"
+    kind = layer.kind if number else ""
+    panel.set_title(f"{title}\n{', '.join(filter(None, (kind, bits)))}", fontsize=8)
     for axis, name, count in (
         (panel.yaxis, layer.queries_are, layer.queries),
         (panel.xaxis, layer.keys_are, layer.keys),

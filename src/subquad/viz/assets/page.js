@@ -151,7 +151,9 @@ function overview() {
       function thumb() {
         const picture = tiles.picture(0, 0, 0, view.table), g = canvas.getContext("2d");
         g.fillStyle = `rgb(${mix(RAMPS[dark() ? "dark" : "light"], 0)})`; g.fillRect(0, 0, 64, 64);
-        if (picture) g.drawImage(picture, 0, 0, 64, 64);
+        if (!picture) return;
+        g.imageSmoothingEnabled = Math.max(picture.width, picture.height) > 64; // few cells stay cells
+        g.drawImage(picture, 0, 0, 64, 64);
       }
       thumb();
       matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTimeout(thumb));
