@@ -50,7 +50,8 @@ def learn(arm: str, seed: int, args: argparse.Namespace) -> dict:
     words = ["lm", "--arch", *ARMS[arm], "--data", str(args.data), *HOW, *budget(args)]
     told = trained(folder, *words, "--train.seed", str(seed))
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    curve = [(row["seconds"] / 60, row["eval_nats_per_token"]) for row in rows if "eval_nats_per_token" in row]
+    score = "eval_nats_per_token"
+    curve = [(row["seconds"] / 60, row[score]) for row in rows if score in row]
     if not curve:
         sys.exit(f"{folder} has no report in its metrics.jsonl")
     kept = ("parameters", "steps", "tokens", "seconds", "command")
