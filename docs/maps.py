@@ -3,7 +3,7 @@
     python docs/maps.py [ARCH ...]
 
 Each tiny preset is trained for a few steps on Python's standard library (pictures, for patches) and
-shown; pictures that are there are kept.
+shown; pictures that are there are kept, so delete one to have it drawn again.
 """
 
 import sys
@@ -16,6 +16,20 @@ from subquad.cli import main
 HERE = Path(__file__).parent
 TEXT = "for row in rows: total += row"
 TRAIN = "--preset tiny --train.steps 40 --train.batch 4 --train.lr 3e-3 --train.reports 1"
+READ = "--task.context 64 --task.valid_bytes 2000"
+#: task and its flags, where they are not those of text
+TASKS = {
+    "vit": "image --task.valid_rows 20",
+    "longformer": "classify --task.context 64",  # the mark of a document sees all
+}
+#: settings beside the preset's, so that a mechanism shows at 30 tokens
+SETTINGS = {
+    "longformer": "--arch.causal false --arch.windows [4,6] --arch.dilations [1,2]",
+    "adaptive_span": "--arch.max_span 24 --arch.ramp 8 --train.steps 300",  # spans must grow apart
+    "conformer": "--arch.mixer chunks --arch.chunk 8 --arch.left 1 --arch.conv chunk",
+}
+#: what of it is shown, where all layers would be too many
+PARTS = {"perceiver": "--layers 1,2,7"}
 PATTERNS = {
     "strided": "Causal() & (Window(8) | Strided(8))",
     "fixed": "Causal() & (Blocks(8) | Columns(8, 2))",
@@ -30,20 +44,26 @@ PATTERNS = {
 
 def picture(arch: str) -> None:
     """Train and show one architecture."""
-    out, module = HERE / "maps" / f"{arch}.png", ARCHS[arch]
+    out = HERE / "maps" / f"{arch}.png"
     if out.exists():
         return
     with tempfile.TemporaryDirectory() as folder:
         run, shown = f"{folder}/{arch}", TEXT
-        task = ["lm" if hasattr(module.PRESETS["tiny"], "causal") else "mlm"]
-        task += ["--task.context", "64", "--task.valid_bytes", "2000"]
         if arch == "vit":
-            task, shown = ["image", "--task.valid_rows", "20"], f"{folder}/shapes.npz"
+            shown = f"{folder}/shapes.npz"
             _shapes(shown)
-        done = main(["train", *task, "--arch", arch, *TRAIN.split(), "--out", run])
-        done += main(["show", run, "--input", shown, "--out", str(out)])
+        done = main(["train", *trained(arch), "--out", run])
+        parts = PARTS.get(arch, "").split()
+        done += main(["show", run, "--input", shown, *parts, "--out", str(out)])
     if done:
         raise SystemExit(f"{arch} was not shown")
+
+
+def trained(arch: str) -> list[str]:
+    """The words of `subquad train` for an architecture."""
+    usual = "lm" if hasattr(ARCHS[arch].PRESETS["tiny"], "causal") else "mlm"
+    task = TASKS.get(arch, f"{usual} {READ}")
+    return [*task.split(), "--arch", arch, *TRAIN.split(), *SETTINGS.get(arch, "").split()]
 
 
 def _shapes(path: str) -> None:
@@ -70,17 +90,24 @@ def page() -> str:
     lines = [
         "# What each architecture looks at",
         "",
-        "Tiny presets after 40 steps, drawn by `subquad show RUN --input ...` (this page and its "
-        "pictures: `python docs/maps.py`). A row is a query, a column a key; colour grows with the "
-        "root of the weight, orange is below zero. These are tiny models hardly trained: pictures "
-        "of mechanisms, not of what they learn.",
+        "Tiny presets after 40 steps (Adaptive Span after 300), drawn by `subquad show RUN --input "
+        f'"{TEXT}"`; `python docs/maps.py` makes this page and its pictures. A row is a query, a '
+        "column a key; colour grows with the root of the weight, orange is below zero, and nothing "
+        "is drawn where a query does not look. *bits* is the mean entropy of a row: how many keys "
+        "share the weight, as a power of two. The last line is the *rollout*, what reaches a "
+        "position through all layers, and the same weighed by gradients. These are tiny models "
+        "hardly trained: pictures of mechanisms, not of what they learn.",
     ]
     for arch, module in ARCHS.items():
         says = " ".join((module.__doc__ or "").split("\n\n")[0].split())
-        lines += ["", f"## {arch}", "", says, "", f"![Maps of {arch}](maps/{arch}.png)"]
-    lines += ["", "# Patterns", "", '`subquad show --pattern "TEXT"` draws any, with its cost.']
+        more = f" [Explained](papers/{arch}.md)."
+        if arch in SETTINGS:
+            more += f" Here with `{SETTINGS[arch]}`."
+        lines += ["", f"## {arch}", "", says + more, "", f"![Maps of {arch}](maps/{arch}.png)"]
+        lines[-1] += "{.matrix}"
+    lines += ["", "## Patterns", "", '`subquad show --pattern "TEXT"` draws any, with its cost.']
     for name, text in PATTERNS.items():
-        lines += ["", f"`{text}`", "", f"![{name}](maps/pattern-{name}.png)"]
+        lines += ["", f"`{text}`", "", f"![{name}](maps/pattern-{name}.png)" + "{.matrix}"]
     return "\n".join(lines) + "\n"
 
 
