@@ -92,8 +92,8 @@ def page() -> str:
         "",
         "Tiny presets after 40 steps (Adaptive Span after 300), drawn by `subquad show RUN --input "
         f'"{TEXT}"`; `python docs/maps.py` makes this page and its pictures. A row is a query, a '
-        "column a key; colour grows with the root of the weight, orange is below zero, and nothing "
-        "is drawn where a query does not look. *bits* is the mean entropy of a row: how many keys "
+        "column a key; colour grows with the root of the weight, orange is below zero, and what "
+        "a query does not look at stays pale. *bits* is the mean entropy of a row: how many keys "
         "share the weight, as a power of two. The last line is the *rollout*, what reaches a "
         "position through all layers, and the same weighed by gradients. These are tiny models "
         "hardly trained: pictures of mechanisms, not of what they learn.",
@@ -101,8 +101,8 @@ def page() -> str:
     for arch, module in ARCHS.items():
         says = " ".join((module.__doc__ or "").split("\n\n")[0].split())
         more = f" [Explained](papers/{arch}.md)."
-        if arch in SETTINGS:
-            more += f" Here with `{SETTINGS[arch]}`."
+        if changed := SETTINGS.get(arch) or PARTS.get(arch):
+            more += f" Here with `{changed}`."
         lines += ["", f"## {arch}", "", says + more, "", f"![Maps of {arch}](maps/{arch}.png)"]
         lines[-1] += "{.matrix}"
     lines += ["", "## Patterns", "", '`subquad show --pattern "TEXT"` draws any, with its cost.']
