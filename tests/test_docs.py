@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 TRAIN = ["--train.steps", "2", "--train.reports", "1", "--train.batch", "2"]
 TINY = ["--preset", "tiny", *TRAIN]
 SIZES = {
-    "lm": [*TINY, "--task.context", "32", "--task.valid_bytes", "500"],
+    "lm": [*TINY, "--arch.num_layers", "1", "--task.context", "32", "--task.valid_bytes", "500"],
     "mlm": [*TINY, "--task.context", "32", "--task.valid_bytes", "500"],
     "classify": [*TINY, "--task.context", "64"],
     "asr": TINY,
