@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import fenced
-from subquad.cli import main
+from subquad.cli import VERBS, main
 from subquad.cli.train import check
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 TRAIN = ["--train.steps", "2", "--train.reports", "1", "--train.batch", "2"]
 TINY = ["--preset", "tiny", *TRAIN]
 SIZES = {
-    "lm": [*TINY, "--task.context", "32", "--task.valid_bytes", "500"],
+    "lm": [*TINY, "--arch.num_layers", "1", "--task.context", "32", "--task.valid_bytes", "500"],
     "mlm": [*TINY, "--task.context", "32", "--task.valid_bytes", "500"],
     "classify": [*TINY, "--task.context", "64"],
     "asr": TINY,
@@ -36,7 +36,7 @@ OTHERS = ("pip", "git", "make", "cd", "torchrun", "tensorboard")
 PAGES = {
     str(path.relative_to(DOCS)): path.read_text()
     for path in sorted(DOCS.rglob("*.md"))
-    if fenced.blocks(path.read_text(), "python") or fenced.blocks(path.read_text(), "bash")
+    if any(language in ("python", "bash") for language, _ in fenced.in_order(path.read_text()))
 }
 
 
@@ -65,6 +65,27 @@ def test_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys):
                     assert check(task, rest).name == task
                 elif program == "subquad":
                     assert main([*sized(words), "--debug"]) == 0, words
+
+
+SHOWN = [
+    pytest.param(words, id=f"{path.stem}: {' '.join(words)}")
+    for path in sorted(DOCS.rglob("*.md"))
+    for code in fenced.blocks(path.read_text(), "sh")
+    for _, *words in fenced.commands(code)
+]
+
+
+@pytest.mark.parametrize("words", SHOWN)
+def test_a_command_of_a_page_that_is_not_run_is_understood(words, tmp_path, monkeypatch):
+    """Blocks of `sh` would train long, or serve until they are stopped: their words are read."""
+    monkeypatch.chdir(tmp_path)  # which is empty
+    verb, *rest = words
+    assert verb in VERBS
+    if verb == "train":
+        assert check(rest[0], rest[1:]).name == rest[0]
+    else:
+        with pytest.raises(ValueError, match="there is no run folder"):
+            main([*words, "--debug"])
 
 
 def sized(words: list[str]) -> list[str]:

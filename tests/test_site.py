@@ -53,6 +53,17 @@ def test_a_row_of_the_table_is_what_was_measured():
     assert rows["`perceiver_ar`"][2048] == pytest.approx(1.81 / 0.89, rel=0.01)
 
 
+def test_speeds_of_the_readme_are_those_of_the_results():
+    text, spreads = (ROOT / "README.md").read_text(), tool("results").spreads
+    for what, peer, row in (
+        ("kernel", "performer-pytorch", "performer-pytorch 1.1.4"),
+        ("kernel", "exact", "torch's causal attention"),
+        ("window", "longformer", "Longformer of transformers"),
+    ):
+        said = spreads(what, peer)[4096]
+        assert f"| {row} | {said['forward']} | {said['forward+backward']} |" in text
+
+
 def test_names_in_docstrings_become_a_list():
     pytest.importorskip("griffe")
     text = "Attend.\n\nq: (B, H, N, D).\nvalid: (B, M), True\n    where real.\nNote: a colon."
@@ -74,4 +85,4 @@ def test_every_architecture_has_a_page_with_its_parts():
             "## When not to use it",
         ]
         assert f"<!-- card: {name} -->" in page
-        assert name in sq.PAIRS or f"../pictures/{name}.png" in page
+        assert name in sq.PAIRS or f"../maps/{name}.png" in page

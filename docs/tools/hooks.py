@@ -24,7 +24,6 @@ import results  # noqa: E402
 DIRECTIVES: dict[str, Callable[[str], str]] = {
     "file": python.file,
     "section": python.section,
-    "table": python.table,
     "patterns": python.patterns,
     "functions": python.functions,
     "nn": python.nn,
@@ -40,6 +39,7 @@ DIRECTIVES: dict[str, Callable[[str], str]] = {
     "results": results.table,
     "every-result": results.everything,
     "break-even": results.break_even,
+    "faster": results.faster,
 }
 
 LINE = re.compile(r"^<!-- ([a-z-]+)(?:: (.+?))? -->$", re.MULTILINE)

@@ -34,15 +34,6 @@ def section(asked: str) -> str:
     return found[1].strip().replace("`\\|`", "`|`")
 
 
-def table(asked: str) -> str:
-    """The first table under a heading: `FILE | HEADING`."""
-    text = section(asked)
-    found = re.search(r"(?:^\|.*\n?)+", text, re.MULTILINE)
-    if found is None:
-        raise ValueError(f"{asked} has no table")
-    return found[0].strip()
-
-
 def patterns(_: str) -> str:
     """All patterns, and what they are made of."""
     made = [n for n in subquad.__all__ if _is(getattr(subquad, n), Pattern)]

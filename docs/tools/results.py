@@ -22,6 +22,32 @@ def everything(_: str) -> str:
     return "\n\n".join(f"## {name}\n\n{table(name)}" for name in names)
 
 
+def faster(asked: str) -> str:
+    """How many times faster one was than another, by length, in all runs: `WHAT than PEER`."""
+    what, peer = asked.split(" than ")
+    lines = ["| length | forward | forward and backward |", "|---|---|---|"]
+    for n, said in sorted(spreads(what, peer).items()):
+        lines.append(f"| {n:,} | {said['forward']} | {said['forward+backward']} |")
+    return "\n".join(lines)
+
+
+def spreads(what: str, peer: str) -> dict[int, dict[str, str]]:
+    """The least and the most of the medians of all runs, by length and way, as pages say it."""
+    found: dict[int, dict[str, list[float]]] = {}
+    for path in RESULTS.glob(f"foundation-*/glibc/{what}-*.json"):
+        said = _read(path)["found"]
+        for way in ("forward", "forward+backward"):
+            ratio = said["median"].get(f"times faster than {peer}, {way}") if "n" in said else None
+            if ratio is not None:
+                found.setdefault(said["n"], {}).setdefault(way, []).append(ratio)
+    return {n: {way: _spread(found[n][way]) for way in found[n]} for n in found}
+
+
+def _spread(ratios: list[float]) -> str:
+    least, most = (f"{ratio:.{0 if ratio >= 10 else 1}f}x" for ratio in (min(ratios), max(ratios)))
+    return f"{least} faster" if least == most else f"{least} to {most} faster"
+
+
 def break_even(_: str) -> str:
     """Where each mechanism passes exact attention, from all the files that measured both."""
     rows = [_kernel(), *_low_rank(), _log_steps(), *_steps()]
