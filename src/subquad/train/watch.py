@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from subquad.train.atomic import write_files
+from subquad.train.sharding import gathered
 from subquad.train.spread import SpreadTrainer
 
 __all__ = ["WatchingTrainer"]
@@ -37,9 +38,9 @@ class WatchingTrainer(SpreadTrainer):
 
         ValueError in all processes if it or a loss of any of them is no number.
         """
-        norm = super()._get_grad_norm(model, grad_norm)
-        losses = torch.stack([loss for _, loss in self._seen]).double()
         # every process knows the one norm, and of the losses only its own
+        norm = gathered(super()._get_grad_norm(model, grad_norm))
+        losses = torch.stack([loss for _, loss in self._seen]).double()
         lost = int(self.total((~losses.isfinite()).sum()))
         if lost == 0 and math.isfinite(norm):
             return norm
