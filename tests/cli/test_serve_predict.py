@@ -2,9 +2,8 @@
 
 import io
 import json
-import threading
-import time
 import wave
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -71,7 +70,10 @@ def test_a_recording_is_the_body(hears, tmp_path):
         for kind in ("audio/wav", "Audio/X-WAV", "application/octet-stream"):
             assert ask(port, "/predict", wav(), kind) == (200, {"answer": want})
         status, said = message(ask(port, "/predict", b"RIFF nothing", "audio/wav"))
-        assert (status, said) == (400, "recording is no recording that can be read: " + said[47:])
+        assert (status, said.startswith("recording is no recording that can be read: ")) == (
+            400,
+            True,
+        )
         assert message(ask(port, "/predict", b"", "audio/wav")) == (
             400,
             "recording is empty; a recording holds samples",
@@ -93,24 +95,25 @@ def test_a_recording_is_the_body(hears, tmp_path):
         assert process.wait(60) == 0
 
 
-def test_a_late_recording_is_not_heard_to_its_end(hears):
+def test_a_late_recording_is_not_heard_to_its_end(hears, monkeypatch):
     """Or those who wait behind it would be late as well."""
-    run = sq.load(hears)
-    begun, heard = time.monotonic(), []
+    run, heard = sq.load(hears), []
+    monkeypatch.setattr(answers, "time", SimpleNamespace(monotonic=lambda: len(heard)))
     listen = run.task._waves
 
-    def slowly(path):
+    def counted(path):
         for piece in listen(path):
             heard.append(len(piece))
-            time.sleep(0.05)
             yield piece
 
-    run.task._waves = slowly
-    body = wav(seconds=300)  # blocks of 10
+    monkeypatch.setattr(run.task, "_waves", counted)
+    body = wav(seconds=60)
     with pytest.raises(Late):
-        predict(run, body, begun + 0.1)
-    assert 1 <= len(heard) < 30
-    assert predict(run, wav(), time.monotonic() + 60)["answer"].keys() >= {"text", "words"}
+        predict(run, body, 2.5)
+    assert heard == [160_000] * 3  # of 6 blocks
+    heard.clear()
+    assert predict(run, body, 10)["answer"].keys() >= {"text", "words"}
+    assert len(heard) == 6
 
 
 def test_sentences_are_translated(tmp_path):
@@ -137,17 +140,6 @@ def test_sentences_are_translated(tmp_path):
             assert (status, bool(said)) == (400, True)
         status, said = message(ask(port, "/predict", {"inputs": "a"}))
         assert (status, said) == (400, 'the body must be {"input": ...}')
-        found = []
-        many = {"input": ["a b 7"] * 40}
-        threads = [
-            threading.Thread(target=lambda: found.append(ask(port, "/predict", many)[0]))
-            for _ in range(2)
-        ]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
-        assert found == [200, 200]
 
 
 def test_series_are_forecast_of_json_and_of_tables(tmp_path):
@@ -181,7 +173,12 @@ def test_series_are_forecast_of_json_and_of_tables(tmp_path):
         ):
             status, said = message(ask(port, "/predict", {"input": bad}))
             assert (status, why in said) == (400, True), said
-        for bad in (b"", b"\xff\xfe\x00", b"a,b\n1,2\n", table.replace("5.00", "x").encode()):
+        for bad in (
+            b"",
+            b"\xff\xfe\x00",
+            b"item_id,timestamp,target\na,never,1\n",
+            table.replace("5.00", "x").encode(),
+        ):
             status, said = message(ask(port, "/predict", bad, "text/csv"))
             assert (status, "/" in said) == (400, False), said
 

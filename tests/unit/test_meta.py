@@ -161,11 +161,12 @@ def test_a_batch_whose_loss_is_no_number_is_kept(monkeypatch, tmp_path):
 
     monkeypatch.setattr(Episodic, "loss", loss)
     model, config = task.build("vit", tiny("vit", causal=False)), TrainConfig(steps=2, batch=2)
+    loop = MetaLoop(task, model, config, tmp_path)
     with pytest.raises(ValueError, match="the loss is nan at step 1 with"):
-        MetaLoop(task, model, config, tmp_path).train()
+        loop.train()
+    loop.close()
     kept = load_file(tmp_path / "diverged-0.safetensors")
-    # the inner step behind it has weights that are no numbers
-    assert {name.partition(".")[0] for name in kept} == {"4", "5"}
+    assert {name.partition(".")[0] for name in kept} == {"4"}
     wanted = task.train_set(2, config.seed)[1][1]
     assert all(torch.equal(kept[f"4.{name}"], t) for name, t in wanted.items())
 
