@@ -106,6 +106,7 @@ def test_spread_weights_are_saved_whole_and_gone_on_with(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("told", ["one process", "all, the launcher too"])
 def test_sigterm_saves(tmp_path, told):
     """To one process, whose word the other takes; or to all, as schedulers do: then each process
@@ -115,10 +116,11 @@ def test_sigterm_saves(tmp_path, told):
     launcher = begin(tmp_path, "local", *TWO, batch=2, out="run", more=more)
     logged = tmp_path / "run" / "metrics.jsonl"
     try:
-        for _ in range(1200):
+        for _ in range(2400):
             if launcher.poll() is not None or (logged.is_file() and logged.stat().st_size):
                 break
             time.sleep(0.1)
+        assert logged.is_file(), "training has not begun"
         children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
         if not children.is_file():
             pytest.skip("no /proc that tells which processes a launcher has started")
