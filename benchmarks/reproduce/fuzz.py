@@ -163,16 +163,17 @@ def child(name: str, told: Path, args: argparse.Namespace) -> NoReturn:
 
 
 def readers(guided: bool) -> dict:
-    """The targets, imported before processes are forked; for atheris with its counters in them."""
-    for name in FIRST:
-        import_module(name)
-    if not guided:
-        from hostile import TARGETS
+    """The targets, imported before processes are forked; for atheris with its counters in all
+    modules of subquad, which only those have that are imported here for the first time."""
+    counted: contextlib.AbstractContextManager = contextlib.nullcontext()
+    if guided:
+        import atheris
 
-        return TARGETS
-    import atheris
-
-    with atheris.instrument_imports(include=["subquad.data", "subquad.convert"]):
+        assert not any(name.startswith("subquad") for name in sys.modules)
+        counted = atheris.instrument_imports(include=["subquad"])
+    with counted:
+        for name in FIRST:
+            import_module(name)
         from hostile import TARGETS
     return TARGETS
 

@@ -1,12 +1,16 @@
 """The task image as a user meets it: train, eval, predict, begin from another run."""
 
 import json
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from transformers import pipeline
 
+import subquad as sq
 from subquad.cli import main
+from subquad.cli.serving.answers import predict
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -79,6 +83,12 @@ def test_a_folder_per_class(tmp_path, capsys):
     odds = json.loads(said(capsys, "predict", "run", "bars/lies/1.png", "--json"))["labels"]
     found = pipeline("image-classification", model="run", device="cpu")("bars/lies/1.png")
     assert {one["label"]: one["score"] for one in found} == pytest.approx(odds, rel=1e-4)
+    # the picture itself, as a server gets it
+    run, picture = sq.load("run"), Path("bars/lies/1.png")
+    sent = predict(run, picture.read_bytes(), time.monotonic() + 60)
+    assert sent == {"answer": run.predict(run.task.read(picture))}
+    with pytest.raises(ValueError, match=r"^picture is damaged"):
+        predict(run, b"no picture", time.monotonic() + 60)
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):

@@ -1,14 +1,9 @@
 """subquad serve as clients meet it: a process of its own on loopback, stopped by its number."""
 
-import contextlib
-import http.client
 import json
 import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 
@@ -16,6 +11,7 @@ import pytest
 import torch
 
 import subquad as sq
+from serving import ask, serving
 from subquad.cli import main
 from subquad.tasks.sampling import begin
 
@@ -43,34 +39,6 @@ def root(tmp_path_factory):
         os.environ["SUBQUAD_CACHE"] = before
 
 
-@contextlib.contextmanager
-def serving(folder, *flags):
-    """(process, port) of a server that answers; it is stopped by its number."""
-    words = [sys.executable, "-m", "subquad.cli", "serve", str(folder), "--port", "0", *flags]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        line = process.stdout.readline()
-        found = re.match(r"serving on http://127\.0\.0\.1:(\d+)", line)
-        assert found, line + process.stderr.read()
-        yield process, int(found[1])
-    finally:
-        process.terminate()
-        process.wait(60)
-        process.stdout.close()
-        process.stderr.close()
-
-
-def ask(port, path, body=None, kind="application/json"):
-    """Status and JSON of one request."""
-    link = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
-    raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-    link.request("GET" if body is None else "POST", path, raw, {"Content-Type": kind})
-    answer = link.getresponse()
-    status, said = answer.status, json.loads(answer.read())
-    link.close()
-    return status, said
-
-
 @pytest.fixture(scope="module")
 def words(root):
     flags = ["--max-bytes", "20000", "--max-tokens", "64", "--max-waiting", "3", "--seconds", "60"]
@@ -78,6 +46,7 @@ def words(root):
         yield port
 
 
+JSON = "Content-Type: application/json"
 GREEDY = {"prompt": "the c", "max_tokens": 24, "temperature": 0}
 
 
@@ -122,7 +91,12 @@ def test_a_seed_gives_the_same_text(words):
         ("/v1/completions", [1], 400, "must be a JSON object"),
         ("/v1/completions", {"prompt": 3}, 400, "prompt must be a text"),
         ("/v1/completions", {"max_tokens": 65}, 400, "must lie between 1 and 64"),
+        ("/v1/completions", {"max_tokens": float("inf")}, 400, "must lie between 1 and 64"),
+        ("/v1/completions", {"max_tokens": float("nan")}, 400, "must lie between 1 and 64"),
+        ("/v1/completions", {"max_tokens": 1.5}, 400, "must be a whole number"),
+        ("/v1/completions", {"temperature": 10**400}, 400, "must lie between 0.0 and 100.0"),
         ("/v1/completions", {"top_p": "x"}, 400, "must be a number"),
+        ("/v1/completions", {"n": "x" * 9000}, 400, "n = 'xxx"),
         ("/v1/completions", {"temprature": 1}, 400, "temprature is not known"),
         ("/v1/completions", {"n": 2}, 400, "n = 2 is not supported"),
         ("/v1/completions", {"model": "gpt"}, 404, "there is no model 'gpt'"),
@@ -135,6 +109,7 @@ def test_bad_requests_get_a_reason(words, path, body, status, said):
     got, answer = ask(words, path, body)
     assert got == status
     assert said in answer["error"]["message"]
+    assert len(answer["error"]["message"]) <= 500
 
 
 def test_other_types_are_refused(words):
@@ -174,7 +149,7 @@ def test_predictions_are_those_of_the_run(root):
             run.task.read(name)
         )
         status, answer = ask(port, "/predict", b"RIFF", kind="audio/wav")
-        assert (status, "takes JSON" in answer["error"]["message"]) == (400, True)
+        assert (status, answer["error"]["message"]) == (415, f"send JSON, with {JSON}")
         status, answer = ask(port, "/v1/completions", GREEDY)
         assert (status, "ask /predict" in answer["error"]["message"]) == (400, True)
 

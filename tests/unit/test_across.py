@@ -15,6 +15,7 @@ from torch import distributed
 from across import CASES, LENGTHS, B, D, E, F, G, H, compare
 from subquad.nn.features import PositiveRandomFeatures
 from subquad.ops import across
+from subquad.ops.partial import Distance
 from subquad.ops.patterns import Causal, Marked, Window
 
 SCRIPT = Path(__file__).parent.parent / "across.py"
@@ -171,3 +172,12 @@ def test_nothing_marked_is_nothing(alone):
     mark = torch.zeros(B, 1, 46, dtype=torch.bool)
     assert not across.attend(q, k, v, Marked(), alone, mark=mark).any()
     assert not across.attend(q, k, v, Marked(), alone).any()
+
+
+def test_what_only_one_process_has_is_refused(alone):
+    q, k, v = torch.randn(B, H, 46, D), torch.randn(B, G, 46, D), torch.randn(B, G, 46, E)
+    slopes = Distance(None, None, torch.zeros(H, 9), zero=0)
+    with pytest.raises(ValueError, match=r"what distance adds .* use rotary ones"):
+        across.attend(q, k, v, Causal(), alone, distance=slopes)
+    with pytest.raises(ValueError, match=r"dropout 0.1 of weights .* leave it at 0"):
+        across.attend(q, k, v, Causal(), alone, dropout=0.1)

@@ -240,3 +240,5 @@ def test_errors():
         KernelAttention(24, 5, EluFeatures())
     with pytest.raises(ValueError, match="causal=False looks ahead"):
         KernelAttention(24, 4, EluFeatures()).init_state(2)
+    with pytest.raises(ValueError, match="-2 features of rows of width 8; both must be at least 1"):
+        PositiveRandomFeatures(8, -2)

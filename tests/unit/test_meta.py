@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from catalog import tiny
@@ -149,6 +150,25 @@ def test_the_outer_gradient_is_the_mean_way_back(accumulate, monkeypatch, tmp_pa
         torch.testing.assert_close(p.grad, wanted[name], rtol=1e-4, atol=1e-6)
     assert any(g.abs().max() > 1e-3 for g in wanted.values())
     loop.close()
+
+
+def test_a_batch_whose_loss_is_no_number_is_kept(monkeypatch, tmp_path):
+    task, losses = opened(monkeypatch, inner_steps=3), []
+
+    def loss(self, model, batch, label_smoothing):
+        losses.append(self.base.loss(model, batch, label_smoothing))
+        return losses[-1] + (float("nan") if len(losses) == 5 else 0.0)  # of the second episode
+
+    monkeypatch.setattr(Episodic, "loss", loss)
+    model, config = task.build("vit", tiny("vit", causal=False)), TrainConfig(steps=2, batch=2)
+    loop = MetaLoop(task, model, config, tmp_path)
+    with pytest.raises(ValueError, match="the loss is nan at step 1 with"):
+        loop.train()
+    loop.close()
+    kept = load_file(tmp_path / "diverged-0.safetensors")
+    assert {name.partition(".")[0] for name in kept} == {"4"}
+    wanted = task.train_set(2, config.seed)[1][1]
+    assert all(torch.equal(kept[f"4.{name}"], t) for name, t in wanted.items())
 
 
 def test_what_is_held_out_is_never_trained_on(monkeypatch):

@@ -60,12 +60,13 @@ def train(folder: Path, data: str, config: TrainConfig = LITTLE, arch="local", *
 class Interrupt(TrainerCallback):
     """As Ctrl-C does at a step."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, step: int, *signals: signal.Signals) -> None:
+        self.step, self.signals = step, signals or (signal.SIGINT,)
 
     def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step == self.step - 1:
-            signal.raise_signal(signal.SIGINT)
+            for number in self.signals:
+                signal.raise_signal(number)
 
 
 def rows(folder: Path) -> list[dict]:
@@ -305,7 +306,7 @@ def test_the_clock_goes_on_where_it_stopped():
 
 def test_a_loss_that_is_no_number_stops_with_a_reason(tmp_path, data):
     config = dataclasses.replace(LITTLE, lr=1e30, clip=0.0, schedule="constant", warmup=0.0)
-    with pytest.raises(ValueError, match=r"the loss is nan at step \d+ with learning rate 1e\+30"):
+    with pytest.raises(ValueError, match=r"the loss is nan at step 2 with learning rate 1e\+30; "):
         train(tmp_path / "run", data, config)
 
 
@@ -337,6 +338,18 @@ def test_label_smoothing_bf16_and_recomputation_run(tmp_path, data):
     shutil.rmtree(tmp_path / "run")
 
 
+def test_a_second_sigterm_is_the_first_and_a_second_ctrl_c_is_not(tmp_path, data):
+    """Schedulers send SIGTERM to all, and launchers pass theirs on; people lose patience."""
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    twice = Interrupt(3, signal.SIGTERM, signal.SIGTERM)
+    facts = train(tmp_path / "run", data, callbacks=(twice,))
+    assert (facts["stopped_by"], facts["steps"]) == ("SIGTERM", 3)
+    assert newest_checkpoint(tmp_path / "run").name == "checkpoint-3"
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "other", data, callbacks=(Interrupt(3, signal.SIGINT, signal.SIGINT),))
+    assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+
+
 # --- damage -------------------------------------------------------------------------------------
 
 
@@ -356,6 +369,19 @@ def test_a_score_that_is_no_number_stops_before_anything_is_written(tmp_path, da
         train(tmp_path / "run", data)
     assert newest_checkpoint(tmp_path / "run").name == "checkpoint-3"
     assert all(math.isfinite(r.get("eval_bits_per_byte", 0)) for r in rows(tmp_path / "run"))
+
+
+def test_events_that_cannot_be_written_say_so(tmp_path, data, monkeypatch):
+    from torch.utils.tensorboard import SummaryWriter
+
+    def full(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "flush", full)
+    with pytest.raises(
+        OSError, match=r"could not write events to .*run: .* No space left on device"
+    ):
+        train(tmp_path / "run", data)
 
 
 class Killed(TrainerCallback):

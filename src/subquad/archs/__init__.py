@@ -65,14 +65,14 @@ PAIRS: MappingProxyType[str, ModuleType] = MappingProxyType(
 )
 
 #: the smallest sizes that can be; no layers leave stem and head
-_LEAST = {"dim": 1, "num_layers": 0, "num_heads": 1, "ffn_dim": 1}
+_LEAST = {"dim": 1, "num_layers": 0, "num_heads": 1, "ffn_dim": 1, "features": 1}
 #: and the largest that are meant: a hostile file may name others, which no machine has memory for
 _MOST = {
     "dim": 1 << 20,
     "num_layers": 1 << 12,
     "num_heads": 1 << 16,
     "ffn_dim": 1 << 22,
-    "num_features": 1 << 20,
+    "features": 1 << 20,
 }
 
 

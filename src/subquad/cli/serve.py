@@ -2,7 +2,8 @@
 
 A run behind HTTP: /v1/completions and /v1/models as OpenAI's clients ask them, of a language model,
 streamed or whole; /predict of the other tasks, {"input": a text, or a row, or a list of them}, or
-the bytes of a recording; /health. SIGTERM lets what was begun end, then exits with 0.
+a file as the body: a recording (Content-Type audio/...), a picture (image/...), or a table of
+series (text/csv); /health. SIGTERM lets what was begun end, then exits with 0.
 """
 
 import asyncio

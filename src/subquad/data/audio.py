@@ -18,7 +18,17 @@ from subquad.data.decoding import Opened
 from subquad.data.forms import UnfitError
 from subquad.data.resample import resample
 
-__all__ = ["RATE", "SUFFIXES", "Careful", "Heard", "Member", "Samples", "Sound", "soundfile"]
+__all__ = [
+    "RATE",
+    "SUFFIXES",
+    "Careful",
+    "Heard",
+    "Member",
+    "Samples",
+    "Sound",
+    "soundfile",
+    "unusual",
+]
 
 RATE = 16_000
 SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"}
@@ -115,7 +125,7 @@ class Sound:
                 raise UnfitError("a file that is no audio") from None
         if not 0 < count < _LONGEST:
             raise UnfitError("audio without samples")
-        if reason := _unusual(rate):
+        if reason := unusual(rate):
             raise UnfitError(reason)
         return count / rate
 
@@ -134,7 +144,7 @@ class Sound:
                 f"the recording {self.name} is damaged: it has {len(found):,} samples, and its "
                 f"header says {count:,}"
             )
-        if reason := _unusual(rate):
+        if reason := unusual(rate):
             raise ValueError(f"the recording {self.name} is {reason}")
         if not np.isfinite(found).all():
             raise ValueError(f"the recording {self.name} holds samples that are no numbers")
@@ -174,7 +184,7 @@ def _mean(opened: Any) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _unusual(rate: int) -> str:
+def unusual(rate: int) -> str:
     """What is wrong with so many samples a second, if anything is."""
     if rate < _SLOWEST:
         return f"audio of less than {_SLOWEST:,} samples a second"

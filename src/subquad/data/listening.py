@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from subquad.data.audio import RATE, soundfile
+from subquad.data.audio import RATE, soundfile, unusual
 from subquad.data.resample import resample
 
 __all__ = ["blocks", "piped", "seconds_of"]
@@ -38,6 +38,8 @@ def seconds_of(path: Path) -> float:
         raise ValueError(f"{path} is no recording that can be read: {reason}") from None
     if not told.frames:
         raise ValueError(f"{path} holds no samples")
+    if reason := unusual(told.samplerate):
+        raise ValueError(f"{path} is {reason}")
     return told.frames / told.samplerate
 
 

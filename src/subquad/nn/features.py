@@ -95,6 +95,10 @@ class _Projected(FeatureMap):
         redraw_every: int | None = None,
     ) -> None:
         super().__init__()
+        if head_dim < 1 or num_features < 1:
+            raise ValueError(
+                f"{num_features} features of rows of width {head_dim}; both must be at least 1"
+            )
         self.head_dim, self.num_features = head_dim, num_features
         self.seed, self.rows, self.redraw_every = seed, rows, redraw_every
         # where torch makes parameters by default: a model may be built on the meta device

@@ -20,7 +20,7 @@ from subquad.train.checkpoint import newest_checkpoint
 from subquad.train.config import TrainConfig
 from subquad.train.folder import START, read_facts, write_card, write_facts
 from subquad.train.loop import Loop
-from subquad.train.records import events
+from subquad.train.records import Events
 from subquad.train.transfer import begin_from
 
 __all__ = ["fit"]
@@ -67,7 +67,7 @@ def fit(
         facts |= {"begun_from": init_from and absolute(str(init_from)), "fresh": fresh}
     if first:
         _start(folder, task, facts, config_text, before is None)
-        loop.add_callback(events(folder / "events"))
+        loop.add_callback(Events(folder / "events"))
     loop.add_callback(kept := Averaging(folder / "averaging", config.average))
     try:
         loop.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

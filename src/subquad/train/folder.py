@@ -5,6 +5,7 @@ config.yaml                                     what was asked for: --config rea
 run.json                                        task, data, numbers with their protocol, command
 metrics.jsonl events/ README.md                 the course of training; the model card
 checkpoint-STEP/                                the newest state of training, for --resume
+diverged-PROCESS.safetensors                    batches whose loss was no number, if any
 """
 
 import json

@@ -26,13 +26,13 @@ from subquad.train.feed import feed
 from subquad.train.pace import Pace, by_clock
 from subquad.train.records import Metrics, Progress
 from subquad.train.sharding import check_shardable
-from subquad.train.spread import SpreadTrainer
 from subquad.train.transfer import by_depth, freeze
+from subquad.train.watch import WatchingTrainer
 
 __all__ = ["Loop"]
 
 
-class Loop(SpreadTrainer):
+class Loop(WatchingTrainer):
     """Trains a model for a task into a run folder."""
 
     def __init__(
@@ -86,7 +86,7 @@ class Loop(SpreadTrainer):
             return batches, None
         scored = torch.stack([self.task.scored(batch).to(device) for batch in batches]).double()
         number = scored.new_tensor(len(batches))
-        scored, number = self._total(torch.stack((scored.sum(), number)))
+        scored, number = self.total(torch.stack((scored.sum(), number)))
         return batches, scored / number
 
     def compute_loss(
@@ -96,11 +96,12 @@ class Loop(SpreadTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        inputs = inputs if self.carry is None else self.carry.into(inputs)
-        loss = self.task.loss(model, inputs, self.config.label_smoothing)
+        given = inputs if self.carry is None else self.carry.into(inputs)
+        loss = self.task.loss(model, given, self.config.label_smoothing)
         if num_items_in_batch is not None:  # the mean over all targets, not one of means
             loss = loss * (self.task.scored(inputs) / num_items_in_batch).to(loss.dtype)
         loss = loss + penalty(self.model)
+        self.see(inputs, loss)
         return (loss, {}) if return_outputs else loss
 
     def create_optimizer(self, model: Any = None) -> Any:
@@ -121,7 +122,7 @@ class Loop(SpreadTrainer):
 
     def measure(self) -> dict[str, float]:
         """The numbers of the validation part; all processes call it."""
-        share = Share(self.args.process_index, self.args.world_size, self._total)
+        share = Share(self.args.process_index, self.args.world_size, self.total)
         with self.accelerator.autocast():
             result = self.task.validate(self.plain_model(), share)
         wrong = {k: v for k, v in result.numbers.items() if not math.isfinite(v)}
@@ -142,12 +143,6 @@ class Loop(SpreadTrainer):
             self.args, self.state, self.control, metrics
         )
         return metrics
-
-    def _total(self, part: Tensor) -> Tensor:
-        if self.args.world_size > 1:
-            part = part.to(self.args.device)
-            distributed.all_reduce(part)
-        return part
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         best = super()._determine_best_metric(metrics, trial)
@@ -171,7 +166,7 @@ class Loop(SpreadTrainer):
     def save_if_none(self) -> None:
         """Write the weights if no report has found better ones; all processes call it."""
         there = (self.folder / "model.safetensors").is_file()
-        if self._total(torch.tensor(float(self.args.should_save and not there))):
+        if self.total(torch.tensor(float(self.args.should_save and not there))):
             self.save_best()
 
     # --- checkpoints --------------------------------------------------------------------------

@@ -36,6 +36,7 @@ class Pace(TrainerCallback):
         self._begun = time.monotonic()
         self._due = 1
         self._restore: dict[int, Any] = {}
+        self._alone = True
 
     @property
     def elapsed(self) -> float:
@@ -52,6 +53,7 @@ class Pace(TrainerCallback):
         self._begun = time.monotonic()
         self.fraction = self._measure(state.global_step)
         self._due = int(self.fraction * self.config.reports) + 1
+        self._alone = args.world_size == 1
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._restore[number] = signal.signal(number, self._interrupted)
@@ -67,7 +69,10 @@ class Pace(TrainerCallback):
 
     def _interrupted(self, number: int, frame: Any) -> None:
         self.stopped_by = signal.Signals(number).name
-        self.release()  # the second one ends the process at once
+        # a second Ctrl-C ends the process at once; but a second SIGTERM is the first one again, for
+        # schedulers send it to every process, and launchers pass on what they get
+        if number == signal.SIGINT and self._alone and number in self._restore:
+            signal.signal(number, self._restore.pop(number))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         fraction, stop = self._measure(state.global_step), self.stopped_by is not None

@@ -11,7 +11,7 @@ from transformers.integrations import TensorBoardCallback
 from subquad.train.atomic import reporting
 from subquad.train.pace import Pace
 
-__all__ = ["Metrics", "Progress", "events"]
+__all__ = ["Events", "Metrics", "Progress"]
 
 
 class Metrics(TrainerCallback):
@@ -29,12 +29,6 @@ class Metrics(TrainerCallback):
             self.path.write_text("".join(f"{line}\n" for line in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if "loss" in logs and not math.isfinite(logs["loss"]):
-            raise ValueError(
-                f"the loss is {logs['loss']} at step {state.global_step} with learning rate "
-                f"{logs['learning_rate']:.3g}; a smaller --train.lr or a longer --train.warmup "
-                "may help, and the last checkpoint is untouched"
-            )
         if not state.is_world_process_zero or "train_runtime" in logs:
             return
         now = (state.global_step, self.pace.elapsed)
@@ -107,11 +101,18 @@ class Progress(TrainerCallback):
             self.bar.stop()
 
 
-def events(folder: Path) -> TrainerCallback:
+class Events(TensorBoardCallback):
     """TensorBoard events into a folder."""
-    from torch.utils.tensorboard import SummaryWriter
 
-    return TensorBoardCallback(SummaryWriter(str(folder)))
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.folder = folder
+        super().__init__(SummaryWriter(str(folder)))
+
+    def on_log(self, *given: Any, **more: Any) -> None:
+        with reporting(self.folder.name, self.folder.parent):
+            super().on_log(*given, **more)
 
 
 def _step(line: str) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from transformers import Trainer
 
 from subquad.train.carry import Carry
@@ -48,6 +48,13 @@ class SpreadTrainer(Trainer):
             yield
         finally:
             self.model.set_requires_gradient_sync(True)
+
+    def total(self, part: Tensor) -> Tensor:
+        """The sum of what all processes have."""
+        if self.args.world_size > 1:
+            part = part.to(self.args.device)
+            distributed.all_reduce(part)
+        return part
 
     def weights(self) -> dict[str, Tensor] | None:
         """All weights, where processes hold parts of them; else None: the model's own."""

@@ -15,10 +15,17 @@ from typing import Any
 from subquad.tasks.sampling import continued
 from subquad.train.run import Run
 
-__all__ = ["Ask", "Late", "Pieces", "predict", "read_completion"]
+__all__ = ["FILES", "Ask", "Late", "Pieces", "predict", "read_completion"]
 
 #: tasks whose rows are texts, and may be asked by JSON
 _TEXTS = ("answer", "classify", "summarize", "tag", "translate")
+#: tasks that answer a file which is the body: how its Content-Type begins, and what it is called
+FILES = {
+    "asr": ("audio/", "recording"),
+    "caption": ("image/", "picture"),
+    "forecast": ("text/csv", "series.csv"),
+    "image": ("image/", "picture"),
+}
 #: fields of the completions interface that would change the text, and values that do not
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (None, 1),
@@ -80,10 +87,12 @@ def _number(body: dict[str, Any], name: str, usual: Any, kind: type, low: Any, h
     value = body.get(name)
     if value is None:
         return usual
-    if isinstance(value, bool) or not isinstance(value, int | float) or kind(value) != value:
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name} is {value!r}; it must be a number")
-    if not low <= value <= high:
+    if not low <= value <= high:  # first, for infinity is no whole number, nor a large one a float
         raise ValueError(f"{name} is {value}; it must lie between {low} and {high}")
+    if kind(value) != value:
+        raise ValueError(f"{name} is {value}; it must be a whole number")
     return kind(value)
 
 
@@ -136,24 +145,42 @@ class Pieces:
         return "length" if len(self.ids) >= ask.max_tokens else "stop"
 
 
-def predict(run: Run, body: Any) -> Any:
+def predict(run: Run, body: Any, deadline: float) -> Any:
     """What the run says to one input, or to each of a list: {"input": ...} of JSON, or the bytes
-    of a recording. ValueError for what the task cannot read.
+    of a file.
+
+    ValueError for what the task cannot read. Late where it still hears, or has more to answer, when
+    time is over: nobody waits for it, and others do.
     """
-    task = run.task
+
+    def go_on(done: float = 0.0, of: float = 0.0) -> None:
+        if time.monotonic() > deadline:
+            raise Late
+
+    def answer(row: Any) -> Any:
+        go_on()
+        return run.predict(row)
+
+    run.task.report = go_on
     if isinstance(body, bytes):
-        if task.name != "asr":
-            raise ValueError(f"a run of the task {task.name} takes JSON, not a recording")
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "recording"
-            path.write_bytes(body)
-            return {"answer": run.predict(task.read(path))}
+        return {"answer": _of_file(run.task, body, answer)}
     if not isinstance(body, dict) or "input" not in body:
         raise ValueError('the body must be {"input": ...}')
     given = body["input"]
     if isinstance(given, list):
-        return {"answers": [run.predict(_row(task, one)) for one in given]}
-    return {"answer": run.predict(_row(task, given))}
+        return {"answers": [answer(_row(run.task, one)) for one in given]}
+    return {"answer": answer(_row(run.task, given))}
+
+
+def _of_file(task: Any, body: bytes, answer: Callable[[Any], Any]) -> Any:
+    """The answer to a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / FILES[task.name][1]
+        path.write_bytes(body)
+        try:
+            return answer(task.read(path))
+        except ValueError as error:  # who has sent it knows of no such folder
+            raise ValueError(str(error).replace(f"{folder}/", "")) from error
 
 
 def _row(task: Any, given: Any) -> Any:
@@ -162,8 +189,9 @@ def _row(task: Any, given: Any) -> Any:
         if not isinstance(given, dict):
             raise ValueError("a series is a JSON object, as a line of a .jsonl file of series")
         return task.read(given)
-    if task.name == "asr":
-        raise ValueError("send the recording itself as the body, with Content-Type audio/...")
+    if task.name in FILES:
+        kind, name = FILES[task.name]
+        raise ValueError(f"send the {name} itself as the body, with Content-Type {kind}...")
     if task.name not in _TEXTS:
         raise ValueError(f"a run of the task {task.name} is not served by /predict")
     if not isinstance(given, str | dict):

@@ -8,13 +8,14 @@ that comes too slowly is dropped (408), and what takes longer than the time limi
 import asyncio
 import json
 import time
+import traceback
 import uuid
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from subquad.cli.serving.answers import Ask, Late, Pieces, predict, read_completion
+from subquad.cli.serving.answers import FILES, Ask, Late, Pieces, predict, read_completion
 from subquad.train.run import Run
 
 __all__ = ["App", "Limits", "Refused"]
@@ -61,8 +62,10 @@ class App:
         except Refused as error:
             await _reply(send, error.status, _error(error.reason, error.status))
         except ValueError as error:
-            reason = " ".join(str(error).split())
-            await _reply(send, 400, _error(reason, 400))
+            await _reply(send, 400, _error(str(error), 400))
+        except Exception:
+            traceback.print_exc()
+            await _reply(send, 500, _error("this failed; the server has printed why", 500))
 
     async def _answer(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         paths: dict[tuple[str, str], Callable[..., Awaitable[None]]] = {
@@ -94,9 +97,10 @@ class App:
         if self.run.task.name == "lm":
             raise Refused(400, "this run is a language model: ask /v1/completions")
         raw = await self._body(scope, receive, deadline)
-        sound = _header(scope, b"content-type").startswith(("audio/", "application/octet-stream"))
-        body = raw if sound else _json(scope, raw)
-        await _reply(send, 200, await self._compute(predict, deadline, self.run, body))
+        file, _ = FILES.get(self.run.task.name, ("", ""))
+        sent = _header(scope, b"content-type").startswith((file, "application/octet-stream"))
+        body = raw if file and sent else _json(scope, raw, file)
+        await _reply(send, 200, await self._compute(predict, deadline, self.run, body, deadline))
 
     async def _complete(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         deadline = time.monotonic() + self.limits.seconds
@@ -206,13 +210,15 @@ def _chunk(name: str, begun: int, model: str, text: str, why: str | None) -> dic
 
 def _error(reason: str, status: int) -> dict[str, Any]:
     kind = "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": reason, "type": kind, "param": None, "code": status}}
+    line = " ".join(reason.split())[:500]  # what was sent may be in it
+    return {"error": {"message": line, "type": kind, "param": None, "code": status}}
 
 
-def _json(scope: dict[str, Any], raw: bytes) -> Any:
+def _json(scope: dict[str, Any], raw: bytes, file: str = "") -> Any:
     # pages of other origins cannot send this type without asking first, and are not answered
     if not _header(scope, b"content-type").startswith("application/json"):
-        raise Refused(415, "send JSON, with Content-Type: application/json")
+        other = f", or a file, with Content-Type: {file}" if file else ""
+        raise Refused(415, f"send JSON, with Content-Type: application/json{other}")
     try:
         return json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -220,7 +226,7 @@ def _json(scope: dict[str, Any], raw: bytes) -> Any:
 
 
 def _header(scope: dict[str, Any], name: bytes) -> str:
-    return next((v for k, v in scope["headers"] if k == name), b"").decode("latin-1")
+    return next((v for k, v in scope["headers"] if k == name), b"").decode("latin-1").lower()
 
 
 async def _start(send: Send, status: int, kind: str, *more: tuple[bytes, bytes]) -> None:

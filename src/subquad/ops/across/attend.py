@@ -22,7 +22,7 @@ from subquad.ops.across.ring import Facts, ring
 from subquad.ops.across.window import windowed
 from subquad.ops.attend import check
 from subquad.ops.lowering import split_heads, terms, without
-from subquad.ops.partial import Partial, Scoring, merge
+from subquad.ops.partial import Distance, Partial, Scoring, merge
 from subquad.ops.pattern import Coords, Pattern
 from subquad.ops.plan import needs_mark
 
@@ -39,7 +39,9 @@ def attend(
     valid: Tensor | None = None,
     label: Tensor | None = None,
     mark: Tensor | None = None,
+    distance: Distance | None = None,
     scale: float | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
     """Attention of q over the keys of all processes that `pattern` allows.
 
@@ -49,9 +51,11 @@ def attend(
     mark (B or 1, 1, N): which tokens are marked.  scale: default 1 / sqrt(D).
 
     Returns (B, H, N, Dv). Patterns without a finite reach go round the ring and cost N P N pairs,
-    also where one process would do with fewer. ValueError where shapes do not fit, or for lengths
-    that `ranks` does not know.
+    also where one process would do with fewer. Scores are of q and k alone: turn these by
+    `ranks.positions` (rotary) before. ValueError where shapes do not fit, for lengths that `ranks`
+    does not know, and for a `distance` or `dropout` as one process has them.
     """
+    _refuse(distance, dropout)
     check(q, k, v, valid)
     ranks.check(k.shape[2])
     ranks.check(q.shape[2])
@@ -74,6 +78,20 @@ def attend(
         parts = _parts(q[:, first:last], keys, values, rest, at, valid, Scoring(rate), ranks)
         outs.append(merge(parts).out.to(v.dtype))
     return outs[0] if len(outs) == 1 else torch.cat(outs, 1)
+
+
+def _refuse(distance: Distance | None, dropout: float) -> None:
+    """ValueError for what only one process can add to scores, or drop."""
+    if distance is not None:
+        raise ValueError(
+            "what distance adds to scores (biases, tables, spans) is not spread over processes; "
+            "positions that turn q and k are, by ranks.positions: use rotary ones"
+        )
+    if dropout:
+        raise ValueError(
+            f"dropout {dropout} of weights is not spread over processes, whose draws would not be "
+            "those of one; leave it at 0, and drop outputs instead"
+        )
 
 
 def _parts(
