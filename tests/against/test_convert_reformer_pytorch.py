@@ -174,7 +174,7 @@ def test_equal_logits_and_the_way_back(way, tmp_path, monkeypatch):
     back = json.loads(Path("back/config.json").read_text())
     assert {name: back[name] for name in told} == told
     kind = shell.SubquadForCausalLM if told.get("causal") else shell.SubquadForMaskedLM
-    ours = kind.from_pretrained("ours").double().eval()
+    ours = kind.from_pretrained("ours", dtype=torch.float64).eval()
     ids = torch.randint(60, (2, 40))
     wanted = torch.stack([restated(given, told, row) for row in ids])
     with torch.no_grad():
@@ -191,16 +191,17 @@ def test_equal_logits_and_the_way_back(way, tmp_path, monkeypatch):
 def test_the_definition_is_that_of_the_package(way, monkeypatch):
     peer = pytest.importorskip("reformer_pytorch", reason="reformer-pytorch is not installed")
     told = SIZES | WAYS[way]
-    given, turns = tensors(told), iter(range(told["depth"]))
+    given = tensors(told)
+    turns = iter([drawn(told, layer).permute(1, 0, 2)[None] for layer in range(told["depth"])])
     shape = told.get("axial_position_shape")
     model = peer.ReformerLM(**told | ({} if shape is None else {"axial_position_shape": (*shape,)}))
     model = model.double().eval()
     model.load_state_dict(given)
 
     def randn(shape, **how):
-        made = drawn(told, next(turns)).permute(1, 0, 2)
-        assert made[None].shape == tuple(shape)
-        return made[None]
+        made = next(turns)
+        assert made.shape == tuple(shape)
+        return made
 
     ids = torch.randint(60, (1, 40))
     with torch.no_grad(), monkeypatch.context() as patch:

@@ -3,7 +3,7 @@
 from subquad.nn.adaptive import AdaptiveHead, Tables
 from subquad.nn.arrays import ArrayStem
 from subquad.nn.attention import Attention
-from subquad.nn.axial import Axial
+from subquad.nn.axial import Axial, AxialSum
 from subquad.nn.blocks import PostNorm, PreNorm
 from subquad.nn.context import Context
 from subquad.nn.conv import ConvModule
@@ -67,6 +67,7 @@ __all__ = [
     "ArrayStem",
     "Attention",
     "Axial",
+    "AxialSum",
     "Borrowed",
     "ChunkEncoder",
     "Chunked",
@@ -100,6 +101,8 @@ __all__ = [
     "Macaron",
     "MarkedAttention",
     "MeanAnswer",
+    "MeanReversibleDecoder",
+    "MeanReversibleEncoder",
     "Mixer",
     "ModalityStem",
     "OffsetKernelAttention",

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from subquad.nn.context import Context
 from subquad.nn.features import PositiveRandomFeatures
-from subquad.nn.kernel import KernelAttention
+from subquad.nn.kernel import KernelAttention, check_apart
 from subquad.nn.mixer import check_state
 from subquad.ops.linear import Sum, kernel_attention
 from subquad.ops.partial import wide
@@ -42,11 +42,7 @@ class OffsetKernelAttention(KernelAttention):
         self, x: Tensor, context: Context, state: Sum | None = None
     ) -> tuple[Tensor, Sum | None]:
         """y (B, N, C) and, if a state came in, the state after these tokens."""
-        if context.label is not None:
-            raise ValueError(
-                "kernel attention sums over all keys and cannot keep labelled documents apart; "
-                "give each document a row of its own"
-            )
+        check_apart(context)
         if state is not None:
             self._check_streams()
             check_state(self, state, Sum)
@@ -55,7 +51,7 @@ class OffsetKernelAttention(KernelAttention):
         y, after = kernel_attention(
             q, k, v, _as_given, causal=self.causal, valid=context.valid, state=begun
         )
-        return self.output(y), None if state is None else after
+        return self.output(y.to(v.dtype)), None if state is None else after
 
     def weights(self, x: Tensor, context: Context, rows: Tensor | None = None) -> Tensor:
         q, k, _ = self._lifted(x, context)

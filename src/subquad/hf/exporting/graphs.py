@@ -66,7 +66,7 @@ def whole(model: Any) -> Graph:
     model = model.eval()
     if isinstance(model, SubquadForImageClassification):
         stem = model.config.stem
-        size, channels = stem["size"], stem["channels"]
+        size, channels = stem["image_size"], stem["channels"]
         size = size if isinstance(size, list) else [size, size]
         made = _Pictures(model)
         program = capture(made, (torch.zeros(2, channels, *size),), ({0: Dim.DYNAMIC},))
