@@ -18,7 +18,7 @@ from torch import Tensor
 
 from subquad.nn.context import Context
 from subquad.nn.features import PositiveRandomFeatures
-from subquad.nn.kernel import KernelAttention, check_apart
+from subquad.nn.kernel import KernelAttention, check_apart, num_features
 from subquad.nn.mixer import check_state
 from subquad.ops.linear import Sum, kernel_attention
 from subquad.ops.partial import wide
@@ -87,7 +87,7 @@ class OffsetKernelAttention(KernelAttention):
 
     def _begun(self, batch: int, like: Tensor) -> Sum:
         """The sum before the first key: what is added to every sum of features."""
-        count = self.feature_map.num_features
+        count = num_features(self.feature_map, like.new_zeros(1, 1, 1, self.head_dim))
         none = Sum.empty(batch, self.num_kv_heads, count, self.head_dim, like)
         kv = none.kv.clone()
         kv[..., -1] = self._total
@@ -97,21 +97,23 @@ class OffsetKernelAttention(KernelAttention):
         """Features of queries (B, H, N, F) and keys, and values (B, H, M, D)."""
         q, k, v = self._project(context.clean(x), context)
         q, k = (t.to(wide(t.dtype)) * self.head_dim**-0.25 for t in (q, k))
-        if not isinstance(self.feature_map, PositiveRandomFeatures):
-            return self.feature_map(q, True), self.feature_map(k, False), v
+        phi = self.feature_map
+        if not isinstance(phi, PositiveRandomFeatures):
+            return phi(q, True), phi(k, False), v
         absent = None if context.valid is None else ~context.valid[:, None, :, None]
-        return self._exponential(q, (-1,), None), self._exponential(k, (-1, -2), absent), v
+        rows = phi.projection.to(q.dtype)
+        return _exponential(q, rows, (-1,), None), _exponential(k, rows, (-1, -2), absent), v
 
-    def _exponential(self, x: Tensor, over: tuple[int, ...], absent: Tensor | None) -> Tensor:
-        """Features (B, H, N, F), less the maximum of those that are not absent."""
-        rows = self.feature_map.projection.to(x.dtype)
-        u = x @ rows.T
-        real = u.detach() if absent is None else u.detach().masked_fill(absent, -torch.inf)
-        peak = real.amax(over, keepdim=True) if u.numel() else u.new_zeros(())
-        u = u - x.square().sum(-1, keepdim=True) / 2 - peak
-        # a row without keys has no peak, and an absent key may be anything above it
-        u = u if absent is None else u.masked_fill(absent, 0.0)
-        return len(rows) ** -0.5 * (u.exp() + FEATURE)
+
+def _exponential(x: Tensor, rows: Tensor, over: tuple[int, ...], absent: Tensor | None) -> Tensor:
+    """Features (B, H, N, F) by rows (F, D), less the maximum of those that are not absent."""
+    u = x @ rows.T
+    real = u.detach() if absent is None else u.detach().masked_fill(absent, -torch.inf)
+    peak = real.amax(over, keepdim=True) if u.numel() else u.new_zeros(())
+    u = u - x.square().sum(-1, keepdim=True) / 2 - peak
+    # a row without keys has no peak, and an absent key may be anything above it
+    u = u if absent is None else u.masked_fill(absent, 0.0)
+    return len(rows) ** -0.5 * (u.exp() + FEATURE)
 
 
 def _as_given(x: Tensor, is_query: bool) -> Tensor:
