@@ -84,6 +84,20 @@ MIXERS: dict[str, Callable[[], Mixer]] = {
     ),
     "kernel-relu": lambda: nn.KernelAttention(DIM, HEADS, nn.ReLUFeatures(WIDTH, 32), causal=True),
     "kernel-elu": lambda: nn.KernelAttention(DIM, HEADS, nn.EluFeatures(), causal=True),
+    "kernel-offset": lambda: nn.OffsetKernelAttention(
+        DIM, HEADS, nn.PositiveRandomFeatures(WIDTH, 32)
+    ),
+    "kernel-offset-causal": lambda: nn.OffsetKernelAttention(
+        DIM,
+        HEADS,
+        nn.PositiveRandomFeatures(WIDTH, 32),
+        causal=True,
+        position=nn.Rotary(WIDTH),
+        num_kv_heads=2,
+    ),
+    "kernel-relu-offset": lambda: nn.OffsetKernelAttention(
+        DIM, HEADS, nn.ReLUFeatures(WIDTH, 32), causal=True
+    ),
     "chunks": _attention(sq.Chunks(4, 2)),
     "full-xl": lambda: nn.Attention(DIM, HEADS, sq.Full(), position=nn.XLRelative(HEADS, WIDTH)),
     "chunks-xl": lambda: nn.Attention(

@@ -121,6 +121,16 @@ PERFORMER = {
 
 
 @pytest.mark.parametrize(
+    "kernel",
+    [
+        {},
+        {"generalized_attention": False},
+        {"causal": True},
+        {"causal": True, "generalized_attention": False},
+    ],
+    ids=["relu", "softmax", "causal-relu", "causal-softmax"],
+)
+@pytest.mark.parametrize(
     "fields",
     [
         {"rotary_position_emb": False},
@@ -129,9 +139,13 @@ PERFORMER = {
     ],
     ids=["learned", "rotary", "biases"],
 )
-def test_performer(fields, performer, folder):
-    given = PERFORMER | fields
+def test_performer(fields, kernel, performer, folder):
+    given = PERFORMER | fields | kernel
     model = drawn(performer.PerformerLM(**given))
+    for layer, _ in model.performer.net.layers:
+        attention = layer.fn.fast_attention
+        if attention.causal:  # without a GPU theirs asks for a package that is no longer built
+            attention.causal_linear_fn = performer.performer_pytorch.causal_linear_attention_noncuda
     ours = there_and_back(model, "performer-pytorch", **given)
     # their sinusoids were formed in float32
     close = {"rtol": 1e-5, "atol": 1e-5} if given["rotary_position_emb"] else CLOSE
@@ -146,8 +160,7 @@ def test_performer(fields, performer, folder):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"generalized_attention": False}, "has generalized_attention False, which ours does not"),
-        ({"causal": True}, "has causal True, which ours does not compute"),
+        ({"reversible": True}, "has reversible True, which ours does not compute"),
         ({"dim_head": 16}, "has 4 heads of width 16 in a model of width 32, and ours divides"),
     ],
 )
@@ -156,6 +169,28 @@ def test_performer_refused(fields, message, performer, folder, capsys):
     model = performer.PerformerLM(**given)
     capsys.readouterr()
     assert message in refused(capsys, model, "performer-pytorch", **given)
+
+
+@pytest.mark.parametrize("generalized", [True, False], ids=["relu", "softmax"])
+def test_a_causal_performer_generates(generalized, performer, folder):
+    given = PERFORMER | {"causal": True, "generalized_attention": generalized}
+    model = performer.PerformerLM(**given)
+    ours = there_and_back(model.eval(), "performer-pytorch", **given)
+    assert isinstance(ours, shell.SubquadForCausalLM)
+    ids, how = torch.randint(60, (2, 9)), {"max_new_tokens": 4, "do_sample": False}
+    if generalized:  # its state is a sum
+        cached = ours.generate(ids, **how)
+    else:
+        says = "OffsetKernelAttention looks back alone, but how .* use_cache=False of generate"
+        with pytest.raises(ValueError, match=says):
+            ours.generate(ids, **how)
+    found = ours.generate(ids, use_cache=False, **how)
+    wanted = ids
+    for _ in range(4):
+        wanted = torch.cat((wanted, ours(wanted).logits[:, -1:].argmax(-1)), 1)
+    assert torch.equal(found, wanted)
+    if generalized:
+        assert torch.equal(cached, wanted)
 
 
 def test_ours_as_theirs(folder, capsys):

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import transformers as hf
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from subquad.cli import main
@@ -198,6 +199,62 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, words, says)
         "text.txt",
         "tiny.txt",
     ]
+
+
+def cut_short(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def with_code(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save(torch.nn.Linear(2, 2), folder / "pytorch_model.bin")
+
+
+def lacking(folder):
+    change(folder, lambda made: [made.pop(n) for n in sorted(made) if ".mlp." in n])
+
+
+def another_shape(folder):
+    change(folder, lambda made: made.update({"transformer.wte.weight": torch.ones(9, 32)}))
+
+
+def of_another_version(folder):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "n_embd": "wide"}))
+
+
+def change(folder, what):
+    made = load_file(folder / "model.safetensors")
+    what(made)
+    save_file(made, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (cut_short, "model cannot be read: SafetensorError"),
+        (with_code, "model cannot be read: "),
+        (lacking, "model lacks 8 tensors of a GPT2LMHeadModel: transformer.h.0.mlp.c_fc.bias, "),
+        (another_shape, "model cannot be read: "),
+        (of_another_version, "model holds no model of transformers: "),
+    ],
+    ids=lambda x: getattr(x, "__name__", ""),
+)
+def test_damaged_models_are_one_line_and_leave_nothing(tmp_path, capsys, spoil, says):
+    kept("model", gpt2)
+    spoil(tmp_path / "model")
+    err = said(capsys, "model", "dest", code=2)
+    assert says in err
+    assert err.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == ["model", "text.txt"]
+
+
+def test_tensors_too_many_are_told(tmp_path, capsys):
+    kept("model", gpt2)
+    change(tmp_path / "model", lambda made: made.update({"transformer.h.9.x": torch.ones(1)}))
+    out = said(capsys, "model", "dest")
+    assert "left out: 1 tensors that are none of a GPT2LMHeadModel's: transformer.h.9.x" in out
 
 
 def test_a_swapped_folder_is_not_swapped_again(capsys):

@@ -115,3 +115,19 @@ def test_what_does_not_fit_is_said():
         nn.Axial(24, (4, 0))
     with pytest.raises(ValueError, match=r"axial_shape \(\) must name at least one place"):
         nn.Axial(24, ())
+
+
+def test_tables_that_are_added():
+    added = nn.AxialSum(24, (4, 8))
+    grid = added.tables[0].weight[:, None] + added.tables[1].weight
+    pos = torch.randint(0, 32, (2, 9))
+    assert torch.equal(added(pos), grid.flatten(0, 1)[pos])
+    assert added(pos[:1, :0]).shape == (1, 0, 24)
+    with pytest.raises(ValueError, match=r"prod\(axial_shape\) = 32 of axial_shape \(4, 8\)"):
+        added(torch.tensor([[32]]))
+    with pytest.raises(ValueError, match=r"axial_shape \(4, 0\) must name at least one place"):
+        nn.AxialSum(24, (4, 0))
+    stem = {"position": "axial_sum", "axial_shape": [4, 8]}
+    fields = {"dim": 24, "num_layers": 1, "num_heads": 2, "ffn_dim": 32, "causal": False}
+    made = build("local", fields, vocab_size=9, stem=stem)
+    assert isinstance(made.stem.position, nn.AxialSum)

@@ -7,6 +7,7 @@ import transformers as hf
 from pretrained import BOTH_WAYS, CAUSAL, WORDS, made
 from subquad.hf import swap
 from subquad.hf.swapping import Features
+from subquad.train.best import Best
 from subquad.train.goals import HiddenToken, NextToken
 from subquad.train.recover import Recovery, recover
 
@@ -70,3 +71,60 @@ def test_what_could_learn_before_can_learn_after(tmp_path, rank):
     assert isinstance(found, hf.LlamaForCausalLM)
     moved = {name for name, p in found.named_parameters() if not torch.equal(p, old[name])}
     assert any("q_proj" in name for name in moved)
+
+
+class Uphill(NextToken):
+    """Training leads away from what is measured."""
+
+    def loss(self, model, batch):
+        found = super().loss(model, batch)
+        return -found if model.training else found
+
+
+@pytest.mark.parametrize("rank", [None, 2], ids=["whole", "lora"])
+def test_what_tuning_makes_worse_is_not_kept(tmp_path, rank):
+    if rank:
+        pytest.importorskip("peft", reason="adapters need peft")
+    model = swap(made(CAUSAL, "llama"), Features("learned"))
+    old = {name: p.detach().clone() for name, p in model.named_parameters()}
+    rows, said = goal(Uphill, 12, tmp_path, ends=False), []
+    how = Recovery(steps=0, tune_steps=3, batch=2, lr=0.3, lora=rank)
+    swapped = rows.measure(model)
+    found = recover(model, rows, how, said.append)
+    assert all(torch.equal(p, old[name]) for name, p in found.named_parameters())
+    assert f"kept: step 0 of 3, {swapped:.4f} nats per token on held-out rows" in said
+    assert said[-1] == (
+        f"nothing was below {swapped:.4f} nats per token: the weights stay as they were before "
+        "recovery"
+    )
+
+
+def test_what_imitation_makes_worse_is_not_kept(tmp_path):
+    model = swap(made(CAUSAL, "llama"), Features("learned"))
+    old = {name: p.detach().clone() for name, p in model.named_parameters()}
+    rows, said = goal(NextToken, 12, tmp_path, ends=False), []
+    how = Recovery(steps=3, tune_steps=0, batch=2, lr=1e4)
+    found = recover(model, rows, how, said.append)
+    assert said[1].startswith("kept: step 0 of 3, ")
+    assert all(torch.equal(p, old[name]) for name, p in found.named_parameters())
+
+
+def test_the_best_step_is_kept():
+    weight, told = torch.nn.Parameter(torch.zeros(2)), iter([3.0, float("nan"), 1.0, 2.0])
+    best = Best([weight], lambda: next(told))
+    for step in range(4):
+        weight.data.fill_(step)
+        best.look(step)
+    best.restore()
+    assert weight.tolist() == [2.0, 2.0]
+    assert best.told(3, "nats") == "kept: step 2 of 3, 1.0000 nats on held-out rows"
+
+
+def test_what_was_no_number_gives_way():
+    weight, told = torch.nn.Parameter(torch.zeros(1)), iter([float("nan"), float("nan"), 5.0])
+    best = Best([weight], lambda: next(told))
+    for step in range(3):
+        weight.data.fill_(step)
+        best.look(step)
+    best.restore()
+    assert weight.item() == 2

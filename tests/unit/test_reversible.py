@@ -342,3 +342,31 @@ def test_what_does_not_fit_is_said():
         ReversibleDecoder([block], DIM)
     with pytest.raises(ValueError, match="at least 1 position, not 0"):
         Reversible(DIM, two[:1], nn.MLP(DIM, 48), chunk=0)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_mean_of_both_streams(causal):
+    torch.manual_seed(0)
+    sizes = {"causal": causal, "wiring": "reversible_mean"}
+    whole = stack(mixers(3, 0.0, causal), DIM, 48, **sizes).double().train()
+    assert isinstance(whole, nn.MeanReversibleDecoder if causal else nn.MeanReversibleEncoder)
+    assert whole.out_dim == DIM
+    x = torch.randn(2, 17, DIM, dtype=torch.float64, requires_grad=True)
+    context = nn.Context(torch.arange(17)[None])
+
+    def kept(x, context):
+        both = torch.cat((x, x), -1)
+        for block in whole.blocks:
+            both, _ = block(both, context)
+        return whole.norm((both[..., :DIM] + both[..., DIM:]) / 2)
+
+    weight = torch.randn(2, 17, DIM, dtype=torch.float64)
+    found, wanted = (run(whole, call, x, context, weight)[0] for call in (whole, kept))
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    if causal:
+        state, parts = whole.init_state(2), []
+        for at in range(17):
+            y, state = whole(x[:, at : at + 1], nn.Context(torch.tensor([[at]])), state)
+            parts.append(y)
+        torch.testing.assert_close(torch.cat(parts, 1), wanted[0], rtol=1e-9, atol=1e-9)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from subquad.nn.attention import Attention
-from subquad.nn.choices import blocks, choose, cross_block
+from subquad.nn.choices import blocks, choose
 from subquad.nn.init import Init
-from subquad.nn.perceive import MeanAnswer, QueryStack
+from subquad.nn.perceive import MeanAnswer, QueryStack, cross_block
 from subquad.ops.patterns import Full
 
 __all__ = ["PRESETS", "Config", "build"]

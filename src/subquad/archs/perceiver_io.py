@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from subquad.nn.attention import Attention, divide
-from subquad.nn.choices import blocks, cross_block
+from subquad.nn.choices import blocks
 from subquad.nn.init import Init
-from subquad.nn.perceive import QueryStack
+from subquad.nn.perceive import QueryStack, cross_block
 from subquad.ops.patterns import Full
 
 __all__ = ["PRESETS", "Config", "build"]

@@ -13,6 +13,7 @@ from subquad.nn import features
 from subquad.nn.attention import divide
 from subquad.nn.choices import choose, position, stack
 from subquad.nn.kernel import KernelAttention
+from subquad.nn.kernel_offset import OffsetKernelAttention
 from subquad.nn.stacks import Stack
 
 __all__ = ["PRESETS", "Config", "build", "feature_map"]
@@ -20,7 +21,9 @@ __all__ = ["PRESETS", "Config", "build", "feature_map"]
 
 @dataclass(frozen=True)
 class Config:
-    """`kernel`: "softmax" (positive random features) or "relu".  `rows`: how they are drawn.
+    """`kernel`: "softmax" (positive random features) or "relu"; "softmax_offset" and "relu_offset"
+    with the small numbers that performer-pytorch adds (`nn.OffsetKernelAttention`), for what was
+    trained with them.  `rows`: how they are drawn.
 
     `redraw` counts optimizer steps between redraws of the features; None keeps them. The paper's
     experiments (its figure 5) need it to reach the softmax Transformer's perplexity.
@@ -49,7 +52,12 @@ PRESETS = {
     "tiny": Config(dim=32, num_layers=2, num_heads=4, ffn_dim=64, features=16, dropout=0.0),
 }
 
-KERNELS = {"softmax": features.PositiveRandomFeatures, "relu": features.ReLUFeatures}
+KERNELS = {
+    "softmax": (features.PositiveRandomFeatures, KernelAttention),
+    "relu": (features.ReLUFeatures, KernelAttention),
+    "softmax_offset": (features.PositiveRandomFeatures, OffsetKernelAttention),
+    "relu_offset": (features.ReLUFeatures, OffsetKernelAttention),
+}
 
 ROWS = {
     "independent": features.independent,
@@ -61,7 +69,7 @@ ROWS = {
 
 def feature_map(config: Config, layer: int) -> features.FeatureMap:
     """The features of a layer; every layer has a seed of its own."""
-    return choose("kernel", config.kernel, KERNELS)(
+    return choose("kernel", config.kernel, KERNELS)[0](
         divide(config.dim, config.num_heads),
         config.features,
         seed=1000 * config.seed + layer,
@@ -73,8 +81,9 @@ def feature_map(config: Config, layer: int) -> features.FeatureMap:
 def build(config: Config) -> Stack:
     """The features-to-features stack of this configuration."""
     c = config
+    made = choose("kernel", c.kernel, KERNELS)[1]
     mixers = [
-        KernelAttention(
+        made(
             c.dim,
             c.num_heads,
             feature_map(c, layer),
@@ -83,6 +92,5 @@ def build(config: Config) -> Stack:
         )
         for layer in range(c.num_layers)
     ]
-    return stack(
-        mixers, c.dim, c.ffn_dim, causal=c.causal, norm=c.norm, mlp=c.mlp, dropout=c.dropout
-    )
+    causal = c.causal and all(mixer.streams for mixer in mixers)
+    return stack(mixers, c.dim, c.ffn_dim, causal=causal, norm=c.norm, mlp=c.mlp, dropout=c.dropout)

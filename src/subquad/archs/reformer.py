@@ -10,7 +10,8 @@ Ours differs: windows slide inside each bucket where the paper cuts sorted token
 borders later tokens move; local layers look at a window of their neighbours (kind "local"), or at
 their own chunk and the one before as in the release ("chunks"). Kind "sorted" is what others have
 trained: chunks of sorted tokens, in a circle; it is not strictly causal and never streams. Features
-are both streams, 2 dim wide, so head and embedding are not shared.
+are both streams, 2 dim wide, so head and embedding are not shared; with wiring "reversible_mean"
+their mean.
 """
 
 from dataclasses import dataclass
@@ -29,14 +30,15 @@ __all__ = ["KINDS", "PRESETS", "Config", "build"]
 
 @dataclass(frozen=True)
 class Config:
-    """`layers`: their kinds, "lsh", "local", "chunks" or "sorted", repeated to `num_layers`.
+    """`layers`: their kinds, "lsh", "local", "chunks", "sorted" or "sorted_scaled" (sorted, scores
+    divided by sqrt(D)), repeated to `num_layers`.
 
     Layers that hash: `rounds` (None: look at everything), `buckets` (even factors of their number),
     `window` (tokens of the bucket that a round looks at, on each side if not causal; of "sorted"
     the size of a chunk).  Local
     layers: `local_window`, tokens that are looked at on each side, or the size of a chunk.
     `mlp_chunk`: positions of a feed-forward part at a time; None for all.  `position` is for local
-    layers; a stem's absolute positions, as "axial", serve both kinds.
+    and "sorted_scaled" layers; a stem's absolute positions, as "axial", serve all kinds.
     """
 
     dim: int = 512
@@ -139,17 +141,26 @@ def _lsh(c: Config, layer: int) -> Mixer:
 
 
 def _sorted(c: Config, layer: int) -> Mixer:
+    return _in_circle(c, layer, Chunking(c.window, False, False, True, True, 1e-6), "none")
+
+
+def _sorted_scaled(c: Config, layer: int) -> Mixer:
+    return _in_circle(c, layer, Chunking(c.window, False, False, True), c.position)
+
+
+def _in_circle(c: Config, layer: int, chunks: Chunking, turned: str) -> Mixer:
     return SortedChunkAttention(
         c.dim,
         c.num_heads,
         head_dim=_width(c),
         rounds=c.rounds or 1,
         buckets=c.buckets,
-        chunks=Chunking(c.window, False, False, circle=True, unit_scale=True, key_eps=1e-6),
+        chunks=chunks,
         causal=c.causal,
         seed=1000 * c.seed + layer,
         bias=c.bias,
         dropout=c.dropout,
+        position=position(turned, c.num_heads, _width(c)),
     )
 
 
@@ -174,4 +185,10 @@ def _attention(c: Config, pattern: Pattern) -> Mixer:
     )
 
 
-KINDS = {"lsh": _lsh, "local": _local, "chunks": _chunks, "sorted": _sorted}
+KINDS = {
+    "lsh": _lsh,
+    "local": _local,
+    "chunks": _chunks,
+    "sorted": _sorted,
+    "sorted_scaled": _sorted_scaled,
+}

@@ -22,7 +22,7 @@ def run(argv: list[str]) -> int:
 
     from subquad.hf.swapping import Exact, extend_positions, plan_of, swap
     from subquad.hf.swapping.attention import attentions
-    from subquad.hf.swapping.beside import tokenizer_of
+    from subquad.hf.swapping.beside import model_of, tokenizer_of
 
     transformers.utils.logging.disable_progress_bar()
     given = _parser().read(argv)
@@ -30,7 +30,10 @@ def run(argv: list[str]) -> int:
     if dest.exists():
         raise ValueError(f"{dest} is there already; name a folder that is not")
     mixer = _mixer(given)
-    model = _read(given.model)
+    model, left = model_of(given.model)
+    if left:
+        some = ", ".join(left[:10]) + (", ..." if len(left) > 10 else "")
+        print(f"left out: {len(left)} tensors that are none of a {type(model).__name__}'s: {some}")
     tokenizer = tokenizer_of(given.model)
     report: dict[str, Any] = {"model": Path(given.model).name, "mixer": mixer.to_json()}
     recovering = _Recovering(given, model, tokenizer) if given.distill is not None else None
@@ -117,24 +120,6 @@ class _Recovering:
             "context": self.goal.context,
             "layer errors": {"swapped": errors, "recovered": later},
         }
-
-
-def _read(name: str) -> Any:
-    """The model of a folder or a hub id, as the class that wrote it."""
-    import transformers
-
-    import subquad.hf  # noqa: F401  (folders of swapped models)
-
-    try:
-        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{name} holds no model of transformers: {error}") from error
-    if config.model_type == "subquad-swap":
-        raise ValueError(f"{name} is swapped already; swap the model that it came from")
-    kind = getattr(transformers, (config.architectures or ["AutoModel"])[0], None)
-    if kind is None:
-        raise ValueError(f"{name} is a {config.architectures[0]}, which transformers does not have")
-    return kind.from_pretrained(name).eval()
 
 
 def _mixer(given: Any) -> Any:

@@ -21,6 +21,7 @@ from subquad.convert import (
     perceiver,
     performer,
     reformer,
+    reformer_pytorch,
     transfo_xl,
     vit,
     wav2vec2,
@@ -55,6 +56,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             adaptive_span.ADAPTIVE_SPAN,
             linformer.LINFORMER,
             performer.PERFORMER,
+            reformer_pytorch.REFORMER_PYTORCH,
             lite.LITE,
             krasserm.LANGUAGE,
             krasserm.TEXTS,
@@ -64,8 +66,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 )
 
 _LATENTS = (
-    "its latents look at each other under the norm of queries and at the prefix under another, so "
-    "that every key depends on where latents begin; ours has one norm for all that is read"
+    "it reads its prefix under one norm and its latents under another, so that a token has one key "
+    "before latents begin and another after; nothing here reads one input with two norms"
 )
 REFUSED = (
     Refusal("perceiver-ar-causal-language-model", _LATENTS),
@@ -76,12 +78,5 @@ REFUSED = (
     Refusal(
         "perceiver-io-optical-flow",
         "it reads patches of two pictures and asks with what it has read; ours asks by places",
-    ),
-    Refusal(
-        "reformer-pytorch",
-        "it takes the mean of its two streams before the last norm, draws its hashes anew in every "
-        "call, and its first chunk looks at the last one; ours joins the streams, keeps its hashes "
-        "and looks back alone",
-        ("token_emb.weight", "reformer.layers.blocks.0.f.net.fn.toqk.weight"),
     ),
 )

@@ -80,9 +80,14 @@ class Family:
     signature: Sequence[str] = ()
     infer: Callable[[Mapping[str, Tensor], Mapping[str, Any]], dict[str, Any]] | None = None
 
-    def head(self, architectures: Sequence[str] | None) -> tuple[str, Head]:
-        """Their class and ours. ValueError for one that is not in the table."""
-        name = architectures[0] if architectures else next(iter(self.heads))
+    def head(self, config: Mapping[str, Any]) -> tuple[str, Head]:
+        """Their class, by default the first whose needs are met, and ours.
+
+        ValueError for one that is not in the table.
+        """
+        met = (n for n, h in self.heads.items() if _met(h.needs, config))
+        first = next(met, next(iter(self.heads)))
+        name = (config.get("architectures") or [first])[0]
         if name not in self.heads:
             raise ValueError(f"{name} of {self.name} is not known; known: {', '.join(self.heads)}")
         return name, self.heads[name]
@@ -228,6 +233,10 @@ def _own(head: Head, config: Mapping[str, Any], sizes: Mapping[str, Any]) -> set
 def _of(row: Entry) -> tuple[str, ...]:
     names = getattr(row, "theirs", ())
     return (names,) if isinstance(names, str) else names
+
+
+def _met(needs: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    return all(name not in config or config[name] == wanted for name, wanted in needs.items())
 
 
 def _check_need(family: str, config: Mapping[str, Any], path: str, wanted: Any) -> None:

@@ -114,7 +114,7 @@ def _write(
 ) -> str:
     import subquad.hf as shell
 
-    name, head = family.head(config.get("architectures"))
+    name, head = family.head(config)
     settings = family.ours(config, head)  # first: what it refuses explains the tensors
     tensors, aside, named = family.there(theirs, config, head)
     ours = shell.SubquadConfig(**settings, architectures=[head.ours])
@@ -219,7 +219,7 @@ def _their_config(source: Path) -> dict[str, Any]:
 def _their_head(family: Family, origin: dict | None, ours: Mapping[str, Any]) -> tuple[str, Head]:
     """The class that stands for ours."""
     if origin is not None:
-        return family.head([origin["class"]])
+        return family.head({"architectures": [origin["class"]]})
     kinds = ours.get("architectures") or []
     for name, head in family.heads.items():
         if [head.ours] == [*kinds]:

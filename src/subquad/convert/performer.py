@@ -1,9 +1,9 @@
-"""The package performer-pytorch (https://github.com/lucidrains/performer-pytorch): `PerformerLM`
-that looks both ways with the generalised kernel.
+"""The package performer-pytorch (https://github.com/lucidrains/performer-pytorch): `PerformerLM`,
+both ways and causal, with the softmax kernel or the generalised one.
 
-What it does besides is refused: its softmax kernel adds 1e-4 to features, beside a maximum over all
-keys of the input, and its causal sums 1e-6; ours adds nothing, so that what comes later changes
-nothing. config.json beside the state dict has the arguments that the model was made with.
+Its softmax kernel adds 1e-4 to features, beside a maximum over all keys of the input, and its
+causal sums 1e-6; a mixer of its own has both (`nn.OffsetKernelAttention`). config.json beside the
+state dict has the arguments that the model was made with.
 """
 
 from collections.abc import Mapping
@@ -85,6 +85,9 @@ def features(config: Mapping[str, Any]) -> dict[str, dict]:
     }
 
 
+OUT = (Row("to_out.*", "head.project.*"),)
+WORDS = {"head.kind": "tokens", "head.bias": True}
+
 PERFORMER = Family(
     "performer-pytorch",
     rows,
@@ -94,6 +97,13 @@ PERFORMER = Family(
         Field("dim", "model.dim"),
         Field("depth", "model.num_layers"),
         Field("heads", "model.num_heads"),
+        Field("causal", "model.causal"),
+        Field(
+            "generalized_attention",
+            "model.kernel",
+            Named({True: "relu", False: "softmax_offset"}),
+            when=("causal", Named({True: "relu_offset", False: "softmax_offset"})),
+        ),
         Field("emb_dropout", "stem.dropout"),
         Field("ff_dropout", "model.dropout"),
         Field(
@@ -109,15 +119,11 @@ PERFORMER = Family(
     ),
     fixed={
         "arch": "performer",
-        "model.causal": False,
-        "model.kernel": "relu",
         "model.norm": "layer",
         "model.mlp": "gelu",
         "stem.kind": "tokens",
     },
     needs={
-        "causal": False,
-        "generalized_attention": True,
         "no_projection": False,
         "local_attn_heads": 0,
         "reversible": False,
@@ -131,11 +137,10 @@ PERFORMER = Family(
     },
     sizes={"layer": "depth", "heads": "heads"},
     heads={
-        "PerformerLM": Head(
-            "SubquadForMaskedLM",
-            rows=(Row("to_out.*", "head.project.*"),),
-            fixed={"head.kind": "tokens", "head.bias": True},
-        )
+        "PerformerLM": Head("SubquadForMaskedLM", rows=OUT, fixed=WORDS, needs={"causal": False}),
+        "PerformerLM(causal=True)": Head(
+            "SubquadForCausalLM", rows=OUT, fixed=WORDS, needs={"causal": True}
+        ),
     },
     derived=features,
     # of its arguments, those that need not be given

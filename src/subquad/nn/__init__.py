@@ -3,7 +3,7 @@
 from subquad.nn.adaptive import AdaptiveHead, Tables
 from subquad.nn.arrays import ArrayStem
 from subquad.nn.attention import Attention
-from subquad.nn.axial import Axial
+from subquad.nn.axial import Axial, AxialSum
 from subquad.nn.blocks import PostNorm, PreNorm
 from subquad.nn.context import Context
 from subquad.nn.conv import ConvModule
@@ -15,6 +15,7 @@ from subquad.nn.frames import FrameStem
 from subquad.nn.hashed import HashedAttention
 from subquad.nn.heads import TokenHead
 from subquad.nn.kernel import KernelAttention, KernelCrossAttention
+from subquad.nn.kernel_offset import OffsetKernelAttention
 from subquad.nn.latent import LatentStack
 from subquad.nn.learned import LearnedFeatures
 from subquad.nn.lightconv import DynamicConv, GatedLinear, LightConv
@@ -43,7 +44,13 @@ from subquad.nn.position import (
 )
 from subquad.nn.queries import FieldHead, QueryHead
 from subquad.nn.read import Read
-from subquad.nn.reversible import Reversible, ReversibleDecoder, ReversibleEncoder
+from subquad.nn.reversible import (
+    MeanReversibleDecoder,
+    MeanReversibleEncoder,
+    Reversible,
+    ReversibleDecoder,
+    ReversibleEncoder,
+)
 from subquad.nn.series import SeriesStem
 from subquad.nn.sorted_chunks import Chunking, SortedChunkAttention
 from subquad.nn.span import Borrowed, DynamicSpan, RelativeTable, SpanRamp
@@ -60,6 +67,7 @@ __all__ = [
     "ArrayStem",
     "Attention",
     "Axial",
+    "AxialSum",
     "Borrowed",
     "ChunkEncoder",
     "Chunked",
@@ -93,8 +101,11 @@ __all__ = [
     "Macaron",
     "MarkedAttention",
     "MeanAnswer",
+    "MeanReversibleDecoder",
+    "MeanReversibleEncoder",
     "Mixer",
     "ModalityStem",
+    "OffsetKernelAttention",
     "PatchStem",
     "PixelStem",
     "Position",

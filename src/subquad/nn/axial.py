@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from subquad.nn.choices import choose
 from subquad.nn.position import Learned, Sinusoidal, within
 
-__all__ = ["Axial", "absolute"]
+__all__ = ["Axial", "AxialSum", "absolute"]
 
 
 class Axial(nn.Module):
@@ -51,13 +51,38 @@ class Axial(nn.Module):
 
     def forward(self, pos: Tensor, valid: Tensor | None = None) -> Tensor:
         """pos (B or 1, N) to (B or 1, N, C); where `valid` (B, N) is False any vector may come."""
-        places = prod(self.shape)
-        said = f"prod(axial_shape) = {places} of axial_shape {self.shape}"
-        pos, parts = within(pos, valid, places, said), []
-        for table, size in zip(reversed(self.tables), reversed(self.shape), strict=True):
-            parts.append(table(pos % size))
-            pos = pos // size
-        return torch.cat(parts[::-1], -1)
+        return torch.cat(_looked_up(self.tables, self.shape, pos, valid), -1)
+
+
+class AxialSum(nn.Module):
+    """As `Axial`, each table as wide as the features, and their vectors added: reformer-pytorch's.
+
+    ValueError for a grid without places, PositionError as `Axial`.
+    """
+
+    def __init__(self, dim: int, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        if not self.shape or min(self.shape) < 1:
+            raise ValueError(f"axial_shape {self.shape} must name at least one place on every axis")
+        self.tables = nn.ModuleList(nn.Embedding(places, dim) for places in self.shape)
+
+    def forward(self, pos: Tensor, valid: Tensor | None = None) -> Tensor:
+        """pos (B or 1, N) to (B or 1, N, C); where `valid` (B, N) is False any vector may come."""
+        return torch.stack(_looked_up(self.tables, self.shape, pos, valid)).sum(0)
+
+
+def _looked_up(
+    tables: nn.ModuleList, shape: tuple[int, ...], pos: Tensor, valid: Tensor | None
+) -> list[Tensor]:
+    """The vector of each axis at positions (B or 1, N), the first axis first."""
+    places = prod(shape)
+    said = f"prod(axial_shape) = {places} of axial_shape {shape}"
+    pos, parts = within(pos, valid, places, said), []
+    for table, size in zip(reversed(tables), reversed(shape), strict=True):
+        parts.append(table(pos % size))
+        pos = pos // size
+    return parts[::-1]
 
 
 def _shares(whole: int, parts: int) -> tuple[int, ...]:
@@ -70,7 +95,8 @@ def absolute(
 ) -> nn.Module | None:
     """Absolute positions by their name in a stem's configuration; None for "none".
 
-    max_len: of learned ones.  axial: shape and widths of axial ones. ValueError for another name.
+    max_len: of learned ones.  axial: shape and widths of axial ones (those that are
+    added have one). ValueError for another name.
     """
     make: Callable[[], nn.Module | None] = choose(
         "stem position",
@@ -81,6 +107,7 @@ def absolute(
             "fairseq": lambda: Sinusoidal.fairseq(dim),
             "learned": lambda: Learned(dim, max_len),
             "axial": lambda: Axial(dim, *axial),
+            "axial_sum": lambda: AxialSum(dim, axial[0]),
         },
     )
     return make()

@@ -13,20 +13,22 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 import torch.nn.functional as F
 from torch import nn
 
-from subquad.nn.attention import divide
 from subquad.nn.blocks import Block, PostNorm, PreNorm
-from subquad.nn.cross import CrossAttention
 from subquad.nn.mixer import Mixer
 from subquad.nn.mlp import MLP, GatedMLP, quick_gelu, relu_squared
-from subquad.nn.perceive import CrossBlock
 from subquad.nn.position import ALiBi, Position, Rotary, XLRelative
-from subquad.nn.reversible import Reversible, ReversibleDecoder, ReversibleEncoder
+from subquad.nn.reversible import (
+    MeanReversibleDecoder,
+    MeanReversibleEncoder,
+    Reversible,
+    ReversibleDecoder,
+    ReversibleEncoder,
+)
 from subquad.nn.stacks import Decoder, Encoder, Stack
 
 __all__ = [
     "blocks",
     "choose",
-    "cross_block",
     "feed_forward",
     "fill",
     "normalise",
@@ -48,6 +50,7 @@ MLPS: Mapping[str, Callable[..., nn.Module]] = {
     "relu_squared": partial(MLP, activation=relu_squared),
     "swish": partial(MLP, activation=F.silu),
     "swiglu": GatedMLP,
+    "geglu": partial(GatedMLP, activation=F.gelu, bias=True),
 }
 
 
@@ -65,6 +68,7 @@ WIRINGS: Mapping[str, Wiring] = {
     "pre_open": Wiring(PreNorm, closing=0),
     "post": Wiring(PostNorm, closing=0),
     "reversible": Wiring(Reversible, ReversibleEncoder, ReversibleDecoder, closing=2),
+    "reversible_mean": Wiring(Reversible, MeanReversibleEncoder, MeanReversibleDecoder),
 }
 
 POSITIONS: Mapping[str, Callable[..., Position]] = {
@@ -213,38 +217,3 @@ def stack(
     way = choose("wiring", wiring, WIRINGS)
     last = normalise(norm)(way.closing * dim) if way.closing else None
     return (way.decoder if causal else way.encoder)(made, dim, last)
-
-
-def cross_block(
-    sizes: tuple[int, int, int],
-    num_heads: int,
-    *,
-    key_dim: int | None = None,
-    norm: str = "layer",
-    mlp: str = "gelu",
-    dropout: float = 0.0,
-    residual: bool = True,
-) -> CrossBlock:
-    """A block that reads a memory; sizes: its width, that of the memory, that inside its MLP.
-
-    `key_dim`: the width of all queries and keys, and values are then as wide as what reads; by
-    default all are as wide as what is read.
-    """
-    dim, memory_dim, hidden = sizes
-    mixer = CrossAttention(
-        dim,
-        num_heads,
-        memory_dim=memory_dim,
-        head_dim=divide(key_dim or memory_dim, num_heads),
-        value_dim=divide(dim if key_dim else memory_dim, num_heads),
-        dropout=dropout,
-    )
-    return CrossBlock(
-        dim,
-        memory_dim,
-        mixer,
-        feed_forward(mlp)(dim, hidden, dropout=dropout),
-        norm=normalise(norm),
-        dropout=dropout,
-        residual=residual,
-    )

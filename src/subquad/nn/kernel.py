@@ -64,11 +64,7 @@ class KernelAttention(Mixer):
         self, x: Tensor, context: Context, state: Sum | None = None
     ) -> tuple[Tensor, Sum | None]:
         """y (B, N, C) and, if a state came in, the state after these tokens."""
-        if context.label is not None:
-            raise ValueError(
-                "kernel attention sums over all keys and cannot keep labelled documents apart; "
-                "give each document a row of its own"
-            )
+        check_apart(context)
         if state is not None:
             check_state(self, state, Sum)
         q, k, v = self._project(context.clean(x), context)
@@ -175,6 +171,15 @@ class KernelCrossAttention(Mixer):
         memory = context.clean_memory()
         heads = self.num_heads
         return split_heads(self.key(memory), heads), split_heads(self.value(memory), heads)
+
+
+def check_apart(context: Context) -> None:
+    """ValueError for documents with labels."""
+    if context.label is not None:
+        raise ValueError(
+            "kernel attention sums over all keys and cannot keep labelled documents apart; "
+            "give each document a row of its own"
+        )
 
 
 def kernel_matrix(q: Tensor, k: Tensor, feature_map: FeatureMap, absent: Tensor) -> Tensor:

@@ -16,12 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from subquad.nn.attention import divide
 from subquad.nn.blocks import Block
+from subquad.nn.choices import feed_forward, normalise
 from subquad.nn.context import Context
+from subquad.nn.cross import CrossAttention
 from subquad.nn.mixer import Mixer
 from subquad.nn.stacks import Encoder
 
-__all__ = ["CrossBlock", "MeanAnswer", "QueryStack"]
+__all__ = ["CrossBlock", "MeanAnswer", "QueryStack", "cross_block"]
 
 
 class CrossBlock(nn.Module):
@@ -144,3 +147,38 @@ class QueryStack(Encoder):
             return x, Context(context.pos, context.valid)
         last = torch.arange(n - context.last, n, device=x.device)
         return x[:, last], Context(context.pos, context.valid).rows(last)
+
+
+def cross_block(
+    sizes: tuple[int, int, int],
+    num_heads: int,
+    *,
+    key_dim: int | None = None,
+    norm: str = "layer",
+    mlp: str = "gelu",
+    dropout: float = 0.0,
+    residual: bool = True,
+) -> CrossBlock:
+    """A block that reads a memory; sizes: its width, that of the memory, that inside its MLP.
+
+    `key_dim`: the width of all queries and keys, and values are then as wide as what reads; by
+    default all are as wide as what is read.
+    """
+    dim, memory_dim, hidden = sizes
+    mixer = CrossAttention(
+        dim,
+        num_heads,
+        memory_dim=memory_dim,
+        head_dim=divide(key_dim or memory_dim, num_heads),
+        value_dim=divide(dim if key_dim else memory_dim, num_heads),
+        dropout=dropout,
+    )
+    return CrossBlock(
+        dim,
+        memory_dim,
+        mixer,
+        feed_forward(mlp)(dim, hidden, dropout=dropout),
+        norm=normalise(norm),
+        dropout=dropout,
+        residual=residual,
+    )

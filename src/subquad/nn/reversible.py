@@ -29,7 +29,13 @@ from subquad.nn.restore import Half, restoring
 from subquad.nn.stacks import Decoder, Encoder, Stack
 from subquad.ops.partial import wide
 
-__all__ = ["Reversible", "ReversibleDecoder", "ReversibleEncoder"]
+__all__ = [
+    "MeanReversibleDecoder",
+    "MeanReversibleEncoder",
+    "Reversible",
+    "ReversibleDecoder",
+    "ReversibleEncoder",
+]
 
 
 class Reversible(Block):
@@ -112,6 +118,9 @@ class _TwoStreams(Stack):
     forgets those inside blocks with `gradient_checkpointing`.
     """
 
+    #: how many streams wide the features are
+    spans = 2
+
     def __init__(self, blocks: Sequence[Block], dim: int, norm: nn.Module | None = None) -> None:
         super().__init__(blocks, dim, norm)
         for i, block in enumerate(blocks):
@@ -119,14 +128,18 @@ class _TwoStreams(Stack):
                 raise ValueError(
                     f"block {i} of two streams must be a Reversible, not a {type(block).__name__}"
                 )
-        self.out_dim = 2 * dim
+        self.out_dim = self.spans * dim
+
+    def join(self, both: Tensor) -> Tensor:
+        """What the two streams (B, N, 2 C) are to whatever follows: both, side by side."""
+        return both
 
     def row(self, x: Tensor, context: Context, state: tuple | None) -> tuple[Tensor, tuple | None]:
         if state is None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             both = x.to(wide(x.dtype))
             rows = [block.halves(context) for block in self.blocks if isinstance(block, Reversible)]
             halves = [half for pair in rows for half in pair]
-            return torch.cat(restoring(halves, both), -1).to(x.dtype), None
+            return self.join(torch.cat(restoring(halves, both), -1)).to(x.dtype), None
         return self.plain(x, context, state)
 
     def plain(
@@ -135,7 +148,7 @@ class _TwoStreams(Stack):
         """The same as `row`, every activation kept: gradients reach what stands inside blocks."""
         both = x.to(wide(x.dtype))
         y, after = super().row(torch.cat((both, both), -1), context, state)
-        return y.to(x.dtype), after
+        return self.join(y).to(x.dtype), after
 
 
 class ReversibleEncoder(_TwoStreams, Encoder):
@@ -144,6 +157,23 @@ class ReversibleEncoder(_TwoStreams, Encoder):
 
 class ReversibleDecoder(_TwoStreams, Decoder):
     """A Decoder of Reversible blocks; features are 2 C wide."""
+
+
+class _Mean(_TwoStreams):
+    """Two streams of which the mean goes on, (B, N, C), as reformer-pytorch has it."""
+
+    spans = 1
+
+    def join(self, both: Tensor) -> Tensor:
+        return both.unflatten(-1, (2, -1)).mean(-2)
+
+
+class MeanReversibleEncoder(_Mean, ReversibleEncoder):
+    """A ReversibleEncoder whose features are the mean of both streams, C wide."""
+
+
+class MeanReversibleDecoder(_Mean, ReversibleDecoder):
+    """A ReversibleDecoder whose features are the mean of both streams, C wide."""
 
 
 def _trained(*modules: nn.Module) -> tuple[nn.Parameter, ...]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from subquad.nn.context import Context
 from subquad.nn.hashing import Hashed
+from subquad.nn.position import Position
 from subquad.ops.hashing import ABSENT
 from subquad.ops.lsh import unit
 from subquad.ops.partial import wide
@@ -34,7 +35,8 @@ class SortedChunkAttention(Hashed):
     decide which; therefore it does not stream, and training it to predict leaks a little. New
     models take `HashedAttention`; this one runs what was trained this way.
 
-    `chunks` says how long they are, and what counts inside.
+    `chunks` says how long they are, and what counts inside; `position` may turn what has been
+    hashed (rotary).
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class SortedChunkAttention(Hashed):
         head_dim: int | None = None,
         bias: bool = True,
         dropout: float = 0.0,
+        position: Position | None = None,
     ) -> None:
         _check_rounds(rounds)
         super().__init__(
@@ -64,7 +67,12 @@ class SortedChunkAttention(Hashed):
             dropout=dropout,
         )
         chunks.check()
-        self.chunks = chunks
+        self.chunks, self.position = chunks, position or Position()
+        if self.position.scores:
+            raise ValueError(
+                f"{type(self.position).__name__} adds to scores by distance, and sorted tokens "
+                "stand at no distance: take Rotary, or positions added by the stem"
+            )
 
     def set_rounds(self, rounds: int | None) -> None:
         """Hash in another number of rounds. ValueError for None: chunks are always hashed."""
@@ -79,7 +87,7 @@ class SortedChunkAttention(Hashed):
             raise ValueError("SortedChunkAttention sorts the whole input, so it cannot stream")
         qk, v = self.project(context.clean(x))
         out = attend_chunks(
-            *self._pair(qk),
+            *self._pair(qk, context),
             v,
             self.label(qk, context, labels),
             self.chunks,
@@ -110,12 +118,13 @@ class SortedChunkAttention(Hashed):
         times = times * (away & real[..., rows, None] & real.unsqueeze(-2))
         times = times.clamp(max=1) if self.chunks.count_once else times
         times = times + (slots == rows[:, None]) * (times.sum(-1, keepdim=True) == 0)
-        q, k = self._pair(qk)
+        q, k = self._pair(qk, context)
         scores = self.head_dim**-0.5 * q[:, :, rows] @ k.mT
         return (scores + times.to(scores.dtype).log()).softmax(-1)
 
-    def _pair(self, qk: Tensor) -> tuple[Tensor, Tensor]:
+    def _pair(self, qk: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """Queries, which are still divided by sqrt(D), and keys."""
+        qk = self.position.turn(qk, context.pos)
         q = qk * self.head_dim**0.5 if self.chunks.unit_scale else qk
         if not self.chunks.key_eps:
             return q, unit(qk)

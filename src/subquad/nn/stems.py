@@ -133,7 +133,7 @@ class NGramStem(TokenStem):
 @dataclass(frozen=True)
 class TokenStemConfig:
     """Fields of a token stem. `position`: absolute ones, "none", "sinusoidal", "fairseq" (its
-    sinusoids), "learned", "axial".
+    sinusoids), "learned", "axial", "axial_sum" (one width, added).
 
     `max_len` is for learned ones; `axial_shape` and `axial_dims` as in `subquad.nn.Axial`, by
     default the grid of Reformer's release for 65,536 tokens. `norm`: of the sum, "none", "layer",

@@ -64,7 +64,7 @@ def delay(stem: nn.Module, backbone: nn.Module) -> int:
     """
     step = getattr(backbone, "step", None)
     if step is None:
-        raise ValueError(_LOOKS_AHEAD)
+        raise ValueError(_why(backbone))
     factor, field = (getattr(stem, name, 1) for name in ("factor", "field"))
     return factor * (step - 1) + field - 1
 
@@ -91,6 +91,18 @@ _LOOKS_AHEAD = (
 )
 
 
+def _why(backbone: nn.Module) -> str:
+    """Why a backbone does not stream, and what to do about it."""
+    for mixer in (m for m in backbone.modules() if isinstance(m, Mixer)):
+        if getattr(mixer, "causal", False) and not mixer.streams:
+            return (
+                f"{type(mixer).__name__} looks back alone, but how it does so follows from the "
+                "whole input, so it cannot stream; use_cache=False of generate() and of forward "
+                "runs the whole input for each new token"
+            )
+    return _LOOKS_AHEAD
+
+
 def _begun(state: ModelState, stem: Any, backbone: Any) -> ModelState:
     """A state before the first token, with that of a stem that has one."""
     begin = getattr(stem, "init_state", None)
@@ -102,7 +114,7 @@ def _begun(state: ModelState, stem: Any, backbone: Any) -> ModelState:
 def _start(backbone: nn.Module, method: str, batch: int) -> ModelState:
     start = getattr(backbone, method, None)
     if start is None:
-        raise ValueError(_LOOKS_AHEAD)
+        raise ValueError(_why(backbone))
     device = next(backbone.parameters()).device
     length = torch.zeros(batch, dtype=torch.int64, device=device)
     return ModelState(length, start(batch))

@@ -7,7 +7,7 @@ https://arxiv.org/abs/2410.10254.
 Axes: B batch, N tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +18,8 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 
 from subquad.hf.swapping.attention import PART
-from subquad.hf.swapping.watch import watching
+from subquad.hf.swapping.watch import Watched, watching
+from subquad.train.best import Best
 from subquad.train.goals import Goal
 
 __all__ = ["Recovery", "layer_errors", "recover"]
@@ -56,8 +57,15 @@ class Recovery:
 
 
 def recover(model: Any, goal: Goal, how: Recovery, say: Callable[[str], None]) -> Any:
-    """Train a swapped model, in place; the model, its adapters merged."""
+    """Train a swapped model, in place; the model, its adapters merged.
+
+    What is kept is best on held-out rows: of imitation by the mean error of layers, of tuning, and
+    of both together, by what the goal measures; where nothing was better, the weights as given. A
+    copy of all weights is held on the CPU meanwhile.
+    """
     torch.manual_seed(how.seed)
+    as_given = Best(list(model.parameters()), lambda: goal.measure(model))
+    as_given.look(0)
     parts = [p for name, p in model.named_parameters() if f".{PART}." in name]
     if how.steps and parts:
         with watching(model) as layers:
@@ -67,7 +75,9 @@ def recover(model: Any, goal: Goal, how: Recovery, say: Callable[[str], None]) -
                 model(**goal.inputs(batch))
                 return sum(layer.error for layer in layers.values()) / len(layers)  # type: ignore
 
-            _train(model, parts, imitate, goal.rows, how, how.steps, how.lr)
+            best = Best(parts, lambda: sum(_errors(model, goal, layers).values()) / len(layers))
+            _train(model, best, imitate, goal.rows, how, how.steps, how.lr)
+            say(best.told(how.steps, "error of a layer"))
     flags = {name: p.requires_grad for name, p in model.named_parameters()}
     # adapters come after: while they move, what is imitated would move with them
     made = model if how.lora is None else _adapted(model, how.lora)
@@ -76,27 +86,39 @@ def recover(model: Any, goal: Goal, how: Recovery, say: Callable[[str], None]) -
     if steps:
         say(f"the whole model is tuned, {steps} steps")
         all_of = list(made.parameters()) if how.lora is None else learns
+        best = Best(all_of, lambda: goal.measure(model))
         _train(
-            made, all_of, lambda batch: goal.loss(model, batch), goal.rows, how, steps, how.lr / 10
+            made, best, lambda batch: goal.loss(model, batch), goal.rows, how, steps, how.lr / 10
         )
-    if how.lora is None:
-        return made
-    merged = made.merge_and_unload()
+        say(best.told(steps, goal.metric))
+    merged = made if how.lora is None else made.merge_and_unload()
     for name, p in merged.named_parameters():  # adapters froze all but themselves
         p.requires_grad_(flags[name])
+    before = as_given.lowest
+    as_given.look(1)
+    if as_given.step == 0:
+        as_given.restore()
+        say(
+            f"nothing was below {before:.4f} {goal.metric}: the weights stay as they were before "
+            "recovery"
+        )
     return merged
 
 
-@torch.no_grad()
 def layer_errors(model: Any, goal: Goal) -> dict[str, float]:
     """The error of each swapped layer, by name, over held-out rows."""
-    model.eval()
     with watching(model) as layers:
-        total = dict.fromkeys(layers, 0.0)
-        for batch in goal.held_out(model.device):
-            model(**goal.inputs(batch))
-            for name, layer in layers.items():
-                total[name] += float(layer.error) / goal.batches  # type: ignore[arg-type]
+        return _errors(model, goal, layers)
+
+
+@torch.no_grad()
+def _errors(model: Any, goal: Goal, layers: Mapping[str, Watched]) -> dict[str, float]:
+    model.eval()
+    total = dict.fromkeys(layers, 0.0)
+    for batch in goal.held_out(model.device):
+        model(**goal.inputs(batch))
+        for name, layer in layers.items():
+            total[name] += float(layer.error) / goal.batches  # type: ignore[arg-type]
     return total
 
 
@@ -112,7 +134,7 @@ def _adapted(model: Any, rank: int) -> Any:
 
 def _train(
     model: nn.Module,
-    learns: list[nn.Parameter],
+    best: Best,
     loss: Callable[[dict[str, Tensor]], Tensor],
     rows: Callable[[int], Dataset],
     how: Recovery,
@@ -120,7 +142,7 @@ def _train(
     lr: float,
 ) -> None:
     before = {p: p.requires_grad for p in model.parameters()}
-    wanted = set(learns)
+    wanted = set(best.weights)
     for p in model.parameters():
         p.requires_grad_(p in wanted)
     with TemporaryDirectory() as folder:
@@ -141,7 +163,9 @@ def _train(
         trainer = _Towards(loss, model, args, train_dataset=rows(steps * how.batch))
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(best)
         trainer.train()
+    best.restore()
     for p, wanted_before in before.items():
         p.requires_grad_(wanted_before)
         p.grad = None

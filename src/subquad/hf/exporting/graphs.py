@@ -66,7 +66,7 @@ def whole(model: Any) -> Graph:
     model = model.eval()
     if isinstance(model, SubquadForImageClassification):
         stem = model.config.stem
-        size, channels = stem["size"], stem["channels"]
+        size, channels = stem["image_size"], stem["channels"]
         size = size if isinstance(size, list) else [size, size]
         made = _Pictures(model)
         program = capture(made, (torch.zeros(2, channels, *size),), ({0: Dim.DYNAMIC},))
@@ -105,8 +105,11 @@ def capture(module: nn.Module, example: tuple[Any, ...], axes: tuple[Any, ...]) 
     try:
         with torch.no_grad():
             program = torch.export.export(module, example, dynamic_shapes=axes, strict=False)
-    except torch.fx.experimental.symbolic_shapes.GuardOnDataDependentSymNode as error:
-        raise ValueError(f"cannot be exported: {_first_line(error)}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever torch makes of what it cannot capture
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise ValueError(f"cannot be exported: {reason}") from error
     missing = sorted({str(op) for op in _operators(program) if op not in PLAIN})
     if missing:
         raise ValueError(
