@@ -20,7 +20,6 @@ import triton
 import triton.language as tl
 
 from subquad.ops.triton.tiles import (
-    Spec,
     features,
     held,
     pairs,
@@ -63,6 +62,8 @@ def query_gradients(
     n, every, first, chunks, heads, PROJECT: tl.constexpr, SPEC: tl.constexpr,
 ):  # fmt: skip
     """dq of the queries of a chunk."""
+    C: tl.constexpr = SPEC.chunk
+    D: tl.constexpr = SPEC.d
     t, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
     keys, key_heads = lane // SPEC.group, heads // SPEC.group
     place = tl.arange(0, SPEC.chunk)
@@ -80,7 +81,7 @@ def query_gradients(
     from_k = source(k, peak_k, n, keys, key_heads, at, there, SPEC)
     to, own = row(dq, lane, heads, at), lane * chunks + t
     state, dw_to = states + (keys * chunks + t) * SPEC.size, dw + own * SPEC.count * SPEC.depth
-    total = tl.zeros([SPEC.chunk, SPEC.d], tl.float32)
+    total = tl.zeros([C, D], tl.float32)
     for f0 in range(0, SPEC.count, SPEC.block):
         f = f0 + tl.arange(0, SPEC.block)
         phi_q, phi_k = features(from_q, lift, f, SPEC), features(from_k, lift, f, SPEC)
@@ -99,7 +100,10 @@ def key_gradients(
     q, k, v, out, dout, dk, dv, den, log, lift, peak_q, peak_k, c, edges, states, dw,
     n, every, first, chunks, heads, shift, PROJECT: tl.constexpr, SPEC: tl.constexpr,
 ):  # fmt: skip
-    """dk and dv of the keys of a chunk, from the queries of one head; those of position `shift` come first."""
+    """dk and dv of the keys of a chunk, from one head; the place of position `shift` is first."""
+    C: tl.constexpr = SPEC.chunk
+    D: tl.constexpr = SPEC.d
+    E: tl.constexpr = SPEC.e
     t, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
     keys, key_heads = lane // SPEC.group, heads // SPEC.group
     place, e, d = tl.arange(0, SPEC.chunk), tl.arange(0, SPEC.e), tl.arange(0, SPEC.d)
@@ -118,9 +122,9 @@ def key_gradients(
     from_k = source(k, peak_k, n, keys, key_heads, at, there, SPEC)
     to, own = row(dk, lane, heads, at - shift), lane * chunks + t
     state, dw_to = states + own * SPEC.size, dw + own * SPEC.count * SPEC.depth
-    scores = tl.zeros([SPEC.chunk, SPEC.chunk], tl.float32)
-    dvalue = tl.zeros([SPEC.chunk, SPEC.e], tl.float32)
-    total, slopes = tl.zeros([SPEC.chunk, SPEC.d], tl.float32), tl.zeros([SPEC.chunk], tl.float32)
+    scores = tl.zeros([C, C], tl.float32)
+    dvalue = tl.zeros([C, E], tl.float32)
+    total, slopes = tl.zeros([C, D], tl.float32), tl.zeros([C], tl.float32)
     for f0 in range(0, SPEC.count, SPEC.block):
         f = f0 + tl.arange(0, SPEC.block)
         phi_q, phi_k = features(from_q, lift, f, SPEC), features(from_k, lift, f, SPEC)

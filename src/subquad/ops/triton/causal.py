@@ -57,7 +57,7 @@ def forward(
                 *(outputs, (chunks, w.lanes), *tensors, den, log, w.lift[:2]),
                 *(w.peak_q, w.peak_k, w.c, w.edges, states),
                 *(w.length, w.every, first, chunks, w.heads),
-                **{"SPEC": w.spec},
+                SPEC=w.spec,
             )
         fold(state, new_kv)
         new_top.copy_(w.edges[:, -1].view_as(new_top))
@@ -81,7 +81,7 @@ def backward(
     scale: float,
     project: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Results of `subquad::kernel_causal_grad`: dq, dk, dv, that of the first kv, and dW or (0,)."""
+    """Results of `subquad::kernel_causal_grad`: dq, dk, dv, dkv of the start, dW or nothing."""
     dq, dk, dv = (torch.empty_like(t) for t in (q, k, v))
     first_dkv = q.new_empty(kv.shape, dtype=torch.float32)
     total = q.new_zeros(projection.shape if project else 0, dtype=torch.float32)
@@ -113,7 +113,8 @@ def _query_pass(w: Work, known: tuple[Tensor, ...], state: Tensor, dq: Tensor, d
             *(query_gradients, (chunks, w.lanes), *tensors, den, log, w.lift),
             *(w.peak_q, w.peak_k, w.c, w.edges, states, part),
             *(w.length, w.every, first, chunks, w.heads),
-            **{"PROJECT": dw.numel() > 0, "SPEC": w.spec},
+            PROJECT=dw.numel() > 0,
+            SPEC=w.spec,
         )
         _add_up(w, part, dw)
     if to is not dq:
@@ -143,7 +144,8 @@ def _key_pass(
             *(key_gradients, (chunks, w.lanes), *tensors, *map(steps, each), den, log, w.lift),
             *(w.peak_q, w.peak_k, w.c, w.edges, states, part),
             *(w.length, w.every, first, chunks, w.heads, a),
-            **{"PROJECT": dw.numel() > 0, "SPEC": w.spec},
+            PROJECT=dw.numel() > 0,
+            SPEC=w.spec,
         )
         _add_up(w, part, dw)
         for place, found in zip(places, each, strict=True):

@@ -1,10 +1,12 @@
 """Forward kernels of causal kernel attention: log-scales, sums of chunks, their scan, outputs.
 
     c_j = max_f u_jf - |k_j|^2 / 2,  phi_jf = exp(u_jf - max_f u_jf),  u_j = W k_j
-    U_t = sum_{j in t} 2^(c_j - P_(t+1)) phi(k_j) [v_j, 1]^T         P_t: maximum of c before chunk t
+    U_t     = sum_{j in t} 2^(c_j - P_(t+1)) phi(k_j) [v_j, 1]^T
     S_(t+1) = 2^(P_t - P_(t+1)) S_t + U_t
-    sums_i = sum_{j<=i, j in t} 2^(c_j - M_i) phi(q_i).phi(k_j) [v_j, 1] + 2^(P_t - M_i) phi(q_i) S_t
+    sums_i  = sum_{j<=i, j in t} 2^(c_j - M_i) phi(q_i).phi(k_j) [v_j, 1]
+              + 2^(P_t - M_i) phi(q_i) S_t
 
+M_i is the maximum of c up to i, P_t that before chunk t, so that no exponent is above 0.
 Choromanski et al., https://arxiv.org/abs/2009.14794, appendix B; the chunked form is that of
 Yang et al., https://arxiv.org/abs/2312.06635. `chunk_sums` and `scan` serve backward as well,
 where the adjoint state runs from the last chunk to the first.
@@ -18,7 +20,6 @@ import triton
 import triton.language as tl
 
 from subquad.ops.triton.tiles import (
-    Spec,
     features,
     held,
     logs,
@@ -40,6 +41,7 @@ def log_scales(
     KEYS: tl.constexpr, MASKED: tl.constexpr, SPEC: tl.constexpr,
 ):  # fmt: skip
     """peak_i = max_f u_if of rows; of KEYS also c_i = peak_i - half |x_i|^2 and its maximum."""
+    C: tl.constexpr = SPEC.chunk
     t, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
     at = t * SPEC.chunk + tl.arange(0, SPEC.chunk)
     here = at < n
@@ -47,13 +49,15 @@ def log_scales(
         here &= tl.load(valid + lane // heads * valid_step + at, mask=here, other=0) != 0
     pointers = row(x, lane, heads, at)
     tile = rows(pointers, here, SPEC.depth, SPEC.d)
-    most = tl.zeros([SPEC.chunk], tl.float32)
+    most = tl.zeros([C], tl.float32)
     if SPEC.kind == "exp":
         most -= float("inf")
         for f0 in range(0, SPEC.count, SPEC.block):
             f = f0 + tl.arange(0, SPEC.block)
             u = logs(pointers, tile, here, lift, f, SPEC)
-            most = tl.maximum(most, tl.max(tl.where((f < SPEC.count)[None, :], u, -float("inf")), 1))
+            most = tl.maximum(
+                most, tl.max(tl.where((f < SPEC.count)[None, :], u, -float("inf")), 1)
+            )
     tl.store(peak + lane * n + at, most, mask=at < n)
     if KEYS:
         if SPEC.kind == "exp":
@@ -100,8 +104,8 @@ def chunk_sums(
 
 @triton.jit(do_not_specialize=["every", "first", "chunks"])
 def scan(
-    sums, state, edges, every, first, chunks, BACK: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
-    SPEC: tl.constexpr,
+    sums, state, edges, every, first, chunks,
+    BACK: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr, SPEC: tl.constexpr,
 ):  # fmt: skip
     """Put in place of the sums of each chunk what stood before it (BACK: after it); move `state`.
 
@@ -146,6 +150,8 @@ def outputs(
     SPEC: tl.constexpr,
 ):  # fmt: skip
     """out_i, den_i and M_i of the queries of a chunk."""
+    C: tl.constexpr = SPEC.chunk
+    E: tl.constexpr = SPEC.e
     t, lane = tl.program_id(0), tl.program_id(1).to(tl.int64)
     keys, key_heads = lane // SPEC.group, heads // SPEC.group
     place, e = tl.arange(0, SPEC.chunk), tl.arange(0, SPEC.e)
@@ -157,9 +163,9 @@ def outputs(
     top = tl.maximum(tl.max(past, 1), before)
     from_q = source(q, peak_q, n, lane, heads, at, here, SPEC)
     from_k = source(k, peak_k, n, keys, key_heads, at, there, SPEC)
-    scores = tl.zeros([SPEC.chunk, SPEC.chunk], tl.float32)
-    number = tl.zeros([SPEC.chunk, SPEC.e], tl.float32)
-    weight = tl.zeros([SPEC.chunk], tl.float32)
+    scores = tl.zeros([C, C], tl.float32)
+    number = tl.zeros([C, E], tl.float32)
+    weight = tl.zeros([C], tl.float32)
     state = states + (keys * chunks + t) * SPEC.size
     for f0 in range(0, SPEC.count, SPEC.block):
         f = f0 + tl.arange(0, SPEC.block)

@@ -49,10 +49,11 @@ class Spec:
     block: int
     d: int
     e: int
-    #: the types of the operands of products, of those that lift rows; what float32 is cut to
+    #: the types of the operands of products, of those that lift rows; what float32 is cut to; warps
     dot: Any
     lift: Any
     precision: str
+    warps: int
     #: what the ReLU kernel adds to its features
     offset: float
 
@@ -104,9 +105,8 @@ def logs(pointers, tile, here, lift, f, SPEC: tl.constexpr):
     """gain x.w_f (n, W) for the features f (W,), or the entries x_f where nothing is projected."""
     if SPEC.lifts:
         return lift[1] * product(tile.to(SPEC.lift), projections(lift, f, SPEC), SPEC)
-    else:
-        inside = here[:, None] & (f < SPEC.count)[None, :]
-        return tl.load(pointers + f[None, :], mask=inside, other=0.0).to(tl.float32)
+    inside = here[:, None] & (f < SPEC.count)[None, :]
+    return tl.load(pointers + f[None, :], mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -132,7 +132,7 @@ def slope(phi, SPEC: tl.constexpr):
     elif SPEC.kind == "elu":
         phi = tl.minimum(phi, 1.0)
     elif SPEC.kind == "none":
-        phi = tl.full(phi.shape, 1.0, tl.float32)
+        phi = phi * 0.0 + 1.0
     return phi
 
 

@@ -51,13 +51,14 @@ def spec_of(q, k, v, projection: Tensor | None, kind: str) -> Spec:
         dot=tl.bfloat16 if low else tl.float32,
         lift=tl.bfloat16 if low and lifts and projection.dtype == q.dtype else tl.float32,
         precision="tf32x3" if exact else "tf32",
+        warps=4 if low else 8,
         offset=RELU_OFFSET,
     )
 
 
 def launch(kernel, grid: tuple[int, ...], *args, **constants) -> None:
     """Start a kernel; the one place where any is started."""
-    kernel[grid](*args, **constants, num_warps=4, enable_fp_fusion=True)
+    kernel[grid](*args, **constants, num_warps=constants["SPEC"].warps, enable_fp_fusion=True)
 
 
 def steps(x: Tensor) -> tuple:
@@ -114,7 +115,9 @@ class Work:
             launch(
                 *(log_scales, (self.every, peak.shape[0]), steps(x), valid, n, self.lift[:2]),
                 *(peak, self.c, tops, n, self.every, heads, half),
-                **{"KEYS": keys, "MASKED": keys and self.valid is not None, "SPEC": self.spec},
+                KEYS=keys,
+                MASKED=keys and self.valid is not None,
+                SPEC=self.spec,
             )
         first = self.top.reshape(-1, 1).to(torch.float32)
         self.edges = torch.cat((first, tops), 1).cummax(1).values
@@ -144,11 +147,15 @@ class Work:
         launch(
             *(chunk_sums, grid, steps(x), *values, self.lift[:2], peak, self.edges, sums),
             *(*where, heads),
-            **{"KEYS": not back, "SPEC": spec},
+            KEYS=not back,
+            SPEC=spec,
         )
         launch(
             *(scan, (triton.cdiv(spec.size, BLOCK), lanes), sums, state, self.edges, *where[1:]),
-            **{"BACK": back, "STEPS": STEPS, "BLOCK": BLOCK, "SPEC": spec},
+            BACK=back,
+            STEPS=STEPS,
+            BLOCK=BLOCK,
+            SPEC=spec,
         )
         return sums
 
