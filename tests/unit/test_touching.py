@@ -150,8 +150,14 @@ def test_a_mask_is_kept_while_coordinates_stay():
     assert len(engine._masks) == engine.KEPT
 
 
+@pytest.mark.slow
 @pytest.mark.no_poison
-def test_one_graph_serves_all_lengths(monkeypatch):
+@pytest.mark.parametrize(
+    "lengths",
+    [[(300, 300), (140, 140), (777, 777), (1000, 1000)], [(300, 450), (140, 260), (129, 777)]],
+    ids=["itself", "longer past"],
+)
+def test_one_graph_serves_all_lengths(monkeypatch, lengths: list[tuple[int, int]]):
     graphs = []
 
     def backend(graph, inputs):
@@ -162,16 +168,15 @@ def test_one_graph_serves_all_lengths(monkeypatch):
         patch.setattr(engine.torch, "compile", partial(torch.compile, backend=backend))
         compiled = engine._run.__wrapped__(True)
     torch._dynamo.reset()
-    monkeypatch.setattr(engine, "_run", lambda gpu: compiled)
-    for n, m in ((300, 333), (140, 260), (129, 777), (1000, 1000)):
+    for n, m in lengths:
         q, k, v = torch.randn(2, 2, n, 16), torch.randn(2, 2, m, 16), torch.randn(2, 2, m, 16)
-        where = Where(*coords(n, m, batch=2), torch.rand(2, m) < 0.8)
-        scoring = Scoring(0.25)
-        found = flex(q, k, v, Window(64) | Marked(), where, scoring)
-        monkeypatch.setattr(engine, "_run", lambda gpu: engine.flex_attention)
-        right = flex(q, k, v, Window(64) | Marked(), where, scoring)
-        monkeypatch.setattr(engine, "_run", lambda gpu: compiled)
-        assert torch.allclose(found.out, right.out, atol=1e-5)
+        at, seen = coords(n, m, batch=2)
+        where = Where(seen if n == m else at, seen, torch.rand(2, m) < 0.8)
+        outs = []
+        for run in (compiled, engine.flex_attention):
+            monkeypatch.setattr(engine, "_run", lambda gpu, run=run: run)
+            outs.append(flex(q, k, v, Window(64) | Marked(), where, Scoring(0.25)).out)
+        assert torch.allclose(*outs, atol=1e-5)
     assert len(graphs) == 1
     torch._dynamo.reset()
 

@@ -52,10 +52,9 @@ def forward(
         state = flat(kv)
         tensors = [steps(t) for t in (w.q, w.k, w.v, out)]
         for first, chunks in w.spans():
-            states = w.states(state, first, chunks)
             launch(
                 *(outputs, (chunks, w.lanes), *tensors, den, log, w.lift[:2]),
-                *(w.peak_q, w.peak_k, w.c, w.edges, states),
+                *(w.peak_q, w.peak_k, w.c, w.edges, w.states(state, first, chunks)),
                 *(w.length, w.every, first, chunks, w.heads),
                 SPEC=w.spec,
             )
@@ -107,11 +106,10 @@ def _query_pass(w: Work, known: tuple[Tensor, ...], state: Tensor, dq: Tensor, d
     to = _rows_of(dq)
     tensors = [steps(t) for t in (w.q, w.k, w.v, out, dout, to)]
     for first, chunks in w.spans():
-        states = w.states(state, first, chunks)
         part = _part(w, chunks, dw)
         launch(
             *(query_gradients, (chunks, w.lanes), *tensors, den, log, w.lift),
-            *(w.peak_q, w.peak_k, w.c, w.edges, states, part),
+            *(w.peak_q, w.peak_k, w.c, w.edges, w.states(state, first, chunks), part),
             *(w.length, w.every, first, chunks, w.heads),
             PROJECT=dw.numel() > 0,
             SPEC=w.spec,
@@ -129,7 +127,6 @@ def _key_pass(
     group = w.spec.group
     tensors = [steps(t) for t in (w.q, w.k, w.v, out, dout)]
     for first, chunks in reversed(w.spans()):
-        states = w.states(state, first, chunks, *known)
         part = _part(w, chunks, dw)
         a, b = first * w.spec.chunk, min((first + chunks) * w.spec.chunk, w.length)
         places = [t[:, :, a:b] for t in (dk, dv)]
@@ -142,7 +139,7 @@ def _key_pass(
         ]
         launch(
             *(key_gradients, (chunks, w.lanes), *tensors, *map(steps, each), den, log, w.lift),
-            *(w.peak_q, w.peak_k, w.c, w.edges, states, part),
+            *(w.peak_q, w.peak_k, w.c, w.edges, w.states(state, first, chunks, *known), part),
             *(w.length, w.every, first, chunks, w.heads, a),
             PROJECT=dw.numel() > 0,
             SPEC=w.spec,
@@ -164,6 +161,7 @@ def _part(w: Work, chunks: int, dw: Tensor) -> Tensor:
 
 
 def _add_up(w: Work, part: Tensor, dw: Tensor) -> None:
+    """Add to dw what the programs found."""
     # in one order, so that the same inputs give the same bits
     if dw.numel():
         dw.add_(part.sum(0), alpha=w.lift[2])

@@ -125,7 +125,9 @@ class Work:
     def spans(self) -> list[tuple[int, int]]:
         """First chunk and number of chunks of each span."""
         most = max(1, WORKSPACE // (4 * self.spec.size * self.lanes))
-        return [(a, min(most, self.every - a)) for a in range(0, self.every, most)]
+        # as many as are needed, and about equally long
+        size = triton.cdiv(self.every, triton.cdiv(self.every, most))
+        return [(a, min(size, self.every - a)) for a in range(0, self.every, size)]
 
     def states(self, state: Tensor, first: int, chunks: int, *adjoint: Tensor) -> Tensor:
         """States before the chunks of a span; adjoint ones after them, of (dout, out, den, log).
