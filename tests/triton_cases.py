@@ -85,7 +85,8 @@ def errors(case: Case, forward, backward, device: str = "cpu") -> dict[str, tupl
     """The largest error of each result, and the largest allowed, over the largest number in it.
 
     Allowed is twice what the loops of a processor err by on the same inputs, plus two roundings of
-    the dtype; of a state also that of exponents, whose error is absolute.
+    the dtype. Features of `exp` have exponents, whose error is absolute: kernels round them once
+    more, after the product, and the exponent of a state is a sum of several.
     """
     arguments = case.arguments(device)
     wide = tuple(_wide(t) for t in _on_cpu(arguments))
@@ -114,8 +115,8 @@ def errors(case: Case, forward, backward, device: str = "cpu") -> dict[str, tupl
     )  # fmt: skip
     for name, got, other, want in pairs:
         if want.numel():
-            room = 8 * torch.finfo(torch.float32).eps * largest
-            room = room if name in ("state", "top", "first") else 0.0
+            rounded = 8 if name in ("state", "top", "first") else 1
+            room = rounded * torch.finfo(torch.float32).eps * largest * (case.kind == "exp")
             size = max(float(want.abs().max()), 1e-30)
             allowed = 2 * (_error(other, want) / size + eps) + room
             told[name] = (_error(got, want) / size, allowed)
@@ -163,10 +164,13 @@ def _dwarf(forward, backward) -> bool:
     k[:, :, 40] = torch.tensor([30.0] * 4 + [0.0] * 12)
     first = (torch.zeros(1, 1, 16, 17), torch.full((1, 1), -1e30))
     given = (q, k, v, None, rows, *first)
-    done = forward(*given, "exp", 1.0)
-    grads = backward(done[0], done[3], *given, *done[:3], "exp", 1.0, False)
-    seen = torch.allclose(done[0][0, 0, 40:], v[0, 0, 40].expand(60, 16))
-    return bool(seen and all(t.isfinite().all() for t in (*done, *grads)))
+    seen = []
+    for run, back in ((forward, backward), (kernel_causal, kernel_causal_grad)):
+        out, den, log, kv, top = run(*given, "exp", 1.0)
+        grads = back(out, kv, *given, out, den, log, "exp", 1.0, False)
+        seen.append([out, log, kv, top, *grads])
+    finite = all(t.isfinite().all() for t in seen[0])
+    return finite and all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*seen, strict=True))
 
 
 def _nothing(forward, backward) -> bool:
@@ -183,22 +187,24 @@ def _nothing(forward, backward) -> bool:
 
 
 def main() -> None:
-    """All cases and laws, as one line of JSON."""
+    """All cases and laws, a line of JSON each: its name, and what was found."""
     from subquad.ops.triton import work
     from subquad.ops.triton.causal import backward, forward
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    told: dict = {}
+
+    def tell(name: str, found: object) -> None:
+        print(json.dumps([name, found]), flush=True)
+
     for case in CASES:
         spec = work.spec_of(*case.arguments()[:3], case.arguments()[4], case.kind)
         chunks = math.ceil(case.length / spec.chunk)
         work.WORKSPACE = 4 * spec.size * case.batch * case.heads * math.ceil(chunks / case.spans)
-        told[str(case)] = errors(case, forward, backward)
-    told["the future changes nothing"] = _future(forward)
-    told["a key that dwarfs all before"] = _dwarf(forward, backward)
-    told["no valid key gives zeros"] = _nothing(forward, backward)
-    print(json.dumps(told))
+        tell(str(case), errors(case, forward, backward))
+    tell("the future changes nothing", _future(forward))
+    tell("a key that dwarfs all before", _dwarf(forward, backward))
+    tell("no valid key gives zeros", _nothing(forward, backward))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,11 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,25 +29,38 @@ needs_triton = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def found() -> dict:
-    """What each case and question found, by name."""
+def found() -> Iterator[Callable[[str], Any]]:
+    """Waits for what the other process finds, by name."""
     env = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(TESTS / "triton_cases.py")],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    told: dict = {}
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            [sys.executable, str(TESTS / "triton_cases.py")],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
+
+        def ask(name: str) -> Any:
+            while name not in told and (line := process.stdout.readline()):
+                told.update([json.loads(line)])
+            if name not in told:
+                errors.seek(0)
+                raise AssertionError(f"{name}: nothing was found\n{errors.read()}")
+            return told[name]
+
+        yield ask
+        process.kill()
 
 
 @pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_equals_the_loops_on_a_processor(found: dict, case: Case):
-    for name, (error, allowed) in found[str(case)].items():
+def test_equals_the_loops_on_a_processor(found: Callable[[str], Any], case: Case):
+    for name, (error, allowed) in found(str(case)).items():
         assert error <= allowed, f"{name}: {error} where {allowed} is allowed"
 
 
@@ -54,8 +70,8 @@ def test_equals_the_loops_on_a_processor(found: dict, case: Case):
     "question",
     ["the future changes nothing", "a key that dwarfs all before", "no valid key gives zeros"],
 )
-def test_laws(found: dict, question: str):
-    assert found[question] is True
+def test_laws(found: Callable[[str], Any], question: str):
+    assert found(question) is True
 
 
 def test_the_operators_have_a_kernel_for_cuda():

@@ -81,15 +81,22 @@ def touches(p: Pattern, q: Ends, k: Ends) -> Touched:
     if isinstance(p, Segments):
         start = q.low.pos // p.length * p.length
         return Touched((far >= 0) & (k.high.pos >= start - p.memory), no)
+    return _in_reach(p, near, far)
+
+
+def _in_reach(p: Pattern, near: Tensor, far: Tensor) -> Touched:
+    """Where distances alone decide they are all allowed within the reach, but for dilation."""
     behind, ahead = p.reach()
-    some, every = ~no, ~no if p.by_distance else no
+    some = torch.ones_like(near, dtype=torch.bool)
+    every = some if p.by_distance else ~some
     if behind is not None:
         some, every = some & (near <= behind), every & (far <= behind)
+        far = far.clamp(max=behind)
     if ahead is not None:
         some, every = some & (far >= -ahead), every & (near >= -ahead)
+        near = near.clamp(min=-ahead)
     if isinstance(p, Window) and p.dilation > 1:
-        low, high = near.clamp(min=-p.reach()[1]), far.clamp(max=p.reach()[0])
-        return Touched(some & _multiple(low, high, p.dilation), no)
+        return Touched(some & _multiple(near, far, p.dilation), ~some & some)
     return Touched(some, every)
 
 

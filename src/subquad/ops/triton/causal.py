@@ -83,7 +83,8 @@ def backward(
     """Results of `subquad::kernel_causal_grad`: dq, dk, dv, dkv of the start, dW or nothing."""
     dq, dk, dv = (torch.empty_like(t) for t in (q, k, v))
     first_dkv = q.new_empty(kv.shape, dtype=torch.float32)
-    total = q.new_zeros(projection.shape if project else 0, dtype=torch.float32)
+    shape = projection.shape if projection is not None and project else torch.Size([0])
+    total = q.new_zeros(shape, dtype=torch.float32)
     if not q.numel():
         first_dkv.copy_(dkv)
         return dq, dk, dv, first_dkv, total

@@ -35,7 +35,9 @@ def spec_of(q, k, v, projection: Tensor | None, kind: str) -> Spec:
     """What the kernels of a call are compiled for."""
     low = q.dtype == torch.bfloat16
     lifts = projection is not None
+    same = projection is not None and projection.dtype == q.dtype
     d, e = (max(16, triton.next_power_of_2(t.shape[-1])) for t in (q, v))
+    narrow = max(d, e) <= 64
     exact = q.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision != "tf32"
     return Spec(
         kind=kind,
@@ -44,14 +46,14 @@ def spec_of(q, k, v, projection: Tensor | None, kind: str) -> Spec:
         width=v.shape[-1],
         count=feature_count(q.shape[-1], projection),
         group=q.shape[1] // k.shape[1],
-        chunk=64 if low or max(d, e) <= 64 else 32,
-        block=64 if low else 32,
+        chunk=64 if low or narrow else 32,
+        block=64 if low and narrow else 32,
         d=d if lifts else 16,
         e=e,
         dot=tl.bfloat16 if low else tl.float32,
-        lift=tl.bfloat16 if low and lifts and projection.dtype == q.dtype else tl.float32,
+        lift=tl.bfloat16 if low and same else tl.float32,
         precision="tf32x3" if exact else "tf32",
-        warps=4 if low else 8,
+        warps=8 if narrow and not low else 4,
         offset=RELU_OFFSET,
     )
 
