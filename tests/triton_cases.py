@@ -158,19 +158,16 @@ def _future(forward) -> bool:
 
 def _dwarf(forward, backward) -> bool:
     """A log-scale 1,200 above the others: their factors are 0, nothing overflows."""
-    rows = torch.eye(16) * 100
-    q, v = torch.randn(1, 1, 100, 16), torch.randn(1, 1, 100, 16)
-    k = torch.full((1, 1, 100, 16), -0.1)
-    k[:, :, 40] = torch.tensor([30.0] * 4 + [0.0] * 12)
-    first = (torch.zeros(1, 1, 16, 17), torch.full((1, 1), -1e30))
+    rows = torch.eye(4) * 100
+    q, v = torch.randn(1, 1, 100, 4), torch.randn(1, 1, 100, 3)
+    k = torch.full((1, 1, 100, 4), -0.1)
+    k[:, :, 40] = 30
+    first = (torch.zeros(1, 1, 4, 4), torch.full((1, 1), -1e30))
     given = (q, k, v, None, rows, *first)
-    seen = []
-    for run, back in ((forward, backward), (kernel_causal, kernel_causal_grad)):
-        out, den, log, kv, top = run(*given, "exp", 1.0)
-        grads = back(out, kv, *given, out, den, log, "exp", 1.0, False)
-        seen.append([out, log, kv, top, *grads])
-    finite = all(t.isfinite().all() for t in seen[0])
-    return finite and all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*seen, strict=True))
+    out, den, log, kv, top = forward(*given, "exp", 1.0)
+    grads = backward(torch.ones_like(out), kv, *given, out, den, log, "exp", 1.0, False)
+    finite = all(bool(t.isfinite().all()) for t in (out, den, log, kv, top, *grads))
+    return finite and torch.allclose(out[0, 0, 40:], v[0, 0, 40].expand(60, 3))
 
 
 def _nothing(forward, backward) -> bool:
