@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from subquad.ops.attend import attend
 from subquad.ops.dense import dense
 from subquad.ops.flex import flex
 from subquad.ops.partial import EMPTY, Distance, Scoring, Where
@@ -21,7 +22,12 @@ from subquad.ops.patterns import (
     Window,
 )
 
-pytestmark = [pytest.mark.gpu, pytest.mark.no_poison]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.no_poison,
+    # the compilers speak of precision and of the device
+    pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning"),
+]
 
 PATTERNS = [
     Full(),
@@ -61,3 +67,23 @@ def test_equals_dense(pattern: Pattern, biased: bool):
     ):
         # products may run in TF32, whose numbers have 11 bits
         assert (x - y).norm() <= 2e-3 * x.norm()
+
+
+def test_attend_takes_it_and_compiles_once_for_all_lengths():
+    pattern = Window(100) | Marked()
+    stance = torch._dynamo.utils.counters
+    torch._dynamo.reset()
+    counts = []
+    for n in (700, 1500, 999, 3000):
+        q, k, v = (torch.randn(1, 4, n, 64, device="cuda", requires_grad=True) for _ in range(3))
+        pos = torch.arange(n, device="cuda").view(1, 1, n)
+        at = Coords(pos, None, pos % 300 == 0)
+        out = attend(q, k, v, pattern, where=(at, at))
+        grads = torch.autograd.grad(out.sum(), (q, k, v))
+        wide = [t.detach().double().requires_grad_() for t in (q, k, v)]
+        exact = dense(*wide, pattern, Where(at, at), Scoring(0.125)).out
+        right = torch.autograd.grad(exact.sum(), wide)
+        for x, y in zip((exact, *right), (out, *grads), strict=True):
+            assert (x - y).norm() <= 2e-3 * x.norm()
+        counts.append(stance["stats"]["unique_graphs"])
+    assert counts[0] == counts[-1]

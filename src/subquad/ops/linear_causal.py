@@ -4,10 +4,14 @@
 
 Choromanski et al., https://arxiv.org/abs/2009.14794, appendix B. Saved for backward: inputs,
 output, the denominators and the running log-scales; features and states are formed again
-(`linear_loops`), so nothing of size N x F is held.
+(`linear_loops`), so nothing of size N x F is held. On a CUDA device the kernels of
+`subquad.ops.triton` do the same work, where triton is installed and they take the types and widths.
 
 Axes: B batch, N positions, H heads, K key heads, D head width, E value width, F features.
 """
+
+from functools import cache
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -101,6 +105,32 @@ def _gradients(dout, dkv, q, k, v, valid, projection, kv, top, out, den, log, ki
     first_dkv = q.new_empty(kv.shape, dtype=sums)
     dprojection = q.new_empty(projection.shape, dtype=sums) if project else q.new_empty(0)
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), first_dkv, dprojection
+
+
+@cache
+def _kernels():
+    """The module of GPU kernels, or None where triton is not installed."""
+    if find_spec("triton") is None:
+        return None
+    from subquad.ops.triton import causal
+
+    return causal
+
+
+@kernel_causal.register_kernel("cuda")
+def _causal_on_gpu(q, k, v, valid, projection, kv, top, kind, scale):
+    gpu = _kernels()
+    fits = gpu is not None and gpu.fits(q, v, projection)
+    run = gpu.forward if fits else kernel_causal._init_fn
+    return run(q, k, v, valid, projection, kv, top, kind, scale)
+
+
+@kernel_causal_grad.register_kernel("cuda")
+def _causal_grad_on_gpu(dout, dkv, q, k, v, valid, projection, *rest):
+    gpu = _kernels()
+    fits = gpu is not None and gpu.fits(q, v, projection)
+    run = gpu.backward if fits else kernel_causal_grad._init_fn
+    return run(dout, dkv, q, k, v, valid, projection, *rest)
 
 
 def _save(ctx, inputs, output):

@@ -7,12 +7,17 @@
     marked    a few columns and rows: taken as cheap, for how many is data
     whole     everything that the union of the parts reaches, in one band
 
+On a CUDA device torch compiles the whole pattern into one kernel (`flex`), where triton is
+installed and the kernel takes the types, widths and distances; random blocks, of which it could
+tell none apart, stay with `drawn`.
+
 A part costs something to start and to merge, so a union goes in parts only where that saves more.
 
 Axes: N queries, M keys.
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -22,6 +27,7 @@ from subquad.ops.band import band
 from subquad.ops.columns import columns, columns_of
 from subquad.ops.dense import dense
 from subquad.ops.drawn import drawn, drawn_of
+from subquad.ops.flex import flex, takes
 from subquad.ops.lowering import candidates, lower, terms
 from subquad.ops.marked import marked
 from subquad.ops.partial import Partial, Scoring, Where
@@ -62,6 +68,9 @@ def plan(q: Tensor, k: Tensor, pattern: Pattern, where: Where, scoring: Scoring)
         return [Part(sdpa, pattern)]
     if small:
         return [Part(dense, pattern)]
+    fused = q.device.type == "cuda" and find_spec("triton") is not None and takes(q, scoring)
+    if fused and all(drawn_of(p) is None for p in terms(pattern)):
+        return [Part(flex, pattern)]
     parts = [_cheapest(p, m) for p in terms(pattern)]
     whole = _in_band(pattern, m)
     return parts if sum(p.cost + START for p in parts) < whole.cost + START else [whole]
