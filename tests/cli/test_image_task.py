@@ -87,7 +87,7 @@ def test_a_folder_per_class(tmp_path, capsys):
     run, picture = sq.load("run"), Path("bars/lies/1.png")
     sent = predict(run, picture.read_bytes(), time.monotonic() + 60)
     assert sent == {"answer": run.predict(run.task.read(picture))}
-    with pytest.raises(ValueError, match=r"^picture is damaged"):
+    with pytest.raises(ValueError, match=r"^picture.png is damaged"):
         predict(run, b"no picture", time.monotonic() + 60)
 
 

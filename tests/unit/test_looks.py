@@ -112,7 +112,8 @@ def test_translations():
 def test_series(tmp_path):
     task, model = made("forecast", "logsparse", horizon=4, context=24)
     path = tmp_path / "s.csv"
-    path.write_text("target\n" + "\n".join(f"{i % 5}" for i in range(60)) + "\n")
+    hours = np.datetime64("2020-01-01T00", "h") + np.arange(60)
+    path.write_text("time,target\n" + "".join(f"{at},{i % 5}\n" for i, at in enumerate(hours)))
     found, one = shown(task, model, path)
     # the last 24 steps, and the value before them; values are i % 5
     assert len(found.over["values"]) == one.layers[0].keys == 25

@@ -69,6 +69,14 @@ class Interrupt(TrainerCallback):
                 signal.raise_signal(number)
 
 
+@pytest.fixture
+def python_ctrl_c():
+    """Ctrl-C does what it does to a program; a worker of pytest-xdist ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def rows(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -338,7 +346,7 @@ def test_label_smoothing_bf16_and_recomputation_run(tmp_path, data):
     shutil.rmtree(tmp_path / "run")
 
 
-def test_a_second_sigterm_is_the_first_and_a_second_ctrl_c_is_not(tmp_path, data):
+def test_a_second_sigterm_is_the_first_and_a_second_ctrl_c_is_not(tmp_path, data, python_ctrl_c):
     """Schedulers send SIGTERM to all, and launchers pass theirs on; people lose patience."""
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     twice = Interrupt(3, signal.SIGTERM, signal.SIGTERM)
@@ -408,7 +416,7 @@ def test_a_run_killed_while_its_folder_is_made_begins_anew(tmp_path, data, monke
     """Whatever was reached before the first files all stand there, the same command works."""
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr("subquad.train.fit.events", lambda folder: 1 / 0)
+        patch.setattr("subquad.train.fit.Events", lambda folder: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(run, data)
     read_facts(run)  # the run can be gone on with before anything else

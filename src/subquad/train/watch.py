@@ -24,9 +24,13 @@ class WatchingTrainer(SpreadTrainer):
 
     folder: Path
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._seen: list[tuple[dict[str, Tensor], Tensor]] = []
+
     def get_batch_samples(self, *given: Any) -> Any:
         """The batches of a step, which begins."""
-        self._seen: list[tuple[dict[str, Tensor], Tensor]] = []
+        self._seen = []
         return super().get_batch_samples(*given)
 
     def see(self, batch: dict[str, Tensor], loss: Tensor) -> None:

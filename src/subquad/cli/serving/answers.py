@@ -22,9 +22,9 @@ _TEXTS = ("answer", "classify", "summarize", "tag", "translate")
 #: tasks that answer a file which is the body: how its Content-Type begins, and what it is called
 FILES = {
     "asr": ("audio/", "recording"),
-    "caption": ("image/", "picture"),
+    "caption": ("image/", "picture.png"),
     "forecast": ("text/csv", "series.csv"),
-    "image": ("image/", "picture"),
+    "image": ("image/", "picture.png"),
 }
 #: fields of the completions interface that would change the text, and values that do not
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
