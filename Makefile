@@ -30,7 +30,7 @@ demo: $(STAMP)
 	bash examples/demo.sh
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -rs -n 2 --dist worksteal
+	$(BIN)/python -m pytest -rs --durations 15 -n 2 --dist worksteal
 
 fast: $(STAMP)
 	$(BIN)/python -m pytest -rs -n 2 --dist worksteal -m "not slow and not gpu and not browser and not netns"
