@@ -113,3 +113,18 @@ def test_accumulated_batches_are_one_large_one(kind, tmp_path, monkeypatch):
 
 def test_batches_without_labels_weigh_the_same():
     assert find_task("lm").scored(None, {"targets": torch.zeros(2, 3)}).item() == 1
+
+
+def test_a_step_without_any_target_moves_nothing_and_goes_on(tmp_path):
+    """A series with a long gap: windows in it hold no value."""
+    path = tmp_path / "gap.csv"
+    values = [f"{t % 5}" if t in (0, 1) or t >= 1018 else "" for t in range(1030)]
+    path.write_text(",".join(["w", *values]))
+    task = opened("forecast")
+    preset = dataclasses.asdict(ARCHS["logsparse"].PRESETS["tiny"])
+    config = TrainConfig(steps=2, batch=1, accumulate=2, reports=1, log_every=1)
+    fit(task, "logsparse", preset, config, tmp_path / "run", data=str(path))
+    items = task.train_set(4, 0)
+    assert [task.scored(items[i]).item() for i in range(4)] == [0, 0, 0, 0]
+    lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["loss"] for row in lines if "loss" in row] == [0.0, 0.0]

@@ -87,7 +87,7 @@ class Loop(WatchingTrainer):
         scored = torch.stack([self.task.scored(batch).to(device) for batch in batches]).double()
         number = scored.new_tensor(len(batches))
         scored, number = self.total(torch.stack((scored.sum(), number)))
-        return batches, scored / number
+        return batches, scored.clamp(min=1) / number  # of a step without targets the loss is 0
 
     def compute_loss(
         self,
