@@ -181,6 +181,7 @@ WRONG = [
     (["--task.split", "[1,2]"], "must be rows of train, valid and test"),
     (["--task.known", "[promo]"], "seed 0 has no columns promo; --task.known and --task.late go"),
     (["--task.held", "3"], "held 3 is shorter than the horizon, 24"),
+    (["--task.lags", "[48,12]"], "lag 12 is shorter than the horizon, 24"),
 ]
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 ORIGIN = 50
 
 
-@pytest.fixture(params=["mean", "standard"])
+@pytest.fixture(params=[("mean", ()), ("standard", (6, 30))], ids=["mean", "standard-lags"])
 def task(request, tmp_path):
     draw = np.random.default_rng(0)
     days = np.datetime64("2024-01-01") + np.arange(70)
@@ -27,7 +27,9 @@ def task(request, tmp_path):
         lines += [f"{name},{day},{x:.3f},{y:.3f},{z:.3f}" for day, (x, y, z) in numbers]
     (tmp_path / "data.csv").write_text("\n".join(lines) + "\n")
     columns = {"known": ("promo",), "late": ("rain",)}
-    found = Forecast(ForecastConfig(horizon=6, context=20, scaling=request.param, **columns))
+    scaling, lags = request.param
+    own = {"scaling": scaling, "lags": lags}
+    found = Forecast(ForecastConfig(horizon=6, context=20, **own, **columns))
     found.prepare(str(tmp_path / "data.csv"))
     for array in (found.series.values, found.series.covariates):
         array.flags.writeable = True

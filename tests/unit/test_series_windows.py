@@ -14,14 +14,14 @@ from subquad.data.series_windows import Steps, Told, Windows, scales, together, 
 NAN = float("nan")
 
 
-def told(named=True, centre=0.0, unit=1.0):
+def told(named=True, centre=0.0, unit=1.0, lags=()):
     made, hours = Collected(("promo", "rain")), Frequency.of("H")
     start = np.datetime64("2023-12-31T22:00:00", "s")
     known = np.stack([np.arange(8.0), 10 * np.arange(8.0)], 1)
     made.add("a", np.array([2.0, 4.0, NAN, 8.0, 10.0, 12.0, NAN, NAN]), start, hours, known)
     made.add("b", np.array([1.0, 1.0, 1.0]), start, hours, known[:3])
     series = made.done("s", "k", hours, dated=True)
-    steps = Steps.fit(series, np.array([6, 3]), known=1, late=2, named=named)
+    steps = Steps.fit(series, np.array([6, 3]), known=1, late=2, named=named, lags=lags)
     return Told(series, steps, np.full(2, centre), np.full(2, unit))
 
 
@@ -46,6 +46,19 @@ def test_each_step_has_the_value_before_it_and_its_own_calendar():
     assert item["inputs"][:, 9].tolist() == [0] * 8
     assert item["inputs"].shape[1] == 1 + found.steps.covariates + 1
     assert told(named=False).window(0, 0, 3, 8)["inputs"].shape[1] == 1 + found.steps.covariates
+
+
+def test_lags_are_values_of_the_series_so_many_steps_back():
+    bare, found = told(), told(lags=(2, 5))
+    assert found.steps.covariates == bare.steps.covariates + 2
+    for first in (0, 3):  # values before a window's first step are told too
+        item, without = (t.window(0, first, 4, 8)["inputs"] for t in (found, bare))
+        others = item[:, [0, *range(3, item.shape[1])]]
+        np.testing.assert_array_equal(others.numpy(), without.numpy())
+        scale = found.window(0, first, 4, 8)["scale"].item()
+        back = np.array([[0, 0, 2, 4, 0, 8, 10, 12], [0, 0, 0, 0, 0, 2, 4, 0]]) / scale
+        np.testing.assert_allclose(item[:, 1:3].T.numpy(), back[:, first:], rtol=1e-6)
+    assert Steps.of(json.loads(json.dumps(found.steps.facts()))) == found.steps
 
 
 def test_years_and_ages_that_no_window_had_stand_at_the_last_ones():

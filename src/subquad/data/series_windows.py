@@ -1,7 +1,9 @@
 """Windows of series for training: each step with the value before it and what is known of it.
 
-    [value before, calendar, age, covariates known ahead, covariates known late, number]
+    [value before, lags, calendar, age, covariates known ahead, covariates known late, number]
 
+Lags are values so many steps back, and at least a horizon back, so that they are known for every
+step of a forecast; 0 where there is none.
 The calendar is what changes from step to step (`Frequency.calendar`); age counts steps from the
 first value. All but the value are standardised: hour and its like by their range, years, ages and
 covariates by the training part. Years and ages beyond those of the training part stand at its last
@@ -35,7 +37,8 @@ class Steps:
     means, deviations: of year, age and covariates.  low, high: of year and age.  known: how many
     covariates are known ahead.  late: after how many steps the others are.
     names: series -> its number; empty if numbers are not told.  dated: is the calendar that of
-    dates, or a mere clock? None in runs that were saved before this was kept.
+    dates, or a mere clock? None in runs that were saved before this was kept.  lags: so many steps
+    back stand values that are told too.
     """
 
     frequency: str | None
@@ -47,10 +50,18 @@ class Steps:
     late: int
     names: dict[str, int] = field(default_factory=dict)
     dated: bool | None = None
+    lags: tuple[int, ...] = ()
 
     @classmethod
     def fit(
-        cls, series: Series, ends: np.ndarray, *, known: int, late: int, named: bool
+        cls,
+        series: Series,
+        ends: np.ndarray,
+        *,
+        known: int,
+        late: int,
+        named: bool,
+        lags: tuple[int, ...] = (),
     ) -> "Steps":
         """Means and deviations over the steps before `ends` (S,) of each series."""
         years = [
@@ -68,13 +79,13 @@ class Steps:
         low, high = (tuple(float(end(c)) for c in columns[:2]) for end in (np.min, np.max))
         names = {name: i for i, name in enumerate(series.names)} if named else {}
         frequency = None if series.frequency is None else str(series.frequency)
-        return cls(frequency, means, deviations, low, high, known, late, names, series.dated)
+        return cls(frequency, means, deviations, low, high, known, late, names, series.dated, lags)
 
     @property
     def covariates(self) -> int:
         """Columns between the value and the number."""
         calendar = len(Frequency.of(self.frequency).calendar) - 1 if self.frequency else 0
-        return calendar + len(self.means)
+        return len(self.lags) + calendar + len(self.means)
 
     def facts(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -86,7 +97,7 @@ class Steps:
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()})
 
     def about(self, series: Series, number: int, first: int, count: int) -> np.ndarray:
-        """What is known of steps, all but the value: (count, covariates [+ 1]) float32."""
+        """What is known of steps, all but values: (count, covariates - lags [+ 1]) float32."""
         columns: list[np.ndarray] = []
         year = np.zeros(count)
         if self.frequency:
@@ -142,7 +153,9 @@ class Told:
         past = np.abs(z[1 : 1 + origin - first])
         past = past[~np.isnan(past)]
         scale = np.float32(1 + (past.mean() if len(past) else 0.0))
-        inputs = np.concatenate([z[:-1, None] / scale, about], 1)
+        back = [self.scaled(number, first - lag, stop - lag) for lag in self.steps.lags]
+        lags = [np.nan_to_num(values[:, None] / scale, nan=0.0) for values in back]
+        inputs = np.concatenate([z[:-1, None] / scale, *lags, about], 1)
         return {
             "inputs": torch.from_numpy(inputs),
             "targets": torch.from_numpy(z[1:]),

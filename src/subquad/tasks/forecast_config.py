@@ -38,6 +38,8 @@ class ForecastConfig:
         target: the column of values, or the columns that are series.
         known: covariate columns that are known ahead.
         late: covariate columns that are not, and are read a horizon late.
+        lags: values so many steps back are told at each step beside the one before it, as
+            [48,168]; none may be shorter than the horizon.
         named: each series has a vector of its own, found by its name.
         valid_windows: windows of the validation part that are scored at each report.
     """
@@ -58,6 +60,7 @@ class ForecastConfig:
     target: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
     late: tuple[str, ...] = ()
+    lags: tuple[int, ...] = ()
     named: bool = True
     valid_windows: int = 200
 
@@ -71,6 +74,11 @@ class ForecastConfig:
                 raise ValueError(f"{name} is {given}; it must be at least 1")
         if self.held is not None and self.held < self.horizon:
             raise ValueError(f"held {self.held} is shorter than the horizon, {self.horizon}")
+        if self.lags and min(self.lags) < self.horizon:
+            raise ValueError(
+                f"lag {min(self.lags)} is shorter than the horizon, {self.horizon}: its values "
+                "would not be known for all steps of a forecast"
+            )
         if self.split and (len(self.split) != 3 or min(self.split) < 1 or self.held is not None):
             raise ValueError(
                 f"split {self.split} must be rows of train, valid and test, without held"

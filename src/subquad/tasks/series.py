@@ -88,7 +88,9 @@ class SeriesTask(Task):
             raise ValueError(f"the embedded series are hourly; leave --freq {c.freq} out")
         self.series, self.parts = self.parted(*self.open(data, c.freq))
         ends = self.parts.train
-        self.steps = Steps.fit(self.series, ends, known=len(c.known), late=c.horizon, named=c.named)
+        self.steps = Steps.fit(
+            self.series, ends, known=len(c.known), late=c.horizon, named=c.named, lags=c.lags
+        )
         centre, unit = units(self.series, ends, c.scaling)
         pairs = zip(centre.tolist(), unit.tolist(), strict=True)
         self.own = dict(zip(self.series.names, pairs, strict=True))
