@@ -17,7 +17,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 ORIGIN = 50
 
 
-@pytest.fixture(params=[("mean", ()), ("standard", (6, 30))], ids=["mean", "standard-lags"])
+SCALINGS = [("mean", ()), ("standard", (6, 30)), ("window", (6, 30))]
+
+
+@pytest.fixture(params=SCALINGS, ids=["mean", "standard-lags", "window-lags"])
 def task(request, tmp_path):
     draw = np.random.default_rng(0)
     days = np.datetime64("2024-01-01") + np.arange(70)

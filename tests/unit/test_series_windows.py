@@ -9,7 +9,7 @@ import torch
 from subquad.data.frequency import Frequency
 from subquad.data.seasonal import seasonal
 from subquad.data.series import Collected
-from subquad.data.series_windows import Steps, Told, Windows, scales, together, units
+from subquad.data.series_windows import Steps, Told, ToldByWindow, Windows, scales, together, units
 
 NAN = float("nan")
 
@@ -59,6 +59,20 @@ def test_lags_are_values_of_the_series_so_many_steps_back():
         back = np.array([[0, 0, 2, 4, 0, 8, 10, 12], [0, 0, 0, 0, 0, 2, 4, 0]]) / scale
         np.testing.assert_allclose(item[:, 1:3].T.numpy(), back[:, first:], rtol=1e-6)
     assert Steps.of(json.loads(json.dumps(found.steps.facts()))) == found.steps
+
+
+def test_a_window_may_have_units_of_its_own():
+    by_series = told(centre=3.0, unit=40.0)
+    found = ToldByWindow(by_series.series, by_series.steps, by_series.centre, by_series.unit)
+    assert found.units(0, 0, 2) == (3.0, 4.0)  # of 2 and 4; not below a tenth of the series' unit
+    assert found.units(0, 2, 3) == (3.0, 40.0)  # there is no value before the forecast
+    finer = ToldByWindow(by_series.series, by_series.steps, by_series.centre, np.ones(2))
+    assert finer.units(0, 1, 5) == (pytest.approx(22 / 3), pytest.approx(np.std([4, 8, 10])))
+    centre, unit = finer.units(0, 1, 5)
+    item = finer.window(0, 1, 5, 8)
+    wanted = (np.array([4, NAN, 8, 10, 12, NAN, NAN]) - centre) / unit
+    np.testing.assert_allclose(item["targets"].numpy(), wanted, rtol=1e-6)
+    assert item["scale"].item() == pytest.approx(1 + np.nanmean(np.abs(wanted[:4])))
 
 
 def test_years_and_ages_that_no_window_had_stand_at_the_last_ones():

@@ -11,8 +11,9 @@ covariates by the training part. Years and ages beyond those of the training par
 after it happened, so that it is known for every step of a forecast. What is missing of a covariate
 is 0, its mean; a missing value is NaN.
 
-A window's values are z = (value - centre) / unit of its series, and its scale is 1 + mean |z| of
-those before the forecast begins (Salinas et al., 2020, https://arxiv.org/abs/1704.04110).
+A window's values are z = (value - centre) / unit of its series, or of its own values before the
+forecast begins (`ToldByWindow`); its scale is 1 + mean |z| of those (Salinas et al., 2020,
+https://arxiv.org/abs/1704.04110).
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,9 @@ from torch.utils.data import Dataset
 from subquad.data.frequency import Frequency
 from subquad.data.series import Series
 
-__all__ = ["Steps", "Told", "Windows", "scales", "together", "units"]
+__all__ = ["Steps", "Told", "ToldByWindow", "Windows", "scales", "together", "units"]
+
+_LEAST = 0.1  # of the deviation of its series: so much has each window at least
 
 
 @dataclass(frozen=True)
@@ -134,27 +137,23 @@ class Told:
     centre: np.ndarray
     unit: np.ndarray
 
-    def scaled(self, number: int, first: int, stop: int) -> np.ndarray:
-        """z of steps first .. stop - 1, (stop - first,) float32; NaN where there is no value."""
-        values = self.series.of(number)
-        out = np.full(stop - first, np.nan, np.float32)
-        low, high = max(first, 0), min(stop, len(values))
-        if low < high:
-            out[low - first : high - first] = values[low:high]
-        return (out - np.float32(self.centre[number])) / np.float32(self.unit[number])
+    def units(self, number: int, first: int, origin: int) -> tuple[float, float]:
+        """centre and unit of a window that begins at `first`, and its forecast at `origin`."""
+        return float(self.centre[number]), float(self.unit[number])
 
     def window(self, number: int, first: int, origin: int, stop: int) -> dict[str, Tensor]:
         """inputs (stop - first, F), targets (stop - first,) and scale () of a span of steps.
 
         The scale is that of the values before `origin`.
         """
-        z = self.scaled(number, first - 1, stop)
+        centre, unit = map(np.float32, self.units(number, first, origin))
+        z = (self._values(number, first - 1, stop) - centre) / unit
         about = self.steps.about(self.series, number, first, stop - first)
         past = np.abs(z[1 : 1 + origin - first])
         past = past[~np.isnan(past)]
         scale = np.float32(1 + (past.mean() if len(past) else 0.0))
-        back = [self.scaled(number, first - lag, stop - lag) for lag in self.steps.lags]
-        lags = [np.nan_to_num(values[:, None] / scale, nan=0.0) for values in back]
+        back = [self._values(number, first - lag, stop - lag) for lag in self.steps.lags]
+        lags = [np.nan_to_num((y[:, None] - centre) / unit / scale, nan=0.0) for y in back]
         inputs = np.concatenate([z[:-1, None] / scale, *lags, about], 1)
         return {
             "inputs": torch.from_numpy(inputs),
@@ -162,15 +161,40 @@ class Told:
             "scale": torch.tensor(scale),
         }
 
+    def _values(self, number: int, first: int, stop: int) -> np.ndarray:
+        """Steps first .. stop - 1, (stop - first,) float32; NaN where there is no value."""
+        values = self.series.of(number)
+        out = np.full(stop - first, np.nan, np.float32)
+        low, high = max(first, 0), min(stop, len(values))
+        if low < high:
+            out[low - first : high - first] = values[low:high]
+        return out
+
+
+class ToldByWindow(Told):
+    """Series of which each window has units of its own: mean and deviation of its values before
+    the forecast begins, so that a level that was never seen is told as any other.
+
+    The deviation is at least a tenth of the series' own, and without a value both are the series'.
+    """
+
+    def units(self, number: int, first: int, origin: int) -> tuple[float, float]:
+        past = self._values(number, first, origin)
+        past = past[~np.isnan(past)]
+        if not len(past):
+            return super().units(number, first, origin)
+        mean, deviation = float(past.mean(dtype=np.float64)), float(past.std(dtype=np.float64))
+        return mean, max(deviation, _LEAST * float(self.unit[number]))
+
 
 def units(series: Series, ends: np.ndarray, scaling: str) -> tuple[np.ndarray, np.ndarray]:
     """centre and unit (S,) of `Told`, from the values before `ends` (S,).
 
-    scaling: "mean" leaves values as they are, for the scale of each window; "standard" takes mean
-    and deviation, which is 1 for a series that is constant.
+    scaling: "mean" leaves values as they are, for the scale of each window; others take mean and
+    deviation, which is 1 for a series that is constant.
     """
     centre, unit = np.zeros(len(series)), np.ones(len(series))
-    if scaling == "standard":
+    if scaling != "mean":
         for number, end in enumerate(ends):
             past = series.of(number)[: int(end)]
             past = past[~np.isnan(past)]

@@ -22,8 +22,9 @@ class ForecastConfig:
         likelihood: gaussian, student_t, negative_binomial (counts), or quantiles at `levels`.
         levels: the quantiles that are forecast.
         scaling: mean (each window by 1 + mean |value|; not for values far below 1, which that
-            leaves as small as they are) or standard (each series by mean and deviation of its
-            training part, then so too).
+            leaves as small as they are), standard (each series by mean and deviation of its
+            training part, then so too) or window (each window by mean and deviation of what comes
+            before its forecast: for series whose level drifts).
         weights: how likely windows are in training: even (all alike), or scale (in proportion to
             1 + mean |value| of their series: Salinas et al., 2020, section 3.3).
         season: steps after which things come again, for MASE and what stands beside; default: a
@@ -68,7 +69,7 @@ class ForecastConfig:
         choose("likelihood", self.likelihood, LIKELIHOODS)
         choose("layout", self.layout, dict.fromkeys(LAYOUTS))
         choose("weights", self.weights, dict.fromkeys(("even", "scale")))
-        choose("scaling", self.scaling, dict.fromkeys(("mean", "standard")))
+        choose("scaling", self.scaling, dict.fromkeys(("mean", "standard", "window")))
         for name in ("horizon", "context", "season", "held", "valid_windows"):
             if (given := getattr(self, name)) is not None and given < 1:
                 raise ValueError(f"{name} is {given}; it must be at least 1")
@@ -86,7 +87,9 @@ class ForecastConfig:
         if not self.levels or not all(0 < level < 1 for level in self.levels):
             raise ValueError(f"levels are {self.levels}; they must lie between 0 and 1")
         if self.counts and self.scaling != "mean":
-            raise ValueError(f"{self.likelihood} counts, so scaling must be mean, not standard")
+            raise ValueError(
+                f"{self.likelihood} counts, so scaling must be mean, not {self.scaling}"
+            )
         if self.freq is not None:
             Frequency.of(self.freq)
 

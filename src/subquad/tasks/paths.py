@@ -83,9 +83,9 @@ def drawn(
             generator=draw,
             attention_mask=mask,
         )
-        which = [number for number, _ in some]
-        unit, centre = (torch.as_tensor(t[which]).double() for t in (told.unit, told.centre))
-        paths = paths.double().cpu() * unit[:, None, None] + centre[:, None, None]
+        own = [told.units(which, max(0, origin - config.context), origin) for which, origin in some]
+        centre, unit = torch.tensor(own, dtype=torch.float64)[:, :, None, None].unbind(1)
+        paths = paths.double().cpu() * unit + centre
         found.append(paths.transpose(0, 1))
     return torch.cat(found, 1)
 

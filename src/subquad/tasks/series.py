@@ -13,7 +13,7 @@ from subquad.data.frequency import Frequency
 from subquad.data.seasonal import seasonal
 from subquad.data.series import Parts, Series, divided
 from subquad.data.series_files import from_row, open_series
-from subquad.data.series_windows import Steps, Told, Windows, scales, together, units
+from subquad.data.series_windows import Steps, Told, ToldByWindow, Windows, scales, together, units
 from subquad.tasks.forecast_config import ForecastConfig
 from subquad.tasks.task import Task
 
@@ -102,7 +102,8 @@ class SeriesTask(Task):
         for number, name in enumerate(series.names):
             if name in self.own:
                 centre[number], unit[number] = self.own[name]
-        return Told(series, self.steps, centre, unit)
+        kind = ToldByWindow if self.config.scaling == "window" else Told
+        return kind(series, self.steps, centre, unit)
 
     def train_set(self, count: int, seed: int) -> Dataset:
         weights = None
