@@ -5,10 +5,11 @@
 
 DATA holds timeseries/M4-Hourly-train.csv.xz and M4-Hourly-test.csv.xz (414 series, 48 hours of
 test). Small: dim 64, 3 layers, 8 heads, ffn 256, no dropout, context 168, float32, Gaussian,
-batches of 8 windows, all alike, each series by the mean and deviation of its training part. Two
-arms do as the paper may: windows by 1 + mean |value|, and so that large series come more often
-("weighed"). Every arm trains as many minutes (or --steps, DeepAR excepted), the weights are chosen
-by the loss on the 48 hours before the test, and all 414 forecasts are scored by 100 paths.
+batches of 8 windows, all alike, each by the mean and deviation of its context, and beside each hour
+the values of 48 and 168 hours before it. Two arms do as the paper may, without those: windows by
+1 + mean |value|, and so that large series come more often ("weighed"). Every arm trains as many
+minutes (or --steps, DeepAR excepted), the weights are chosen by the loss on the 48 hours before the
+test, and all 414 forecasts are scored by 100 paths.
 
 DeepAR is GluonTS's, in an environment of its own (deepar-requirements.txt, deepar.py): the same
 split, minutes and threads; its paths are scored by the same code. Without --deepar it is missing.
@@ -42,14 +43,14 @@ from subquad.tasks.backtest import backtest, origins_of
 
 HORIZON, CONTEXT, SEASON = 48, 168, 24
 FIELDS = {"dim": 64, "num_layers": 3, "num_heads": 8, "ffn_dim": 256, "dropout": 0.0}
-STANDARD = ["--task.scaling", "standard"]
+LEVEL = ["--task.scaling", "window", "--task.lags", "[48,168]"]
 #: name -> architecture, its own fields, and flags
 ARMS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
-    "logsparse": ("logsparse", {}, STANDARD),
+    "logsparse": ("logsparse", {}, LEVEL),
     "logsparse, mean": ("logsparse", {}, []),
     "logsparse, weighed": ("logsparse", {}, ["--task.weights", "scale"]),
-    "full, kernel 9": ("logsparse", {"pattern": "full"}, STANDARD),
-    "transformer": ("transformer", {}, STANDARD),
+    "full, kernel 9": ("logsparse", {"pattern": "full"}, LEVEL),
+    "transformer": ("transformer", {}, LEVEL),
 }
 DEEPAR = "deepar"
 #: R0.5 and R0.9: Li et al., 2019, table 4
