@@ -4,11 +4,12 @@
 
 DATA holds timeseries/ETTh1.csv.xz: 7 variables, rows 8640/2880/2880 of train, valid and test, each
 variable in units of its training part. A variable is a series by itself, and knows nothing of the
-others. Forecasts begin `stride` hours apart (by default the horizon; the papers' is 1, which takes
-so much longer). Small: dim 64, 2 layers, 8 heads, ffn 128, no dropout, context 168, float32,
-Gaussian, batches of 16 windows, as many minutes (or --steps) for every arm; mean and median of
-paths, 100 of them or 25 of 720 steps. Resumable: a JSON per horizon, arm and seed; the table is
-made from those that exist and says what is missing.
+others; each window is told in units of its context, with the values of a horizon and of a week
+before beside each hour. Forecasts begin `stride` hours apart (by default the horizon; the papers'
+is 1, which takes so much longer). Small: dim 64, 2 layers, 8 heads, ffn 128, dropout 0.1, context
+168, float32, Gaussian, batches of 16 windows, as many minutes (or --steps) for every arm; mean and
+median of paths, 100 of them or 25 of 720 steps. Resumable: a JSON per horizon, arm and seed; the
+table is made from those that exist and says what is missing.
 
 Published, read in the authors' repositories: Informer and LogTrans of Zhou et al., 2021
 (https://arxiv.org/abs/2012.07436), table 2, multivariate, as the picture result_multivariate.png
@@ -26,7 +27,8 @@ from typing import Any
 from forecasting import budget, learn, lines_of, write
 
 HORIZONS = (24, 168, 720)
-FIELDS = {"dim": 64, "num_layers": 2, "num_heads": 8, "ffn_dim": 128, "dropout": 0.0}
+FIELDS = {"dim": 64, "num_layers": 2, "num_heads": 8, "ffn_dim": 128, "dropout": 0.1}
+WEEK = 168
 #: name -> architecture and its own fields
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "logsparse": ("logsparse", {}),
@@ -46,7 +48,9 @@ def one(horizon: int, arm: str, seed: int, args: argparse.Namespace) -> dict[str
     """Train and evaluate one arm by the command line."""
     arch, own = ARMS[arm]
     flags = ["--data", str(args.data / "timeseries" / "ETTh1.csv.xz"), "--horizon", str(horizon)]
-    flags += ["--task.split", "[8640,2880,2880]", "--task.scaling", "standard"]
+    lags = sorted({horizon, max(horizon, WEEK)})
+    flags += ["--task.split", "[8640,2880,2880]", "--task.scaling", "window"]
+    flags += ["--task.lags", str(lags).replace(" ", "")]
     flags += ["--train.batch", "16", "--train.lr", "1e-3", "--train.seed", str(seed)]
     flags += [*budget(args.steps, args.minutes), "--task.valid_windows", "70"]
     samples = args.samples or (100 if horizon < 720 else 25)
