@@ -49,7 +49,7 @@ def one(horizon: int, arm: str, seed: int, args: argparse.Namespace) -> dict[str
     arch, own = ARMS[arm]
     flags = ["--data", str(args.data / "timeseries" / "ETTh1.csv.xz"), "--horizon", str(horizon)]
     lags = sorted({horizon, max(horizon, WEEK)})
-    flags += ["--task.split", "[8640,2880,2880]", "--task.scaling", "window"]
+    flags += ["--task.split", "[8640,2880,2880]"]
     flags += ["--task.lags", str(lags).replace(" ", "")]
     flags += ["--train.batch", "16", "--train.lr", "1e-3", "--train.seed", str(seed)]
     flags += [*budget(args.steps, args.minutes), "--task.valid_windows", "70"]

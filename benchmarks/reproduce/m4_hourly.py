@@ -43,12 +43,13 @@ from subquad.tasks.backtest import backtest, origins_of
 
 HORIZON, CONTEXT, SEASON = 48, 168, 24
 FIELDS = {"dim": 64, "num_layers": 3, "num_heads": 8, "ffn_dim": 256, "dropout": 0.0}
-LEVEL = ["--task.scaling", "window", "--task.lags", "[48,168]"]
+LEVEL = ["--task.lags", "[48,168]"]
+MEAN = ["--task.scaling", "mean"]
 #: name -> architecture, its own fields, and flags
 ARMS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "logsparse": ("logsparse", {}, LEVEL),
-    "logsparse, mean": ("logsparse", {}, []),
-    "logsparse, weighed": ("logsparse", {}, ["--task.weights", "scale"]),
+    "logsparse, mean": ("logsparse", {}, MEAN),
+    "logsparse, weighed": ("logsparse", {}, [*MEAN, "--task.weights", "scale"]),
     "full, kernel 9": ("logsparse", {"pattern": "full"}, LEVEL),
     "transformer": ("transformer", {}, LEVEL),
 }

@@ -21,10 +21,11 @@ class ForecastConfig:
         context: steps before a forecast that are read.
         likelihood: gaussian, student_t, negative_binomial (counts), or quantiles at `levels`.
         levels: the quantiles that are forecast.
-        scaling: mean (each window by 1 + mean |value|; not for values far below 1, which that
-            leaves as small as they are), standard (each series by mean and deviation of its
-            training part, then so too) or window (each window by mean and deviation of what comes
-            before its forecast: for series whose level drifts).
+        scaling: window (each window by mean and deviation of what comes before its forecast, so
+            that a level that drifts is like any other; the default), standard (each series by mean
+            and deviation of its training part, then each window by 1 + mean |value|) or mean (that
+            alone; not for values far below 1, which it leaves as small as they are; counts have no
+            other).
         weights: how likely windows are in training: even (all alike), or scale (in proportion to
             1 + mean |value| of their series: Salinas et al., 2020, section 3.3).
         season: steps after which things come again, for MASE and what stands beside; default: a
@@ -50,7 +51,7 @@ class ForecastConfig:
     context: int = 168
     likelihood: str = "gaussian"
     levels: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    scaling: str = "mean"
+    scaling: str | None = None
     weights: str = "even"
     season: int | None = None
     held: int | None = None
@@ -69,7 +70,7 @@ class ForecastConfig:
         choose("likelihood", self.likelihood, LIKELIHOODS)
         choose("layout", self.layout, dict.fromkeys(LAYOUTS))
         choose("weights", self.weights, dict.fromkeys(("even", "scale")))
-        choose("scaling", self.scaling, dict.fromkeys(("mean", "standard", "window")))
+        choose("scaling", self.scaled, dict.fromkeys(("mean", "standard", "window")))
         for name in ("horizon", "context", "season", "held", "valid_windows"):
             if (given := getattr(self, name)) is not None and given < 1:
                 raise ValueError(f"{name} is {given}; it must be at least 1")
@@ -86,7 +87,7 @@ class ForecastConfig:
             )
         if not self.levels or not all(0 < level < 1 for level in self.levels):
             raise ValueError(f"levels are {self.levels}; they must lie between 0 and 1")
-        if self.counts and self.scaling != "mean":
+        if self.counts and self.scaled != "mean":
             raise ValueError(
                 f"{self.likelihood} counts, so scaling must be mean, not {self.scaling}"
             )
@@ -97,6 +98,11 @@ class ForecastConfig:
     def counts(self) -> bool:
         """Can targets not be negative?"""
         return self.likelihood == "negative_binomial"
+
+    @property
+    def scaled(self) -> str:
+        """How values are scaled."""
+        return self.scaling or ("mean" if self.counts else "window")
 
     @property
     def columns(self) -> Columns:

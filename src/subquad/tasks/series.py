@@ -91,18 +91,18 @@ class SeriesTask(Task):
         self.steps = Steps.fit(
             self.series, ends, known=len(c.known), late=c.horizon, named=c.named, lags=c.lags
         )
-        centre, unit = units(self.series, ends, c.scaling)
+        centre, unit = units(self.series, ends, c.scaled)
         pairs = zip(centre.tolist(), unit.tolist(), strict=True)
         self.own = dict(zip(self.series.names, pairs, strict=True))
 
     def scaled(self, series: Series, ends: Any) -> Told:
         """Series as the model is told them; one that was not in training has units of its own, of
         its values before `ends` (S,)."""
-        centre, unit = units(series, ends, self.config.scaling)
+        centre, unit = units(series, ends, self.config.scaled)
         for number, name in enumerate(series.names):
             if name in self.own:
                 centre[number], unit[number] = self.own[name]
-        kind = ToldByWindow if self.config.scaling == "window" else Told
+        kind = ToldByWindow if self.config.scaled == "window" else Told
         return kind(series, self.steps, centre, unit)
 
     def train_set(self, count: int, seed: int) -> Dataset:
