@@ -38,7 +38,7 @@ from subquad.data.rows import spread
 from subquad.data.series import divided
 from subquad.data.series_files import open_series
 from subquad.data.series_sheet import Columns
-from subquad.data.series_windows import units
+from subquad.data.series_units import units
 from subquad.tasks.backtest import backtest, origins_of
 
 HORIZON, CONTEXT, SEASON = 48, 168, 24

@@ -9,7 +9,9 @@ import torch
 from subquad.data.frequency import Frequency
 from subquad.data.seasonal import seasonal
 from subquad.data.series import Collected
-from subquad.data.series_windows import Steps, Told, ToldByWindow, Windows, scales, together, units
+from subquad.data.series_steps import Steps
+from subquad.data.series_units import scales, units
+from subquad.data.series_windows import Told, ToldByWindow, Windows, together
 
 NAN = float("nan")
 

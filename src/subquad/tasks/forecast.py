@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from subquad.data.rows import spread
 from subquad.data.series import Parts, Series, divided
-from subquad.data.series_windows import units
+from subquad.data.series_units import units
 from subquad.hf import SubquadConfig, SubquadForTimeSeries
 from subquad.nn.choices import choose
 from subquad.tasks.backtest import backtest, origins_of

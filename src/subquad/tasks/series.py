@@ -13,7 +13,9 @@ from subquad.data.frequency import Frequency
 from subquad.data.seasonal import seasonal
 from subquad.data.series import Parts, Series, divided
 from subquad.data.series_files import from_row, open_series
-from subquad.data.series_windows import Steps, Told, ToldByWindow, Windows, scales, together, units
+from subquad.data.series_steps import Steps
+from subquad.data.series_units import scales, units
+from subquad.data.series_windows import Told, ToldByWindow, Windows, together
 from subquad.tasks.forecast_config import ForecastConfig
 from subquad.tasks.task import Task
 
