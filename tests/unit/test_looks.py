@@ -10,6 +10,8 @@ import torch
 from subquad.archs import ARCHS, PAIRS
 from subquad.tasks import find_task
 from subquad.viz import Page, Views, look
+from subquad.viz.rollout import gradients
+from subquad.viz.seen import sights
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
@@ -120,6 +122,12 @@ def test_series(tmp_path):
     assert found.over["values"][:2] == [0.0, 1.0]
     assert found.over["values"][-1] == 4.0
     json.dumps(found.over)
+    # of the value that the last step expects, so in the last layer the last query alone has a slope
+    seen = sights(model, found.inputs)
+    slope = gradients(model, found.inputs, seen)[-1]
+    assert not slope[:, :-1].any()
+    assert slope[:, -1].any()
+    assert "no gradient" not in look(model, found.inputs, title="a").facts
 
 
 def test_recordings(tmp_path):

@@ -111,9 +111,9 @@ def weigher(sight: Sight, gradient: Tensor) -> Callable[[Tensor, Tensor], Tensor
 
 def gradients(model: nn.Module, inputs: Inputs, found: Sequence[Sight]) -> list[Tensor]:
     """d y / d product of each sight's mixer, (H, N, D); y is the likeliest output: of all labels,
-    or of all words after the last token.
+    or of all words after the last token; of a forecast the value that the last token expects.
 
-    ValueError for models whose outputs are no logits.
+    ValueError for models that give neither.
     """
     outputs: list[tuple[Place, Tensor]] = []
 
@@ -132,7 +132,9 @@ def gradients(model: nn.Module, inputs: Inputs, found: Sequence[Sight]) -> list[
     model.eval()
     try:
         with torch.enable_grad(), _kept(model):
-            y = _likeliest(call(model, inputs))
+            out = call(model, inputs)
+            params = getattr(out, "params", None)
+            y = _likeliest(out) if params is None else _expected(model, params)
             slopes = torch.autograd.grad(
                 y, [extra for _, extra in outputs], allow_unused=True, materialize_grads=True
             )
@@ -164,6 +166,11 @@ def _of_product(sight: Sight, slope: Tensor) -> Tensor:
         product.requires_grad_()
         (found,) = torch.autograd.grad(factors.output(product), product, slope)
     return found[0]
+
+
+def _expected(model: Any, params: Tensor) -> Tensor:
+    """The mean of the last step of a forecast, in units of its scale."""
+    return model.likelihood.mean(params, params.new_ones(len(params)))[0, -1]
 
 
 def _likeliest(out: object) -> Tensor:
