@@ -47,6 +47,12 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return [*start, "--data", str(tmp_path / "tables.txt"), *WORDS]
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training runs in this process: one of its own takes seconds to start."""
+    monkeypatch.setattr(bench, "watched", lambda words: (main(words[3:]), 100.0, False))
+
+
 def fails(capsys: pytest.CaptureFixture, *given: str) -> str:
     capsys.readouterr()
     assert main(list(given)) == 2
@@ -120,12 +126,11 @@ def every_arm_sees_the_same_data(words, out, capsys):
     assert not (out / "local").exists()
 
 
+@pytest.mark.usefixtures("here")
 def test_only_the_end_of_positions_is_a_refusal(words, tmp_path, capsys, monkeypatch):
     def broken(*args, **how):
         raise ValueError("something else")
 
-    # in this process, which is faster
-    monkeypatch.setattr(bench, "watched", lambda words: (main(words[3:]), 100.0, False))
     monkeypatch.setattr("subquad.tasks.lm.LanguageModel.evaluate_on", broken)
     assert "something else" in fails(capsys, *words, "--archs", "local")
     assert "scores" not in json.loads((tmp_path / "out" / "local.json").read_text())
@@ -224,6 +229,7 @@ def test_without_matplotlib_the_error_says_what_to_install():
     assert 'pip install "subquad[viz]"' in out.stdout
 
 
+@pytest.mark.usefixtures("here")
 def test_compares_what_has_labels(tmp_path, monkeypatch):
     monkeypatch.setenv("SUBQUAD_CACHE", str(tmp_path / "cache"))
     rows = "".join(f"word {'good' if i % 2 else 'bad'} {i},{i % 2}\n" for i in range(60))
@@ -241,7 +247,7 @@ def test_compares_what_has_labels(tmp_path, monkeypatch):
         suite = whole(name, data)
         return replace(suite, rows={p: lra.Rows(20, some.at) for p, some in suite.rows.items()})
 
-    monkeypatch.setitem(lra.SUITES, "listops-short", few)  # only here: training is elsewhere
+    monkeypatch.setitem(lra.SUITES, "listops-short", few)
     assert main([*start, str(tmp_path / "lists"), *lists]) == 0
     assert "accuracy" in (tmp_path / "lists" / "table.md").read_text()
 
@@ -250,6 +256,7 @@ SMALL = ["--arch.dim", "16", "--arch.num_layers", "1", "--arch.num_heads", "2"]
 SMALL += ["--arch.ffn_dim", "16", "--train.batch", "4", "--multiples", "1"]
 
 
+@pytest.mark.usefixtures("here")
 def test_compares_pairs_of_files(tmp_path, monkeypatch):
     monkeypatch.setenv("SUBQUAD_CACHE", str(tmp_path / "cache"))
     (tmp_path / "a.en").write_text("".join(f"word {i} here\n" for i in range(60)))
@@ -267,6 +274,7 @@ def test_compares_pairs_of_files(tmp_path, monkeypatch):
     assert "missing" not in table
 
 
+@pytest.mark.usefixtures("here")
 def test_compares_forecasts(tmp_path, monkeypatch):
     monkeypatch.setenv("SUBQUAD_CACHE", str(tmp_path / "cache"))
     days = [f"2020-{m:02d}-{d:02d}" for m in range(1, 5) for d in range(1, 29)]
@@ -278,6 +286,7 @@ def test_compares_forecasts(tmp_path, monkeypatch):
     assert "missing" not in (tmp_path / "out" / "table.md").read_text()
 
 
+@pytest.mark.usefixtures("here")
 def test_compares_made_sequences_at_longer_lengths(tmp_path):
     words = ["--archs", "local,linear_transformer", "--task.kind", "copy", "--task.length", "16"]
     words += [*SMALL, "--multiples", "1,2", "--budget-minutes", "0.02"]

@@ -254,7 +254,8 @@ def test_a_model_of_transformers_shows_its_own_matrices():
     true = m(x, output_attentions=True).attentions
     for layer, one in zip(shown.layers, true, strict=False):
         for head, weights in zip(layer.heads, one[0], strict=True):
-            np.testing.assert_array_equal(head.whole, weights.detach().numpy())
+            wanted = weights.detach().numpy()
+            np.testing.assert_allclose(head.whole, wanted, rtol=1e-12, atol=1e-14)
     assert [layer.title for layer in shown.layers[2:]] == ["rollout", "rollout by gradient"]
     config = BertConfig(
         vocab_size=50, hidden_size=24, num_hidden_layers=1, num_attention_heads=2,
