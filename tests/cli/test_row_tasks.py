@@ -1,5 +1,6 @@
 """Tasks over rows as a user meets them: train, eval, predict, begin from another run."""
 
+import gzip
 import io
 import json
 import shutil
@@ -78,6 +79,15 @@ def test_classify_from_training_to_prediction(tmp_path, capsys, monkeypatch):
     out = said(capsys, "predict", "run", "one.txt", rows).splitlines()
     assert out[0].startswith("bad  ")
     assert [json.loads(line)["label"] for line in out[1:]] == ["good", "bad"]
+    # tables by the names of their columns
+    (tmp_path / "more.csv").write_text('review,stars\n"film 5, was dull",1\nfilm 6 was great,5\n')
+    with gzip.open(tmp_path / "more.jsonl.gz", "wt") as packed:
+        packed.write('{"review": "film 8 was poor"}\n')
+    out = said(capsys, "predict", "run", "more.csv", "more.jsonl.gz").splitlines()
+    assert [json.loads(line)["label"] for line in out] == ["bad", "good", "bad"]
+    (tmp_path / "short.csv").write_text("review,stars\nfilm\n")
+    err = said(capsys, "predict", "run", "short.csv", code=2)
+    assert "short.csv line 2 has 1 cells and the first line names 2" in err
     monkeypatch.setattr(
         sys, "stdin", io.StringIO('film 2 was awful\n{"text": "film 3 was fine"}\n')
     )

@@ -1,9 +1,9 @@
 """subquad predict RUN INPUT... [--text TEXT] [--question TEXT] [--json] [--stream] [--out FILE.csv]
 [--arch.FIELD V], and flags of the task, such as --times
 
-An input is a file, a text, or - for the lines of stdin, each answered as it comes. A .jsonl file
-holds a row on each line, with the fields of the task; so does a line that begins with {. Rows are
-answered in JSON, on a line each.
+An input is a file, a text, or - for the lines of stdin, each answered as it comes. A table (.jsonl,
+.csv, .tsv, ..., packed or not) holds rows with the columns that training takes; so does a line that
+begins with {. Rows are answered in JSON, on a line each.
 
 --text TEXT is an input too, also where a file is called so. A text file is one input; in a run of
 the task translate it is one on each line, packed or not, and an empty line is answered by an empty
@@ -28,7 +28,7 @@ from typing import Any
 from subquad.cli import overrides
 from subquad.cli.parser import Parser, add_flags
 from subquad.cli.progress import bar
-from subquad.data.tables import lines
+from subquad.data.tables import lines, reader
 from subquad.tasks import TASKS, find_task
 from subquad.train.folder import read_facts
 from subquad.train.run import Run, load
@@ -112,7 +112,7 @@ class _Rows:
         self.where, self.plain = "", given.json
 
     def __iter__(self) -> Iterator[Any]:
-        for where, raw in _inputs(self.given, self.task.lines):
+        for where, raw in _inputs(self.given, self.task):
             self.where = f"{where}: "
             self.plain = self.given.json or isinstance(raw, dict)
             row = self.task.read(raw)
@@ -124,7 +124,7 @@ class _Rows:
             self.where = ""  # errors from here on, until there is another row, are not of this one
 
 
-def _inputs(given: Any, by_line: bool) -> Iterator[tuple[str, str | Path | dict[str, Any]]]:
+def _inputs(given: Any, task: Any) -> Iterator[tuple[str, str | Path | dict[str, Any]]]:
     """(what it is called in errors, what the task reads) of each input."""
     if given.text is not None:
         yield "this text", given.text
@@ -132,7 +132,7 @@ def _inputs(given: Any, by_line: bool) -> Iterator[tuple[str, str | Path | dict[
         # os.path and not pathlib, which raises for what is too long to be a name: a text may be
         is_file = os.path.isfile(word)
         if word == "-":
-            yield from _lines("stdin", sys.stdin, by_line)
+            yield from _lines("stdin", sys.stdin, task.lines)
         elif os.path.isdir(word):
             raise ValueError(f"{word} is a folder; name its files")
         elif Path(word).suffix == ".jsonl":
@@ -140,8 +140,11 @@ def _inputs(given: Any, by_line: bool) -> Iterator[tuple[str, str | Path | dict[
                 raise ValueError(f"there is no file {word}")
             with open(word, encoding="utf-8") as rows:
                 yield from _lines(word, rows)
-        elif is_file and by_line:
-            yield from _lines(word, (line for _, line in lines(Path(word))), by_line)
+        elif is_file and task.lines:
+            yield from _lines(word, (line for _, line in lines(Path(word))), task.lines)
+        elif is_file and task.by_row and (rows_of := reader(Path(word))):
+            for number, row in enumerate(rows_of(Path(word)), 1):
+                yield f"{word}, row {number}", row
         elif is_file:
             yield word, Path(word)
         else:
@@ -174,7 +177,7 @@ def _parser() -> Parser:
         "input",
         type=str,
         nargs="*",
-        help="files, texts, or - for the lines of stdin; .jsonl: a row on each line",
+        help="files, texts, or - for the lines of stdin; a table: an input on each row",
     )
     parser.add_argument("--text", type=str | None, default=None, help="a text, as an input")
     parser.add_argument(

@@ -169,6 +169,7 @@ class Match(PicturedTask):
             return {"images": [*zip(names, found, strict=True)]}
         if isinstance(raw, str):
             return {"caption": raw}
+        raw = self.renamed(raw)
         if not any(field in raw for field in self.reads):
             raise ValueError(f"a row wants image or caption; this one has {', '.join(raw)}")
         row = {"caption": raw["caption"]} if "caption" in raw else {}

@@ -46,6 +46,7 @@ class RowTask(Task):
 
     Scoring = RowScoring
     unit = "rows"
+    by_row = True
     #: the fields of a row that the model reads; a text alone is the last of them
     reads: ClassVar[tuple[str, ...]] = ("text",)
     #: what a row holds, for which of it the config may name a column, and the rows without data
@@ -107,11 +108,16 @@ class RowTask(Task):
 
     # --- what they share ----------------------------------------------------------------------
 
+    @property
+    def told_columns(self) -> dict[str, str]:
+        """Field -> its column, of those that the config names."""
+        told = {field: getattr(self.config, field) for field in self.columns}
+        return {field: column for field, column in told.items() if column is not None}
+
     def open(self, data: str | None) -> Examples:
         """The rows at a path, or the embedded ones. ValueError if they do not do."""
-        told = {field: getattr(self.config, field) for field in self.columns}
-        columns = {field: column for field, column in told.items() if column is not None}
-        return open_examples(data, self.form, columns=columns, default=type(self).default)
+        how = {"columns": self.told_columns, "default": type(self).default}
+        return open_examples(data, self.form, **how)
 
     def prepare(self, data: str | None) -> None:
         found = self.open(data)
@@ -221,7 +227,16 @@ class RowTask(Task):
 
     def read(self, raw: str | Path | dict[str, Any]) -> Row:
         """A row from a text, a text file or a row of JSON that has all the task reads."""
-        return row_given(raw, self.reads)
+        return row_given(self.renamed(raw) if isinstance(raw, dict) else raw, self.reads)
+
+    def renamed(self, row: Row) -> Row:
+        """A row whose fields may go by the names of columns that training would have taken."""
+        found = dict(row)
+        for field, known in self.form.fields.items():
+            names = (self.told_columns.get(field, field), *known)
+            if field not in row and (name := next((n for n in names if n in row), None)):
+                found[field] = row[name]
+        return found
 
     @torch.no_grad()
     def predict(self, model: Any, row: Row) -> Any:

@@ -96,9 +96,7 @@ class SpokenTask(RowTask):
         raise NotImplementedError
 
     def open(self, data: str | None) -> Examples:
-        told = {field: getattr(self.config, field) for field in self.columns}
-        columns = {field: column for field, column in told.items() if column is not None}
-        return open_speech(data, columns=columns, default=embedded)
+        return open_speech(data, columns=self.told_columns, default=embedded)
 
     def fitting(self, found: Examples) -> Examples:
         """The training recordings whose transcripts can be written, the others counted."""

@@ -83,6 +83,8 @@ class Task(ABC):
     short: ClassVar[tuple[str, ...]] = ()
     #: a text file is an input on each line
     lines: ClassVar[bool] = False
+    #: a table (.csv, .jsonl, ...) is an input on each row
+    by_row: ClassVar[bool] = False
     #: those that can look ahead do so unless told otherwise
     looks_ahead: ClassVar[bool] = False
     config: Any
