@@ -42,12 +42,19 @@ def byte_tokens(*, ends: bool) -> Any:
 def spent(minutes: float, model: Any, goal: Goal, how: Recovery) -> tuple[Any, dict]:
     """A model after so many processor minutes of `how`, in place, and what they were spent on.
 
-    Its numbers of steps are taken from the time of a few; 0 leaves a phase out.
+    Its numbers of steps are taken from the time of a few and of five times as many, for reports
+    take time too; 0 leaves a phase out.
     """
-    few = {name: min(TRIAL, getattr(how, name)) for name in ("steps", "tune_steps")}
-    trial = seconds_of(lambda: recover(copy.deepcopy(model), goal, replace(how, **few), print))
-    steps = max(1, int(minutes * 60 / trial * TRIAL))
-    full = {name: steps if some else 0 for name, some in few.items()}
+    phases = [name for name in ("steps", "tune_steps") if getattr(how, name)]
+
+    def takes(steps: int) -> float:
+        few = {"steps": 0, "tune_steps": 0, **dict.fromkeys(phases, steps)}
+        return seconds_of(lambda: recover(copy.deepcopy(model), goal, replace(how, **few), print))
+
+    less, more = takes(TRIAL), takes(5 * TRIAL)
+    step = max((more - less) / (4 * TRIAL), less / 100)
+    steps = max(1, int((minutes * 60 - less) / step))
+    full = {"steps": 0, "tune_steps": 0, **dict.fromkeys(phases, steps)}
     found: list[Any] = []
     seconds = seconds_of(lambda: found.append(recover(model, goal, replace(how, **full), print)))
     return found[0], {**full, "processor seconds": round(seconds, 1)}

@@ -3,11 +3,14 @@ written out: names as in fairseq/models/transformer_multibranch_v2.py. float64 o
 """
 
 import argparse
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from subquad.cli import main
 from subquad.hf import SubquadForSeq2SeqLM
@@ -158,6 +161,31 @@ def test_equal_outputs_words_and_the_way_back(kind, glu, axes, tmp_path, monkeyp
     assert words[0] == 2
     for n in range(1, len(words)):
         assert words[n] == theirs(source[0], words[:n])[-1].argmax()
+
+
+def test_translations_begin_from_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = options("lightweight", False, dropout=0.0)
+    torch.save({"args": told, "model": tensors("lightweight", False, 2)}, "checkpoint.pt")
+    assert main(["convert", "checkpoint.pt", "ours"]) == 0
+    # fairseq's dict.txt as a tokenizer, with the numbers of its own
+    known = ["<s>", "<pad>", "</s>", "<unk>", *map(str, range(WORDS - 6)), "<mask>", "<cls>"]
+    numbers = {word: i for i, word in enumerate(known)}
+    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save("ours/tokenizer.json")
+    rows = (f"{i % 9} {i % 7} {i % 5}\t{i % 5} {i % 7}\n" for i in range(60))
+    Path("t.tsv").write_text("text\ttranslation\n" + "".join(rows))
+    words = ["train", "translate", "--init-from", "ours", "--data", "t.tsv", "--out", "run"]
+    words += ["--train.batch", "4", "--train.reports", "1", "--train.lr", "1e-9"]
+    assert main([*words, "--train.steps", "1", "--task.valid_rows", "4"]) == 0
+    facts = json.loads(Path("run/run.json").read_text())
+    assert facts["fresh"] == []
+    source, target = torch.randint(4, WORDS, (1, 13)), torch.randint(4, WORDS, (1, 9))
+    given = {"input_ids": source, "decoder_input_ids": target}
+    one, two = (SubquadForSeq2SeqLM.from_pretrained(n).float().eval() for n in ("ours", "run"))
+    with torch.no_grad():
+        torch.testing.assert_close(two(**given).logits, one(**given).logits, rtol=1e-4, atol=1e-4)
 
 
 class Initialiser:

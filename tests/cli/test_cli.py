@@ -224,8 +224,16 @@ def test_predict_and_stream_agree_with_each_other(trained):
     told = [-float(p[c]) / 0.6931471805599453 for p, c in zip(steps, said[1:], strict=False)]
     assert told == pytest.approx(whole["bits"][1:], abs=1e-3)
     best = [words for words, _ in whole["next"]]
-    assert best[0] == bytes([int(steps[-1].argmax())])
+    assert best[0].encode() == bytes([int(steps[-1].argmax())])
     assert torch.equal(next(run.stream([said])).topk(3).indices, steps[-1].topk(3).indices)
+
+
+def test_a_text_is_scored_from_the_command_line(trained, capsys):
+    for words in (["6 times 7 is 42."], ["6 times 7 is 42.", "--json"]):
+        assert main(["predict", str(trained), *words]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert len(told["bits"]) == 16
+        assert all(isinstance(words, str) and 0 < p <= 1 for words, p in told["next"])
 
 
 def test_a_stream_answers_each_item_at_once(trained):

@@ -222,5 +222,16 @@ def test_a_run_begun_from_another_goes_on_as_it_began(tmp_path, capsys):
 
 
 def test_what_begins_afresh_says_so(tmp_path, capsys):
-    err = said(capsys, "train", "summarize", "--init-from", "first", code=2)
-    assert "the task summarize begins afresh; leave --init-from first out" in err
+    words = ["train", "classify", "--arch", "local", "--preset", "tiny", *QUICK, "1"]
+    said(capsys, *words, "--data", reviews(tmp_path), "--out", "first")
+    err = said(capsys, "train", "synthetic", "--init-from", "first", code=2)
+    assert "the task synthetic begins afresh; leave --init-from first out" in err
+
+
+def test_what_is_not_read_is_said(tmp_path, capsys):
+    words = ["train", "classify", "--arch", "local", "--preset", "tiny", *QUICK, "1"]
+    said(capsys, *words, "--data", reviews(tmp_path), "--task.context", "9", "--out", "run")
+    assert main(["predict", "run", "film 7 was fine", "film"]) == 0
+    out = capsys.readouterr()
+    assert out.err == "the input has 16 tokens; the first 9 are read\n"
+    assert len(out.out.splitlines()) == 2

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,10 @@ import torch
 import subquad as sq
 from serving import ask, serving
 from subquad.cli import main
-from subquad.tasks.sampling import begin
+from subquad.cli.serving import answers
+from subquad.cli.serving.answers import Ask, Late, Pieces
+from subquad.tasks import sampling
+from subquad.tasks.sampling import begin, continued
 
 pytest.importorskip("uvicorn", reason="serving needs uvicorn")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -90,6 +94,9 @@ def test_a_seed_gives_the_same_text(words):
         ("/v1/completions", b"[" * 15000, 400, "the body is not JSON"),
         ("/v1/completions", [1], 400, "must be a JSON object"),
         ("/v1/completions", {"prompt": 3}, 400, "prompt must be a text"),
+        ("/v1/completions", {"prompt": "a\ud800"}, 400, "half of a surrogate pair"),
+        ("/v1/completions", {"\ud800": 1}, 400, "\ud800 is not known; known: prompt"),
+        ("/v1/completions", {"model": "\udfff"}, 404, "there is no model '\\udfff'"),
         ("/v1/completions", {"max_tokens": 65}, 400, "must lie between 1 and 64"),
         ("/v1/completions", {"max_tokens": float("inf")}, 400, "must lie between 1 and 64"),
         ("/v1/completions", {"max_tokens": float("nan")}, 400, "must lie between 1 and 64"),
@@ -173,6 +180,52 @@ def test_time_is_limited_and_sigterm_lets_work_end(root):
         last.join()
         assert process.wait(30) == 0
         assert answers == [200]
+
+
+@pytest.fixture
+def clock(root, monkeypatch):
+    """(run, pieces that its model has read); each takes a second."""
+    run, read = sq.load(root / "words"), []
+    monkeypatch.setattr(answers, "time", SimpleNamespace(monotonic=lambda: len(read)))
+
+    def counted(model, given, named):
+        read.append(named["input_ids"].shape[1])
+
+    run.model.register_forward_pre_hook(counted, with_kwargs=True)
+    return run, read
+
+
+LONG = Ask("the cat " * 1000, 4, 0.0, 1.0, None, False)
+
+
+def test_a_prompt_that_is_late_is_not_read_to_its_end(clock):
+    """Or those who wait behind it would be late as well."""
+    run, read = clock
+    with pytest.raises(Late):
+        Pieces(run, 2.5, str).run(run, LONG)
+    assert read == [1024] * 3  # of 7 and a rest
+    read.clear()
+    pieces = Pieces(run, 100.0, str)
+    assert pieces.run(run, LONG) == "length"
+    assert read == [1024] * 7 + [833, 1, 1, 1]
+    assert (pieces.read, len(pieces.ids)) == (8001, 4)
+
+
+def test_a_prompt_that_nobody_waits_for_is_not_read_on(clock):
+    run, read = clock
+    pieces = Pieces(run, 100.0, str)
+    pieces.cancelled = True
+    with pytest.raises(Late):
+        pieces.run(run, LONG)
+    assert read == []
+
+
+def test_a_prompt_read_in_pieces_is_read_whole(root, monkeypatch):
+    run = sq.load(root / "words")
+    how = {"max_new_tokens": 24, "temperature": 0.0}
+    pieces = continued(run.model.double(), run.task.words, LONG.prompt.encode(), **how)
+    monkeypatch.setattr(sampling, "_PIECE", 1 << 20)
+    assert continued(run.model, run.task.words, LONG.prompt.encode(), **how) == pieces
 
 
 def test_mistakes_of_the_command_are_one_line(root, capsys):

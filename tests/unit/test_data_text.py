@@ -120,6 +120,23 @@ def test_members_of_a_tar_are_documents(tmp_path):
     assert list(text.take("test").documents()) == [ROMEO]
 
 
+def test_a_pipe_is_no_source(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(ValueError, match=r"pipe\.txt is neither a file nor a folder"):
+        open_text(str(tmp_path / "pipe.txt"))
+
+
+def test_a_tar_that_ends_within_a_member_is_damaged(tmp_path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo("a.txt")
+        member.size = len(ROMEO)
+        archive.addfile(member, io.BytesIO(ROMEO))
+    path.write_bytes(path.read_bytes()[: 512 + len(ROMEO) // 2])
+    with pytest.raises(ValueError, match=r"a\.tar is damaged: unexpected end"):
+        list(open_text(str(path)).documents())
+
+
 def test_hidden_files_and_caches_are_no_documents(tmp_path):
     names = ["a.txt", ".git/config", "__pycache__/a.pyc", ".hidden"]
     assert len(open_text(folder_of(tmp_path / "a", names))) == 1

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import pickle
 import re
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from subquad.data.decoding import Picture
+from subquad.data.decoding import Picture, decode
 from subquad.data.documents import PARTS
 from subquad.data.examples import Examples, open_examples
 from subquad.data.forms import ANSWER, CAPTION, CLASSIFY, FORMS, IMAGE, SUMMARIZE, TAG
@@ -344,6 +345,29 @@ def test_grey_arrays_have_one_channel_and_names_of_classes_are_used(tmp_path):
     assert min(sizes(found)) > 0
     assert {row["image"].shape for row in everything(found)} == {(3, 4, 1)}
     assert set(found.column("label")) == {"cat", "dog"}
+
+
+def test_pictures_of_sixteen_bits_keep_the_upper_eight(tmp_path):
+    grey = np.asarray([[0, 255, 256], [20_000, 50_000, 65_535]], np.uint16)
+    for name in ("a.png", "a.tiff"):
+        painted(tmp_path / name, grey)
+        assert decode(tmp_path / name, name).tolist() == [[0, 0, 1], [78, 195, 255]]
+    for kind in (np.float32, np.int32):
+        painted(tmp_path / "b.tiff", grey.astype(kind))
+        with pytest.raises(ValueError, match=r"b\.tiff holds numbers of 32 bits; write it with 8"):
+            decode(tmp_path / "b.tiff", "b.tiff")
+
+
+def test_no_picture_starts_a_program(tmp_path, monkeypatch):
+    pytest.importorskip("PIL.Image")
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path / 'started'}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    drawing = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(ValueError, match=r"a\.png is damaged: cannot identify"):
+        decode(drawing, "a.png")
+    assert not (tmp_path / "started").exists()
 
 
 def test_jpeg_arrays_are_opened_when_they_are_asked_for(tmp_path, monkeypatch):

@@ -28,11 +28,13 @@ from hostile import TARGETS, digits, npz, picture, wav
 from subquad.cli import main
 from subquad.cli.settings import read
 from subquad.convert.files import read_tensors, read_torch
-from subquad.data import example_arrays, readers, sources, tables
+from subquad.data import audio, example_arrays, readers, sources, tables
 from subquad.data import npz as arrays
 from subquad.data.audio import Sound
 from subquad.data.decoding import decode
+from subquad.data.forms import IMAGE
 from subquad.data.pictures import Pixels
+from subquad.data.vocabulary import Subwords, vocabulary
 from subquad.model import load
 
 CASES = 10  # for each target; `benchmarks/reproduce/fuzz.py` draws thousands
@@ -215,6 +217,40 @@ def test_a_recording_that_declares_terabytes(tmp_path: Path):
         Sound("it", path).wave()
 
 
+@pytest.mark.parametrize("rate", [8000, 16_000])
+def test_a_recording_that_unpacks_to_more_than_there_is(tmp_path: Path, rate: int, monkeypatch):
+    soundfile = pytest.importorskip("soundfile")
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.zeros((100_000, 2), np.int16), rate)
+    assert path.stat().st_size < 1 << 12
+    need = 100_000 * 4 * (1 + 16_000 // rate)
+    monkeypatch.setattr(audio, "memory", lambda: need)
+    monkeypatch.setattr(audio, "_BLOCK", 1 << 12)
+    assert len(Sound("it", path).wave()) == 100_000 * 16_000 // rate
+    monkeypatch.setattr(audio, "memory", lambda: need - 4)
+    with pytest.raises(ValueError, match=r"^the recording it takes more than [\d,]+ bytes once it"):
+        Sound("it", path).wave()
+    told: list[str] = []
+    rows = audio.Careful(audio.Heard([{"audio": Sound("it", path)}]), told.append)
+    assert rows.those([0]) == []
+    assert told[0].endswith("cut it into pieces; it is left out")
+
+
+def test_a_block_of_many_channels_is_no_longer_than_another(tmp_path: Path):
+    soundfile = pytest.importorskip("soundfile")
+    path, read = tmp_path / "a.wav", []
+    soundfile.write(path, np.zeros((20_000, 64), np.int16), 16_000)
+
+    class Counted(soundfile.SoundFile):
+        def read(self, frames: int, **how: object) -> np.ndarray:
+            read.append(frames * self.channels)
+            return super().read(frames, **how)
+
+    with Counted(path) as opened:
+        assert len(audio._mean(opened, "it")) == 20_000
+    assert max(read) <= 1 << 20
+
+
 @pytest.mark.parametrize(("rate", "says"), [(1, "less than 1,000"), (1 << 30, "more than 768,000")])
 def test_a_recording_at_no_rate(tmp_path: Path, rate: int, says: str):
     pytest.importorskip("soundfile")
@@ -263,6 +299,50 @@ def test_a_model_that_declares_what_its_weights_do_not_hold(tmp_path: Path, fiel
     (tmp_path / "config.json").write_text(json.dumps(told))
     with pytest.raises(ValueError, match=says):
         load(tmp_path)
+
+
+@pytest.mark.usefixtures("little_memory")
+@pytest.mark.parametrize("inside", [None, "state_dict"])
+def test_tensors_that_are_larger_than_what_is_stored(tmp_path: Path, inside):
+    path, wide = tmp_path / "pytorch_model.bin", {"w": torch.zeros(1, 8).expand(1 << 40, 8)}
+    torch.save(wide if inside is None else {inside: wide}, path)
+    assert path.stat().st_size < 1 << 13
+    with pytest.raises(ValueError, match=r"w is \(1099511627776, 8\), [\d,]+ bytes, of which 32 "):
+        read_tensors(tmp_path)
+    torch.save({"w": torch.zeros(2, 2).to_sparse()}, path)
+    with pytest.raises(ValueError, match=r"w is torch.sparse_coo on cpu, and no plain tensor"):
+        read_tensors(tmp_path)
+
+
+def test_tensors_that_are_all_the_same(tmp_path: Path):
+    """Layers may share their weights; a copy of each of a million names would fill any memory."""
+    path, one = tmp_path / "pytorch_model.bin", torch.ones(4)
+    torch.save({f"layers.{i}": one for i in range(100)}, path)
+    assert len(read_tensors(tmp_path)) == 100
+    torch.save({f"layers.{i}": one[:2] for i in range(101)}, path)
+    with pytest.raises(ValueError, match=r"more than 100 tensors, layers.100 among them, are the"):
+        read_tensors(tmp_path)
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_torch_file_that_unpacks_to_more_than_it_has(tmp_path: Path):
+    made, path = tmp_path / "made.bin", tmp_path / "a.bin"
+    torch.save({"w": torch.zeros(1 << 22)}, made)
+    with zipfile.ZipFile(made) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for member in old.infolist():
+            new.writestr(member.filename, old.read(member))
+    assert path.stat().st_size < 1 << 15
+    with pytest.raises(ValueError, match=r"data.pkl in it is packed, and may unpack to any size"):
+        read_torch(path)
+    raw = bytearray(made.read_bytes())
+    at = raw.index(b"made/data/0", raw.index(b"PK\x01\x02")) - 46
+    raw[at + 20 : at + 28] = struct.pack("<II", 1 << 31, 1 << 31)
+    made.write_bytes(raw)
+    with pytest.raises(ValueError, match=r"its members hold 2,[\d,]+ bytes, and it has 16,"):
+        read_torch(made)
+    made.write_bytes(raw[:5000])
+    with pytest.raises(ValueError, match=r"is damaged, or no file of torch.save: "):
+        read_torch(made)
 
 
 # --- nothing grows, nothing runs ----------------------------------------------------------------
@@ -371,8 +451,64 @@ def test_a_pattern_is_parsed_and_not_run(tmp_path: Path):
     assert parse("Causal() & Window(behind=3)") == sq.Causal() & sq.Window(behind=3)
 
 
+def test_a_tokenizer_whose_own_rules_fail(tmp_path: Path):
+    """Its Rust panics where its search gives up, which is no Exception of Python's."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    path = tmp_path / "tokenizer.json"
+    made = Tokenizer(models.BPE(vocab={"a": 0, "b": 1}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.Split(Regex("(a|aa)+$"), "isolated")
+    made.save(str(path))
+    words = vocabulary(str(path))
+    assert words.decode(words.encode(b"aab")) == b"a a b"
+    with pytest.raises(ValueError, match=r"^tokenizer \S+tokenizer.json cannot read this text: \S"):
+        words.encode(b"a" * 60 + b"b")
+    words = Subwords(Tokenizer(models.WordLevel({"a": 0}, "[UNK]")), "words")
+    with pytest.raises(
+        ValueError, match=r"^tokenizer words cannot read this text: .*Missing \[UNK"
+    ):
+        words.encode(b"b")
+
+
 def test_warnings_of_readers_are_not_for_users(tmp_path: Path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         TARGETS["picture"].run(picture("tiff")[:-40], tmp_path)
     assert "pickle" not in {name for name in sys.modules if name.startswith("subquad")}
+
+
+# --- what campaigns of fuzzing have found -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "data", "says"),
+    [
+        ("shell-config", b"NaN", "is no object"),
+        ("shell-config", b'{"model_type": "subquad", "stem": {"kind": []}}', r"is called \[\]"),
+        ("run-yaml", b"arch:\n  name:", "no architecture is called None"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(target, data, says, tmp_path):
+    path = tmp_path / TARGETS[target].name
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=says):
+        TARGETS[target].read(path)
+
+
+def test_classes_that_are_no_list_are_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    images = np.zeros((4, 2, 2), np.uint8)
+    np.savez(path, images=images, label=np.arange(4), classes=np.asarray("cat"))
+    with pytest.raises(ValueError, match=r"a\.npz: classes must be a list of names; it is \(\)"):
+        example_arrays.find(path, IMAGE)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+def test_layers_are_not_counted_out_for_ever(family, tmp_path):
+    target = TARGETS[f"convert-{family}"]
+    told = json.loads(target.seeds()[0])
+    told |= {"n_layer" if family == "gpt2" else "num_hidden_layers": 10**9, "vocab_size": 0}
+    target.beside(tmp_path)
+    (tmp_path / target.name).write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=r"1,000,000,000 layers"):
+        target.read(tmp_path / target.name)

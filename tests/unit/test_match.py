@@ -8,7 +8,7 @@ import torch
 
 from subquad import PAIRS
 from subquad.data.examples import Examples
-from subquad.nn.contrast import Temperature, alike, contrastive_loss
+from subquad.nn.contrast import Temperature, alike, contrastive_loss, equal
 from subquad.tasks.match import Match, MatchConfig
 from subquad.tasks.recall import found_at, measured, searched
 from subquad.tasks.task import Share
@@ -104,7 +104,7 @@ def test_recall_by_brute_force():
     draw = torch.Generator().manual_seed(0)
     images, texts = (torch.randn(23, 4, dtype=torch.float64, generator=draw) for _ in range(2))
     kinds = [i % 9 for i in range(23)]
-    counts = searched(images, texts, [f"caption {k}" for k in kinds])
+    counts = searched(images, texts, [f"caption {k}" for k in kinds], range(23))
     wanted = []
     for asked, pool in ((texts, images), (images, texts)):
         for k in (1, 10):
@@ -128,11 +128,31 @@ def test_recall_by_brute_force():
     assert numbers["chance_at_1"] < numbers["chance_at_10"] < 1
 
 
+def test_a_picture_with_several_captions_is_found_by_each():
+    captions, pictures = [f"caption {i % 9}" for i in range(10)], [i // 5 for i in range(10)]
+    images = torch.eye(2, dtype=torch.float64)[pictures]
+    numbers = measured(searched(images, images, captions, pictures))
+    assert numbers["text_to_image_at_1"] == numbers["image_to_text_at_1"] == 1
+    # 0 and 9 have one caption and different pictures: 6 of 10 rows are right for them, and 5 else
+    assert numbers["chance_at_1"] == pytest.approx((2 * 0.6 + 8 * 0.5) / 10)
+
+
+def test_rows_with_one_picture_are_not_told_apart():
+    pixels = torch.tensor([0, 1, 0, 2]).view(4, 1, 1, 1).expand(4, 3, 2, 2)
+    assert equal(pixels).int().tolist() == [[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
+    rows = [{**row, "image": bars(1)[0]["image"]} for row in bars(4)]
+    task, model = built(bars(4))
+    batch = task.collate([task.item(row) for row in rows])
+    batch["pixel_values"] = batch["pixel_values"].double()
+    wanted = contrastive_loss(model(**batch).logits_per_text, torch.ones(4, 4, dtype=torch.bool))
+    torch.testing.assert_close(task.loss(model, batch, 0.0), wanted, rtol=0, atol=1e-12)
+
+
 def test_what_is_equally_near_is_not_found():
     same = torch.ones(12, 3)
-    assert found_at(same, same, torch.arange(12), (1, 10, 12)) == [0, 0, 12]
+    assert found_at(same, same, torch.arange(12)[:, None], (1, 10, 12)) == [0, 0, 12]
     eye = torch.eye(12)
-    assert found_at(eye, eye, torch.arange(12), (1,)) == [12]
+    assert found_at(eye, eye, torch.arange(12)[:, None], (1,)) == [12]
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -227,13 +247,23 @@ def test_what_predict_reads(tmp_path):
         task.read("none.png")
 
 
-def test_what_does_not_do_is_said(tmp_path):
+@pytest.mark.parametrize("image", [None, [[1, 2], [3, "x"]], [[1], [2, 3]], [[0.5]], [[-1]]])
+def test_what_is_no_picture_is_said(image):
+    with pytest.raises(ValueError, match="an image is"):
+        opened(bars(4)).read({"image": image})
+
+
+@pytest.mark.parametrize("caption", [None, 7, "  "])
+def test_what_is_no_caption_is_said(caption):
+    with pytest.raises(ValueError, match="caption"):
+        opened(bars(4)).read({"caption": caption})
+
+
+def test_what_does_not_do_is_said():
     with pytest.raises(ValueError, match="width is 0; it must be at least 1"):
         MatchConfig(width=0)
-    with pytest.raises(ValueError, match="the task match begins afresh; leave --init-from"):
-        opened(bars(4)).begin(tmp_path)
 
 
 def test_vectors_that_are_no_numbers_find_nothing():
     nothing = torch.full((4, 3), math.nan)
-    assert found_at(nothing, torch.randn(4, 3), torch.arange(4), at=(1, 2)) == [0, 0]
+    assert found_at(nothing, torch.randn(4, 3), torch.arange(4)[:, None], at=(1, 2)) == [0, 0]

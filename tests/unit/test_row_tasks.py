@@ -16,6 +16,7 @@ from subquad.data.vocabulary import Bytes, Subwords, learn
 from subquad.tasks.answer import Answer, AnswerConfig, best_span
 from subquad.tasks.classify import Classify, ClassifyConfig
 from subquad.tasks.labels import Labels
+from subquad.tasks.summarize import Summarize, SummarizeConfig
 from subquad.tasks.tag import Tag, TagConfig
 from subquad.tasks.task import Share
 
@@ -75,8 +76,8 @@ def test_labels_count_and_measure():
     found = labels.measured(counts)
     assert found["accuracy"] == 0.5
     assert found["accuracy_of_one_label"] == 0.5
-    # by hand: F1 of 9 is 2/3, of 10 is 0, of a is 1/2, of b is 0
-    assert found["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 4)
+    # by hand: F1 of 9 is 2/3, of a is 1/2, of b is 0; 10 neither occurs nor is said
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 3)
     with pytest.raises(ValueError, match=r"the label 'c' was not there in training; known: 9, 10"):
         labels.number("c")
     with pytest.raises(ValueError, match="all training rows have one label, x"):
@@ -276,6 +277,18 @@ class Pointing(torch.nn.Module):
         return type("Out", (), {"start_logits": start, "end_logits": end})
 
 
+class At(torch.nn.Module):
+    """Points at the last place of a token."""
+
+    def __init__(self, token: int) -> None:
+        super().__init__()
+        self.token, self.nothing = int(token), torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, input_ids, **_):
+        odds = (input_ids == self.token).float().cumsum(-1) * (input_ids == self.token)
+        return type("Out", (), {"start_logits": odds, "end_logits": odds})
+
+
 def test_an_answer_is_found_in_whichever_window_it_stands():
     task = opened(Answer(AnswerConfig(context=24)), [ASKED])
     found = task.predict(Pointing(b"closed"), ASKED)
@@ -290,6 +303,36 @@ def test_an_answer_is_found_in_whichever_window_it_stands():
     with pytest.raises(ValueError, match="there is no question: ask one with --question"):
         task.predict(Pointing(b"x"), {"context": CONTEXT})
     assert task.asked({"context": CONTEXT}, "When?")["question"] == "When?"
+
+
+def test_a_space_before_a_word_is_none_of_an_answer():
+    task = opened(Answer(AnswerConfig(context=60, tokenizer="bpe:300")), [ASKED] * 40)
+    document, where = placed(task.words, CONTEXT)
+    token = tokens_of(where, 26, 30)[0]
+    assert CONTEXT[where[token, 0] : where[token, 1]].startswith(" ")  # or this asks nothing
+    found = task.predict(At(document[token]), ASKED)
+    assert found["start"] == where[token, 0] + 1
+    assert found["answer"] == CONTEXT[where[token, 0] : where[token, 1]].strip()
+    blank = task.predict(At(task.words.encode(b" ")[0]), {**ASKED, "context": "a   b"})
+    assert blank["start"] is None or blank["answer"]
+
+
+def test_what_is_read_of_a_long_input_is_said():
+    rows = [{"text": "a film", "label": "x"}, {"text": "b film", "label": "y"}]
+    task = opened(Classify(ClassifyConfig(context=7)), rows)
+    assert task.remark({"text": "a film"}) == ""
+    assert task.remark({"text": "a film!"}) == "the input has 8 tokens; the first 7 are read"
+    story = [{"text": "a long story", "summary": "story"}]
+    task = opened(Summarize(SummarizeConfig(context=7, tokenizer="bytes")), story)
+    assert task.remark(story[0]) == "the input has 13 tokens; the first 7 are read"
+    # windows and pieces go over all of it, but for a token that fits no piece
+    assert opened(Answer(AnswerConfig(context=24)), [ASKED]).remark(ASKED) == ""
+    tagged = [{"tokens": ["a", "cat"] * 9, "tags": ["D", "N"] * 9}]
+    task = opened(Tag(TagConfig(context=7)), tagged)
+    assert task.remark(tagged[0]) == ""
+    assert task.remark({"tokens": ["a", "mountain"]}) == (
+        "1 tokens are read as far as the first 6 elements of each"
+    )
 
 
 def test_fields_that_do_not_do():

@@ -4,9 +4,12 @@ import dataclasses
 import errno
 import json
 import math
+import resource
 import shutil
 import signal
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,11 +22,12 @@ from catalog import CAUSAL
 from subquad.archs import ARCHS
 from subquad.tasks.lm import LanguageModel, LanguageModelConfig
 from subquad.train import atomic
-from subquad.train.checkpoint import newest_checkpoint
+from subquad.train.checkpoint import check_whole, newest_checkpoint, write_sums
 from subquad.train.config import TrainConfig
 from subquad.train.fit import fit
 from subquad.train.folder import read_facts
 from subquad.train.pace import Pace
+from subquad.train.records import Metrics
 
 # accelerate and tensorboard warn about themselves
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -294,6 +298,58 @@ def test_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+@contextmanager
+def files_end_at(size: int):
+    """As on a full disk, no file grows beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_is_full_when_a_run_goes_on_leaves_its_tokenizer(tmp_path, data, monkeypatch):
+    """It was written in place once, and cut."""
+    run, config = tmp_path / "run", dataclasses.replace(LITTLE, steps=8)
+    train(run, data, task=task(tokenizer="bpe:280"))
+    before = (run / "tokenizer.json").read_bytes()
+    real = LanguageModel.save
+
+    def save(self, folder: Path) -> dict:
+        with files_end_at(len(before) // 2):
+            return real(self, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LanguageModel, "save", save)
+        with pytest.raises(OSError, match=r"^could not write settings to .*run: .*File too large"):
+            train(run, data, config, task=task(tokenizer="bpe:280"), resume=True)
+    assert (run / "tokenizer.json").read_bytes() == before
+    assert not list(run.glob(".*"))
+    assert train(run, data, config, task=task(tokenizer="bpe:280"), resume=True)["steps"] == 8
+
+
+def test_a_disk_that_is_full_when_a_run_goes_on_leaves_its_metrics(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    before = "".join(json.dumps({"step": step}) + "\n" for step in range(1, 500))
+    path.write_text(before)
+    began = Metrics(path, Pace(LITTLE), 1).on_train_begin
+    state = SimpleNamespace(global_step=400, is_world_process_zero=True)
+    with files_end_at(1000), pytest.raises(OSError, match=r"could not write metrics.jsonl to"):
+        began(None, state, None)
+    assert path.read_text() == before
+    began(None, state, None)
+    assert rows(tmp_path)[-1] == {"step": 400}
+
+
+def test_a_mistake_is_no_full_disk(tmp_path):
+    with pytest.raises(KeyError), atomic.reporting("things", tmp_path):
+        {}["a"]
+    with pytest.raises(OSError, match=r"could not write things to .*: why; what"):  # noqa: SIM117
+        with atomic.reporting("things", tmp_path):
+            raise Exception("why\nand where")  # as tokenizers does
+
+
 # --- budgets and numbers ------------------------------------------------------------------------
 
 
@@ -489,6 +545,7 @@ def test_a_checkpoint_that_lacks_a_file_is_not_gone_on_from(finished, tmp_path, 
 @pytest.mark.parametrize("name", [*STATE, "model.safetensors"])
 def test_a_checkpoint_with_a_cut_file_is_damaged(finished, tmp_path, name, keep):
     def cut(run: Path) -> None:
+        (run / "checkpoint-6" / "sums.json").unlink()  # as of older versions
         path = run / "checkpoint-6" / name
         path.write_bytes(path.read_bytes()[: min(keep, path.stat().st_size // 2)])
 
@@ -496,10 +553,56 @@ def test_a_checkpoint_with_a_cut_file_is_damaged(finished, tmp_path, name, keep)
         go_on(finished, tmp_path, cut)
 
 
+@pytest.mark.parametrize("name", [*STATE, "model.safetensors", "config.json"])
+def test_a_bit_that_changed_on_the_disk_is_noticed(finished, tmp_path, name):
+    def flip(run: Path) -> None:
+        path = run / "checkpoint-6" / name
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        path.write_bytes(raw)
+
+    with pytest.raises(ValueError, match=rf"checkpoint-6/{name} is damaged: "):
+        go_on(finished, tmp_path, flip)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[1]", '{"optimizer.pt": 5}'])
+def test_sums_of_a_checkpoint_may_be_damaged_too(finished, tmp_path, text):
+    def write(run: Path) -> None:
+        (run / "checkpoint-6" / "sums.json").write_text(text)
+
+    with pytest.raises(ValueError, match=r"checkpoint-6/\S+ is damaged: "):
+        go_on(finished, tmp_path, write)
+
+
+def test_a_checkpoint_of_an_older_version_has_no_sums(finished, tmp_path):
+    go_on(finished, tmp_path, lambda run: (run / "checkpoint-6" / "sums.json").unlink())
+    assert read_facts(tmp_path / "run")["steps"] == 8
+
+
+def test_each_process_looks_at_its_own_files_and_at_those_of_all(tmp_path):
+    for name in ("optimizer.pt", "scheduler.pt", "model.safetensors", "rng_state_0.pth"):
+        (tmp_path / name).write_bytes(b"state")
+    for name in ("rng_state_1.pth", "memory-1.safetensors"):
+        (tmp_path / name).write_bytes(b"state")
+    for name in ("trainer_state.json", "clock.json"):
+        (tmp_path / name).write_text("{}")
+    write_sums(tmp_path)
+    for process in (0, 1):
+        check_whole(tmp_path, process, 2)
+    (tmp_path / "memory-1.safetensors").write_bytes(b"statf")
+    check_whole(tmp_path, 0, 2)
+    with pytest.raises(ValueError, match=r"memory-1.safetensors is damaged: it does not hold what"):
+        check_whole(tmp_path, 1, 2)
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", '{"elapsed": "x"}', '{"elapsed": null}'])
 def test_a_clock_that_tells_nothing_is_damaged(finished, tmp_path, text):
+    def write(run: Path) -> None:
+        (run / "checkpoint-6" / "clock.json").write_text(text)
+        write_sums(run / "checkpoint-6")
+
     with pytest.raises(ValueError, match=r"clock.json is damaged"):
-        go_on(finished, tmp_path, lambda run: (run / "checkpoint-6/clock.json").write_text(text))
+        go_on(finished, tmp_path, write)
 
 
 def test_a_run_without_its_checkpoint_is_not_begun_again(finished, tmp_path):

@@ -167,10 +167,19 @@ def test_each_language_its_own_words(tmp_path):
     assert tables[0].weight is not tables[1].weight
     assert {len(table.weight) for table in tables} == sizes
     assert task.loss(model, task.token_batches(1, 0, 200)[0], 0.0).isfinite()
+    (tmp_path / "none").mkdir()
     again = Translate.load(tmp_path, task.save(tmp_path))
     assert again.inputs(rows[3])["input_ids"].tolist() == task.inputs(rows[3])["input_ids"].tolist()
     assert again.target(rows[3]) == task.target(rows[3])
     assert again.fill["input_ids"] == again.source_words.pad == task.source_words.pad
+    # a folder of before: there the source had a file of its own
+    task.words.save(tmp_path)
+    task.source_words.tokenizer.save(str(tmp_path / "source_tokenizer.json"))
+    old = {**again.save(tmp_path / "none"), "source_vocabulary": "bpe:300"}
+    del old["target_vocabulary"]
+    before = Translate.load(tmp_path, old)
+    assert before.target(rows[3]) == task.target(rows[3])
+    assert torch.equal(before.inputs(rows[3])["input_ids"], task.inputs(rows[3])["input_ids"])
     model.save_pretrained(tmp_path)
     back = type(model).from_pretrained(tmp_path).eval()
     assert back.config.encoder["words"] == task.source_words.size
@@ -202,9 +211,6 @@ def test_fields_that_cannot_be():
     with pytest.raises(ValueError, match="bytes are the same in both languages"):
         TranslateConfig(tokenizer="bytes", joint=False)
     assert {f.name for f in dataclasses.fields(Search)} == {"beams", "length_penalty"}
-    begin = pytest.raises(ValueError, match="the task translate begins afresh")
-    with begin:
-        Translate(TranslateConfig()).begin("runs/x")
 
 
 def test_other_tasks_count_items():

@@ -10,8 +10,11 @@ import torch.nn.functional as F
 from subquad.archs import PAIRS
 from subquad.data.examples import Examples
 from subquad.tasks.caption import Caption, CaptionConfig
+from subquad.tasks.rouge import KEYS, rouge, words
 from subquad.tasks.summarize import Summarize, SummarizeConfig
 from subquad.tasks.task import Share
+from subquad.tasks.translate import Translate
+from subquad.tasks.translate_config import TranslateConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,12 +45,28 @@ def test_what_is_read_and_written():
     item = task.inputs(STORIES[0]) | task.targets(STORIES[0])
     assert item["input_ids"].tolist() == [task.words.mark, *b"Ann w"]
     assert item["global_attention_mask"].tolist() == [1, 0, 0, 0, 0, 0]
-    assert item["labels"].tolist() == [*b"Ann", task.words.boundary]
-    batch = task.collate([item, {**item, "labels": item["labels"][1:]}])
+    # what is cut does not end: the model must not learn to stop there
+    assert item["labels"].tolist() == [*b"Ann:"]
+    assert task.target({"summary": "Ann"}) == [*b"Ann", task.words.boundary]
+    ended = torch.tensor([*b"nn", task.words.boundary])
+    batch = task.collate([item, {**item, "labels": ended}])
     assert batch["labels"][1].tolist() == [*b"nn", task.words.boundary, -100]
     model = model_of(task)
     given = model.prepare_decoder_input_ids_from_labels(batch["labels"])
     assert given[1].tolist() == [task.words.boundary, *b"nn", task.words.boundary]
+
+
+def test_targets_that_are_cut_are_counted():
+    task = summarize(target=9)
+    # "Ann: wood" has 9 bytes, and no place for its end
+    told = "3 targets cut at 9 tokens, without an end"
+    assert told in task.validate(model_of(task), Share()).protocol
+    assert told in task.says(STORIES)
+    assert "cut" not in summarize(target=10).says(STORIES)
+    left = Translate(TranslateConfig(tokenizer="bytes", target=4))
+    pairs = [{"text": "a", "translation": "b"}, {"text": "a", "translation": "bbbbbb"}]
+    assert "1 targets cut at 4 tokens" in opened(left, pairs).says(pairs)
+    assert left.data_facts["left_out"] == {"more than 256 tokens to read or 4 to write": 1}
 
 
 def stems(position, pair="encoder_decoder", **fields):
@@ -130,6 +149,34 @@ def test_written_text_is_compared():
     assert found["rouge2"] == pytest.approx(0.5)
     assert task._said([65, 66, task.words.boundary, 67]) == "AB"
     assert task._said([65, 66]) == "AB"
+
+
+def test_rouge_of_any_script():
+    task = summarize()
+    for text in ("Кошка сидела на окне.", "猫坐在窗台上。", "แมวนั่ง", "हिन्दी में", "Ça été là"):
+        found = task.measured(task.counted([text], [{"summary": text}]))
+        assert found["rouge1"] == found["rouge2"] == found["rougeL"] == 1.0, text
+    assert words("Кошка, ёж-2!") == ["кошка", "ёж", "2"]
+    assert words("猫坐在window上。") == ["猫", "坐", "在", "window", "上"]
+    assert words("ガガ") == ["ガ", "ガ"]  # composed or not
+    assert words("हिन्दी में") == ["हिन्दी", "में"]
+    assert words("แมวนั่ง") == ["แ", "ม", "ว", "นั่", "ง"]
+    assert rouge("猫在上", "猫坐在窗台上")[0] == pytest.approx(2 * 1 * 0.5 / 1.5)
+    assert rouge("Кошка спит", "Собака спит")[0] == pytest.approx(0.5)
+    assert "letters and digits of any script" in task.says(STORIES)
+
+
+def test_rouge_of_ascii_is_the_original():
+    from torchmetrics.functional.text.rouge import rouge_score
+
+    draw = np.random.default_rng(0)
+    signs = np.array([chr(i) for i in range(128)])
+    texts = ["".join(draw.choice(signs, 200)) for _ in range(20)]
+    texts += ["It's a cat_dog; 3.5% of U.S.A.\n", "A cat -- dog, 35 of us a", "", " \t"]
+    for said in texts:
+        for true in texts:
+            theirs = rouge_score(said, true, rouge_keys=KEYS)
+            assert rouge(said, true) == [float(theirs[f"{key}_fmeasure"]) for key in KEYS]
 
 
 def pictures():

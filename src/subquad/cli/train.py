@@ -15,6 +15,7 @@ from subquad.cli.progress import bar
 from subquad.data.sources import absolute
 from subquad.nn.choices import choose, fill
 from subquad.tasks import TASKS, find_task
+from subquad.tasks.pairs import pair_in
 from subquad.train.config import TrainConfig
 
 __all__ = ["check", "run"]
@@ -73,13 +74,11 @@ def _read(task: str, argv: list[str]) -> tuple[Parser, Any]:
     if "--resume" in argv:
         argv = _resumed(argv)
     peeked, begun = _peek(argv), _value(argv, "--init_from")
-    if begun is not None and kind.archs is not ARCHS:
-        raise ValueError(f"the task {task} begins afresh; leave --init-from {begun} out")
-    source = None if begun is None else _source(Path(begun), peeked)
+    source = None if begun is None else _source(Path(begun), kind, peeked)
     if source is not None:
         peeked["name"] = source[0]
     name = peeked.get("name") or next(iter(kind.archs))
-    arch = choose("pair" if kind.archs is PAIRS else "architecture", name, kind.archs)
+    arch = choose(_called(kind), name, kind.archs)
     preset = peeked.get("preset")
     start = arch.Config() if preset is None else choose("preset", preset, arch.PRESETS)
     if source is not None:
@@ -90,7 +89,7 @@ def _read(task: str, argv: list[str]) -> tuple[Parser, Any]:
     return parser, parser.read(argv)
 
 
-def _source(folder: Path, peeked: dict[str, str]) -> tuple[str, dict[str, Any]]:
+def _source(folder: Path, kind: Any, peeked: dict[str, str]) -> tuple[str, dict[str, Any]]:
     """Architecture and its fields of a run or checkpoint. ValueError if others are asked for."""
     path = folder / "config.json"
     if not path.is_file():
@@ -100,6 +99,8 @@ def _source(folder: Path, peeked: dict[str, str]) -> tuple[str, dict[str, Any]]:
         name, fields = told["arch"], told["model"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no subquad configuration: {error}") from None
+    if kind.archs is not ARCHS:
+        name, fields = pair_in(folder, told)
     if peeked.get("name", name) != name or "preset" in peeked:
         asked = peeked.get("preset") or peeked["name"]
         raise ValueError(f"{folder} is a {name}, and {asked} is asked for; leave --arch out")
@@ -109,10 +110,16 @@ def _source(folder: Path, peeked: dict[str, str]) -> tuple[str, dict[str, Any]]:
 def _made(task: str, given: Any) -> tuple[Any, dict[str, Any], TrainConfig]:
     """The task, the fields of the architecture and how to train."""
     kind = find_task(task)
-    fields = fields_of(kind.archs[given.arch.name].Config, given.arch)
+    arch = choose(_called(kind), given.arch.name, kind.archs)  # a file may say null
+    fields = fields_of(arch.Config, given.arch)
     configure(given.arch.name, fields, kind.archs)
     config = fill("train", TrainConfig, fields_of(TrainConfig, given.train))
     return kind(fill("task", kind.Config, fields_of(kind.Config, given.task))), fields, config
+
+
+def _called(kind: Any) -> str:
+    """What an architecture of a task is called in errors."""
+    return "pair" if kind.archs is PAIRS else "architecture"
 
 
 def _task(argv: list[str]) -> tuple[str, list[str]]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,9 @@ import torch
 from torch import Tensor
 
 __all__ = ["COPIED", "options", "read_config", "read_tensors", "read_torch", "state_dict"]
+
+#: names that one storage may have: models share weights between layers, and not more often
+_SHARED = 100
 
 #: where training scripts put the state dict beside their own notes
 HOLDERS = ("state_dict", "model", "model_state_dict")
@@ -61,8 +65,10 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 def read_torch(path: Path) -> Any:
     """A file of torch.save: tensors in plain containers, and an argparse.Namespace at most.
 
-    ValueError names what else it holds: that would run code of its own.
+    ValueError names what else it holds: that would run code of its own. No file takes more memory
+    than it fills.
     """
+    _check_members(path)
     try:
         with torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -79,6 +85,46 @@ def read_torch(path: Path) -> Any:
         raise ValueError(f"{path} is damaged, or no file of torch.save: {reason}") from error
 
 
+def _check_members(path: Path) -> None:
+    """ValueError for a zip file whose members hold more than it does: torch packs none."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\3\4":  # older ones are no zip files
+            return
+    try:
+        with zipfile.ZipFile(path) as opened:
+            members = opened.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise ValueError(f"{path} is damaged, or no file of torch.save: {error}") from error
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(
+                f"{path} is no file of torch.save: {member.filename} in it is packed, and may "
+                "unpack to any size"
+            )
+    size, told = path.stat().st_size, sum(member.file_size for member in members)
+    if told > size:
+        raise ValueError(f"{path} is damaged: its members hold {told:,} bytes, and it has {size:,}")
+
+
+def _check_sizes(tensors: dict[str, Tensor], path: Path) -> None:
+    """ValueError for tensors that are larger than what is stored of them."""
+    names: dict[int, int] = {}
+    for name, t in tensors.items():
+        if t.layout != torch.strided or t.device.type != "cpu":
+            raise ValueError(f"{path}: {name} is {t.layout} on {t.device}, and no plain tensor")
+        kept = t.untyped_storage()
+        if t.numel() * t.element_size() > kept.nbytes():
+            raise ValueError(
+                f"{path}: {name} is {tuple(t.shape)}, {t.numel() * t.element_size():,} bytes, of "
+                f"which {kept.nbytes():,} are stored; save it after .contiguous()"
+            )
+        names[kept.data_ptr()] = names.get(kept.data_ptr(), 0) + (t.numel() > 0)
+        if names[kept.data_ptr()] > _SHARED:
+            raise ValueError(
+                f"{path}: more than {_SHARED} tensors, {name} among them, are the same stored bytes"
+            )
+
+
 def state_dict(found: Any, path: Path) -> tuple[dict[str, Tensor], str | None]:
     """The tensors by name in what a torch file holds, and the usual name that they stand under
     beside others, if they do.
@@ -88,6 +134,7 @@ def state_dict(found: Any, path: Path) -> tuple[dict[str, Tensor], str | None]:
     inside = {name: found.get(name) for name in HOLDERS} if isinstance(found, dict) else {}
     for name, held in ({None: found} | inside).items():
         if isinstance(held, dict) and held and all(isinstance(t, Tensor) for t in held.values()):
+            _check_sizes(held, path)
             return dict(held), name
     raise ValueError(f"{path} holds no tensors by name")
 

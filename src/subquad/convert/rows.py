@@ -3,8 +3,8 @@
     Row("h.{layer}.mlp.c_fc.*", "backbone.blocks.{layer}.mlp.up.*", Transpose())
 
 `{name}` counts from 0 to below the size of that name, or through a range, a row each; `{*name}`
-does so within a row. A name that ends in `.*` stands for `.weight`
-and `.bias`. What begins with "aside." has no place in our model and is kept beside it.
+does so within a row. A name that ends in `.*` stands for `.weight` and `.bias`. What begins with
+"aside." has no place in our model and is kept beside it.
 """
 
 import re
@@ -32,7 +32,8 @@ __all__ = [
 ]
 
 ASIDE = "aside."
-
+#: layers, as the architectures have them: rows are counted out before tensors are looked for
+_MOST = 1 << 12
 #: how many keys an error lists
 LISTED = 10
 
@@ -179,8 +180,7 @@ def expand(row: Entry, sizes: Sizes) -> Iterator[Entry]:
     names = {name: getattr(row, name) for name in told}
     every = [n for v in names.values() for n in ([v] if isinstance(v, str) else v or ())]
     counters = {c for name in every for c in re.findall(r"{(\w+)}", name)}
-    if len(counters) > 1:
-        raise AssertionError(f"{row} counts by {counters}")
+    assert len(counters) < 2, f"{row} counts by {counters}"
     kinds = ("weight", "bias") if every[0].endswith(".*") else ("",)
     for counter in counters or {""}:
         for i in _counted(sizes[counter]) if counter else (0,):
@@ -194,7 +194,10 @@ def expand(row: Entry, sizes: Sizes) -> Iterator[Entry]:
 
 
 def _counted(size: int | range) -> range:
-    return range(size) if isinstance(size, int) else size
+    rows = range(size) if isinstance(size, int) else size
+    if len(rows) > _MOST:
+        raise ValueError(f"the configuration has {size:,} layers; at most {_MOST:,} are read")
+    return rows
 
 
 def _within(names: Any, sizes: Sizes) -> Any:
@@ -204,10 +207,8 @@ def _within(names: Any, sizes: Sizes) -> Any:
     made: list[str] = []
     for name in names:
         found = re.search(r"{\*(\w+)}", name)
-        if found is None:
-            made.append(name)
-        else:
-            made += [name.replace(found[0], str(i)) for i in _counted(sizes[found[1]])]
+        counted = _counted(sizes[found[1]]) if found else ()
+        made += [name.replace(found[0], str(i)) for i in counted] if found else [name]
     return tuple(made)
 
 
@@ -239,9 +240,8 @@ def _same(row: Tied, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _with(row: Entry, names: dict) -> Entry:
-    if isinstance(row, Row):
-        return type(row)(names["theirs"], names["ours"], *row.changes)
-    return replace(row, **names)
+    made = isinstance(row, Row) and type(row)(names["theirs"], names["ours"], *row.changes)
+    return made or replace(row, **names)
 
 
 def _map(put: Callable[[str], str], value: str | Sequence[str] | None) -> Any:

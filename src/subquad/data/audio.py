@@ -16,6 +16,7 @@ import numpy as np
 
 from subquad.data.decoding import Opened
 from subquad.data.forms import UnfitError
+from subquad.data.npz import memory
 from subquad.data.resample import resample
 
 __all__ = [
@@ -34,7 +35,7 @@ RATE = 16_000
 SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"}
 _SOUNDFILE = "recordings need soundfile: pip install 'subquad[audio]'"
 _LONGEST = 1 << 40  # samples; headers that do not know their length say more
-_BLOCK = 1 << 20  # samples read at once
+_BLOCK = 1 << 20  # samples read at once, of all channels
 _SLOWEST, _FASTEST = 1_000, 768_000  # samples a second; others are a header gone wrong
 
 
@@ -136,7 +137,7 @@ class Sound:
         library = soundfile()
         try:
             with self._stream() as stream, library.SoundFile(stream) as opened:
-                found, count, rate = _mean(opened), opened.frames, opened.samplerate
+                found, count, rate = _mean(opened, self.name), opened.frames, opened.samplerate
         except (library.SoundFileError, OSError, RuntimeError, TypeError) as error:
             raise ValueError(f"the recording {self.name} cannot be decoded: {error}") from None
         if len(found) < count or not len(found):
@@ -176,11 +177,23 @@ class Sound:
             yield found
 
 
-def _mean(opened: Any) -> np.ndarray:
-    """The mean of all channels (S,), by blocks: a header may declare more than there is memory."""
-    found = [np.zeros(0, np.float32)]
-    while len(block := opened.read(_BLOCK, dtype="float32", always_2d=True)):
+def _mean(opened: Any, name: str) -> np.ndarray:
+    """The mean of all channels (S,), by blocks: a header may declare more than there is memory.
+
+    ValueError for one that takes more than half of it: silence is packed to next to nothing.
+    """
+    found, need, most = [np.zeros(0, np.float32)], 0.0, memory()
+    step = max(1, _BLOCK // max(1, opened.channels))
+    # held as blocks and as a whole, then as it is and resampled
+    each = 4 * (1 + max(1.0, RATE / max(1, opened.samplerate)))
+    while len(block := opened.read(step, dtype="float32", always_2d=True)):
         found.append(block.mean(1))
+        need += each * len(block)
+        if need > most:
+            raise ValueError(
+                f"the recording {name} takes more than {most:,} bytes once it is decoded, half of "
+                "this machine's memory; cut it into pieces"
+            )
     return np.concatenate(found)
 
 

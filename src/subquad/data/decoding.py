@@ -11,6 +11,8 @@ import numpy as np
 __all__ = ["SUFFIXES", "Opened", "Picture", "Pictured", "decode", "pillow"]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+#: Pillow goes by content, and for other kinds (PostScript) starts programs
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _PILLOW = "pictures in JPEG or PNG need Pillow: pip install 'subquad[pictures]'"
 
 
@@ -26,15 +28,22 @@ def pillow() -> Any:
 def decode(data: bytes | Path, says: str) -> np.ndarray:
     """The pixels of a picture file, uint8: (H, W) if it is grey, else (H, W, 3).
 
-    says: what it is, for the ValueError if it is damaged.
+    Of 16 bits the upper 8 are kept. says: what it is, for the ValueError if it is damaged, or holds
+    numbers of which nothing says how many are white.
     """
     image = pillow()
     damage = (OSError, SyntaxError, ValueError, EOFError, image.DecompressionBombError)
     try:
-        with image.open(data if isinstance(data, Path) else io.BytesIO(data)) as opened:
-            return np.asarray(opened if opened.mode == "L" else opened.convert("RGB"))
+        source = data if isinstance(data, Path) else io.BytesIO(data)
+        with image.open(source, formats=_FORMATS) as opened:
+            mode = opened.mode
+            if mode.startswith("I;16"):
+                return (np.asarray(opened) >> 8).astype(np.uint8)
+            if mode not in {"I", "F"}:
+                return np.asarray(opened if mode == "L" else opened.convert("RGB"))
     except damage as error:  # Pillow's words for it, and for sizes that nobody means
         raise ValueError(f"{says} is damaged: {error}") from None
+    raise ValueError(f"{says} holds numbers of 32 bits; write it with 8 or 16 bits a channel")
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,8 @@ def _told(
         )
     if classes is None or array.dtype.kind not in "iu" or not array.size:
         return array.tolist()
+    if classes.ndim != 1:
+        raise ValueError(f"{where.name}: classes must be a list of names; it is {classes.shape}")
     if array.min() < 0 or array.max() >= len(classes):
         raise ValueError(
             f"{where.name}: {name} counts from {array.min()} to {array.max()}, and there are "

@@ -15,7 +15,8 @@ OWNER/NAME    a data set of the Hugging Face hub, if no such path exists; OWNER/
 Parts: train, valid (val, validation, dev) and test, where they are given, are taken at their word;
 a twentieth of train, by a hash of the content, becomes valid where there is a test part and no
 valid part. Without them, or with train alone, the same hash decides, 90/5/5. A row thus stays in
-its part when others come, and equal rows, and questions about one text, are never in two parts.
+its part when others come, and equal rows, questions about one text, and rows with one picture file,
+are never in two parts.
 """
 
 import hashlib

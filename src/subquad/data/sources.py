@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 from zipfile import BadZipFile
 
 __all__ = [
@@ -83,6 +83,8 @@ def existing(path: str) -> Path:
     where = Path(path).expanduser()
     if not where.exists():
         raise ValueError(f"there is nothing at {path}")
+    if not (where.is_file() or where.is_dir()):
+        raise ValueError(f"{path} is neither a file nor a folder; write what it says into a file")
     if where.is_file() and where.stat().st_size == 0:
         raise ValueError(f"{path} is empty")
     return where
@@ -138,8 +140,7 @@ def _files(root: Path, files: list[Path]) -> Documents:
 
 def _read(file: Path) -> Iterator[bytes]:
     with unpacked(file) as stream:
-        while piece := stream.read(_PIECE):
-            yield piece
+        yield from _pieces(stream, file)
 
 
 def _rows(file: Path) -> Documents:
@@ -170,7 +171,14 @@ def _members(file: Path) -> Documents:
                 stream = archive.extractfile(member)
                 assert stream is not None
                 name = member.name.removeprefix("./")
-                yield name, iter(lambda stream=stream: stream.read(_PIECE), b"")
+                yield name, _pieces(stream, file)
+
+
+def _pieces(stream: IO[bytes], file: Path) -> Iterator[bytes]:
+    """What is left of a member; it is read outside of its archive's own loop."""
+    with damage(file):
+        while piece := stream.read(_PIECE):
+            yield piece
 
 
 def lines_of(stream: BinaryIO, file: Path) -> Iterator[bytes]:

@@ -13,6 +13,9 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from subquad.data.panics import failing
+from subquad.data.tokenizer_files import Reading, write
+
 __all__ = ["Bytes", "Subwords", "Symbols", "Vocabulary", "learn", "vocabulary"]
 
 #: what tokenizers call the token that stands between documents
@@ -65,8 +68,8 @@ class Symbols:
     def _words(self) -> list[str]:
         return [*self.letters] if self.letters else [str(i) for i in range(self.count)]
 
-    def save(self, folder: Path) -> None:
-        """Write the same vocabulary as files that transformers reads."""
+    def save(self, folder: Path, reading: Reading | None = None) -> None:
+        """Write the same vocabulary as files that transformers reads, as a task reads texts."""
         known = {word: number for number, word in enumerate(self._words())}
         if self.letters:
             tokenizer = Tokenizer(models.BPE(vocab=known, merges=[]))
@@ -74,7 +77,7 @@ class Symbols:
         else:
             tokenizer = Tokenizer(models.WordLevel(known))
             tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        _save_special(tokenizer, folder)
+        _save_special(tokenizer, folder, reading)
 
 
 class Bytes(Symbols):
@@ -91,11 +94,11 @@ class Bytes(Symbols):
     def decode(self, ids: Iterable[int]) -> bytes:
         return bytes(i for i in map(int, ids) if i < 256)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, reading: Reading | None = None) -> None:
         letters = {char: i for i, char in enumerate(_letters())}
         tokenizer = Tokenizer(models.BPE(vocab=letters, merges=[]))
         _byte_level(tokenizer)
-        _save_special(tokenizer, folder)
+        _save_special(tokenizer, folder, reading)
 
 
 class Subwords:
@@ -138,17 +141,20 @@ class Subwords:
     def encode(self, text: bytes) -> np.ndarray:
         """Token numbers of a text. ValueError where it is not UTF-8."""
         try:
-            ids = self.tokenizer.encode(text.decode(), add_special_tokens=False).ids
+            said = text.decode()
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"byte {error.start} of this text is not UTF-8, which tokenizer {self.name} needs; "
                 "leave --task.tokenizer out to work on bytes"
             ) from None
+        with failing(self.name, "read this text"):
+            ids = self.tokenizer.encode(said, add_special_tokens=False).ids
         return np.asarray(ids, self.dtype)
 
     def decode(self, ids: Iterable[int]) -> bytes:
         """The text of token numbers, without special ones."""
-        return self.tokenizer.decode([int(i) for i in ids]).encode()
+        with failing(self.name, "write these numbers"):
+            return self.tokenizer.decode([int(i) for i in ids]).encode()
 
     def check(self, texts: Iterable[bytes]) -> None:
         """ValueError if a text does not come back as it was, but for a space before it."""
@@ -164,12 +170,11 @@ class Subwords:
                     "take bytes, bpe:N, or a tokenizer that keeps everything"
                 )
 
-    def save(self, folder: Path) -> None:
-        """Write files that transformers reads, and `vocabulary` too."""
-        names = {"pad_token": "pad", "mask_token": "hidden", "cls_token": "mark"}
-        own = {k: self._roles[role] for k, role in names.items()}
-        own = {k: word for k, word in own.items() if word != self._boundary}
-        _save(self.tokenizer, folder, boundary=self._boundary, **own)
+    def save(self, folder: Path, reading: Reading | None = None) -> None:
+        """Write files that transformers reads, as a task reads texts, and `vocabulary` too."""
+        own = {k: None if v == self._boundary else v for k, v in self._roles.items()}
+        own["pad"] = self._roles["pad"]
+        write(self.tokenizer, folder, boundary=self._boundary, reading=reading, **own)
 
 
 Vocabulary = Symbols | Subwords
@@ -229,20 +234,9 @@ def _letters() -> list[str]:
     return [chr(b) if b in plain else chr(next(spare)) for b in range(256)]
 
 
-def _save_special(tokenizer: Tokenizer, folder: Path) -> None:
+def _save_special(tokenizer: Tokenizer, folder: Path, reading: Reading | None) -> None:
     tokenizer.add_special_tokens(list(SPECIAL))
-    _save(tokenizer, folder, pad_token=SPECIAL[1], mask_token=SPECIAL[2])
-
-
-def _save(tokenizer: Tokenizer, folder: Path, boundary: str = SPECIAL[0], **names: str) -> None:
-    from transformers import PreTrainedTokenizerFast
-
-    names.setdefault("pad_token", boundary)
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=boundary,
-        eos_token=boundary,
-        clean_up_tokenization_spaces=False,
-        **names,
-    )
-    wrapped.save_pretrained(folder)
+    boundary, pad, hidden, mark = SPECIAL
+    marks = mark if reading else None
+    names = {"boundary": boundary, "pad": pad, "hidden": hidden, "mark": marks}
+    write(tokenizer, folder, reading=reading, **names)

@@ -59,6 +59,14 @@ class SubquadConfig(PreTrainedConfig):
         self.is_encoder_decoder = self.encoder is not None
         super().__post_init__(**kwargs)
 
+    @classmethod
+    def get_config_dict(cls, name: Any, **how: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As transformers has it. ValueError for JSON that is no object, which it trips over."""
+        try:
+            return super().get_config_dict(name, **how)
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"the configuration of {name} is no object: {error}") from None
+
     @property
     def backbone(self) -> Any:
         """The architecture's Config."""

@@ -82,7 +82,8 @@ POSITIONS: Mapping[str, Callable[..., Position]] = {
 
 def choose(kind: str, name: str, table: Mapping[str, Any]) -> Any:
     """The entry `name` of a table. ValueError with the nearest name if there is none."""
-    if name in table:
+    # from JSON it may be anything
+    if isinstance(name, str) and name in table:
         return table[name]
     near = get_close_matches(str(name), table, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""

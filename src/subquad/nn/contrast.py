@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from subquad.ops.partial import wide
 
-__all__ = ["Temperature", "alike", "contrastive_loss"]
+__all__ = ["Temperature", "alike", "contrastive_loss", "equal"]
 
 
 class Temperature(nn.Module):
@@ -53,6 +53,12 @@ def alike(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
     if valid is not None:
         tokens = tokens.masked_fill(~valid, -1)
     return (tokens[:, None] == tokens[None]).all(-1)
+
+
+def equal(rows: Tensor) -> Tensor:
+    """Which of rows (B, ...) are equal, (B, B) bool; they are sorted, so no pair is compared."""
+    which = torch.unique(rows.flatten(1), dim=0, return_inverse=True)[1]
+    return which[:, None] == which
 
 
 def contrastive_loss(logits: Tensor, same: Tensor, *, label_smoothing: float = 0.0) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from subquad.data import stdlib
 from subquad.data.forms import ANSWER
 from subquad.data.places import placed, tokens_of
+from subquad.data.tokenizer_files import Reading
 from subquad.hf import SubquadConfig, SubquadForQuestionAnswering
 from subquad.tasks.labels import measuring
 from subquad.tasks.rows import Row
@@ -135,6 +136,9 @@ class Answer(TextTask):
         item = self.item(row)
         return {name: item[name] for name in _TARGETS}
 
+    def remark(self, row: Row) -> str:
+        return ""  # windows go over all of it
+
     def sizes(self, rows: Sequence[Row]) -> list[int]:
         most = self.config.context
         return [min(len(row["question"]) + len(row["context"]) + 2, most) for row in rows]
@@ -147,6 +151,10 @@ class Answer(TextTask):
 
     def asked(self, row: Row, question: str) -> Row:
         return {**row, "question": question}
+
+    @property
+    def reading(self) -> Reading:
+        return Reading(self.config.context, mark=True)
 
     # --- model --------------------------------------------------------------------------------
 
@@ -189,8 +197,11 @@ class Answer(TextTask):
             first, last, score = best_span(start[begins:], end[begins:], self.config.longest)
             if score - none > best["score"]:
                 a, b = where[first + window.first, 0], where[last + window.first, 1]
+                # a token may hold the space before a word
                 text = row["context"][a:b]
-                best = {"answer": text, "start": int(a), "score": score - none}
+                start = int(a) + len(text) - len(text.lstrip())
+                if said := text.strip():
+                    best = {"answer": said, "start": start, "score": score - none}
         return best
 
     def told(self, answer: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from subquad.data.scenes import Scenes
 from subquad.tasks.looks import patches, picture
 from subquad.tasks.pictured import PicturedTask
 from subquad.tasks.rows import Row
-from subquad.tasks.views import read_pictures
+from subquad.tasks.views import pixels_given, read_pictures
 from subquad.tasks.written import WrittenTask
 
 __all__ = ["Caption", "CaptionConfig", "scenes"]
@@ -75,8 +75,8 @@ class Caption(PicturedTask, WrittenTask):
 
     def _source(self, row: Row, given: dict[str, Tensor]) -> tuple[list[str], Any]:
         height, width, _ = self.view.shape
-        seen = picture(self.view.pixels(row["image"]), self.config.patch, 0, "source")
-        return patches(height, width, self.config.patch, 0), seen
+        seen = picture(self.view.pixels(row["image"]), self.patch, 0, "source")
+        return patches(height, width, self.patch, 0), seen
 
     def sizes(self, rows: Sequence[Row]) -> list[int]:
         return [self.patches + self.config.target] * len(rows)
@@ -88,7 +88,7 @@ class Caption(PicturedTask, WrittenTask):
         """A row from a picture's file, the name of one, or a row of JSON that names it."""
         named = super().read(raw)["image"] if isinstance(raw, dict) else raw
         if not isinstance(named, str | Path):
-            return {"image": named}
+            return {"image": pixels_given(named)}
         found = read_pictures(Path(named))
         if len(found) != 1:
             raise ValueError(f"{named} holds {len(found)} pictures; name files of one each")

@@ -17,6 +17,7 @@ from subquad.archs import configure
 from subquad.data import stdlib
 from subquad.data.examples import Examples
 from subquad.data.forms import CLASSIFY
+from subquad.data.tokenizer_files import Reading
 from subquad.data.vocabulary import Bytes
 from subquad.hf import SubquadConfig, SubquadForSequenceClassification
 from subquad.nn.choices import choose
@@ -119,6 +120,10 @@ class Classify(OneLabelTask, TextTask):
         cut = sum(len(row["text"].encode()) > most for row in rows)
         unit = "bytes" if plain else "tokens"
         return f"the first {most:,} {unit} of each, {cut:,} may be longer" if cut else ""
+
+    @property
+    def reading(self) -> Reading:
+        return Reading(self.config.context, mark=True)
 
     # --- model --------------------------------------------------------------------------------
 

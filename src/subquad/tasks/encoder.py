@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from subquad.archs import configure
+from subquad.data.tokenizer_files import Reading
 from subquad.data.vocabulary import Bytes, Subwords, Symbols, Vocabulary, learn, vocabulary
 
 __all__ = [
@@ -97,9 +98,9 @@ def learn_words(tokenizer: str, texts: Iterable[str]) -> Vocabulary:
     return Subwords(learn((text.encode() for text in texts), int(size)), tokenizer).complete()
 
 
-def kept_words(words: Vocabulary, folder: Path) -> dict[str, Any]:
-    """Write a vocabulary; what `load_words` needs besides."""
-    words.save(folder)
+def kept_words(words: Vocabulary, folder: Path, reading: Reading | None = None) -> dict[str, Any]:
+    """Write a vocabulary, and how a task reads texts; what `load_words` needs besides."""
+    words.save(folder, reading)
     if isinstance(words, Subwords):
         return {"kind": "subwords", "name": words.name}
     return {"kind": "symbols", "name": words.name, "count": words.count}

@@ -1,10 +1,10 @@
 """Rows as `predict` is given them: texts, files and rows of JSON that hold something to read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["row_given"]
+__all__ = ["renamed", "row_given"]
 
 #: fields that hold a text
 _TEXTS = ("text", "question", "context", "caption", "summary", "translation")
@@ -28,6 +28,18 @@ def row_given(raw: str | Path | dict[str, Any], reads: Sequence[str]) -> dict[st
     if isinstance(value, str | list) and not (value.strip() if isinstance(value, str) else value):
         raise ValueError(f"there is nothing in the {reads[-1]}, so there is nothing to answer")
     return row
+
+
+def renamed(
+    row: Mapping[str, Any], fields: Mapping[str, Sequence[str]], told: Mapping[str, str]
+) -> dict[str, Any]:
+    """A row with its fields, each from the column that is told for it or one of its names."""
+    found = dict(row)
+    for field, known in fields.items():
+        names = (told.get(field, field), *known)
+        if field not in row and (name := next((n for n in names if n in row), None)):
+            found[field] = row[name]
+    return found
 
 
 def _text(file: Path) -> str:

@@ -28,7 +28,7 @@ from subquad.tasks.labels import Labels
 from subquad.tasks.looks import Look, patches, picture
 from subquad.tasks.one_label import OneLabelTask
 from subquad.tasks.rows import Row
-from subquad.tasks.views import View, read_pictures, view_in
+from subquad.tasks.views import View, pixels_given, read_pictures, view_in
 
 __all__ = ["Image", "ImageConfig"]
 
@@ -147,7 +147,9 @@ class Image(OneLabelTask):
         """A row from a file (a picture, or .npz with some), the name of one, or a row of JSON."""
         if isinstance(raw, dict):
             found = super().read(raw)["image"]
-            return self.read(found) if isinstance(found, str | Path) else {"image": found}
+            if isinstance(found, str | Path):
+                return self.read(found)
+            return {"image": pixels_given(found)}
         return {"images": read_pictures(Path(raw))}
 
     # --- model --------------------------------------------------------------------------------

@@ -67,13 +67,16 @@ class Labels:
         return f"label\trows\tright\taccuracy\tcalled most\n{rest}"
 
     def measured(self, counts: Tensor) -> dict[str, float]:
-        """Accuracy, the mean of the labels' F1, and what always saying one label would give."""
+        """Accuracy, the mean F1 of the labels that occur or are said, and what always saying one
+        label would give."""
         with measuring():
             from sklearn.metrics import accuracy_score, f1_score
 
         number = torch.arange(len(self))
         true, said = number.repeat_interleave(len(self)).numpy(), number.repeat(len(self)).numpy()
         weight, often = counts.numpy(), counts.view(len(self), -1).sum(1)
+        # a label that neither occurs nor is said is none of these rows'
+        true, said, weight = (some[weight > 0] for some in (true, said, weight))
         macro = f1_score(true, said, sample_weight=weight, average="macro", zero_division=0.0)
         return {
             "accuracy": float(accuracy_score(true, said, sample_weight=weight)),

@@ -4,6 +4,7 @@ A picture and a text become a vector each, by a tower each; what belongs togethe
 et al., 2021, https://arxiv.org/abs/2103.00020). Any pair of `PAIRS` says how: its encoder reads
 pictures, its decoder texts, without looking at any memory. A text is a mark, then its tokens."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,26 +14,27 @@ import torch
 from torch import Tensor, nn
 
 from subquad.archs import PAIRS, configure, pair_parts
-from subquad.data.decoding import SUFFIXES
 from subquad.data.examples import Examples
 from subquad.data.rows import alike
 from subquad.hf import SubquadConfig, SubquadForImageTextMatching
 from subquad.nn.contrast import alike as alike_texts
-from subquad.nn.contrast import contrastive_loss
+from subquad.nn.contrast import contrastive_loss, equal
 from subquad.tasks.caption import scenes
 from subquad.tasks.encoder import described
+from subquad.tasks.given import row_given
 from subquad.tasks.looks import Look, patches, picture, spelled
+from subquad.tasks.pairs import standing
 from subquad.tasks.pictured import PicturedTask
 from subquad.tasks.recall import SUMS, measured, searched
 from subquad.tasks.rows import Row, rows_of
 from subquad.tasks.task import Result, Share
 from subquad.tasks.texts import arguments
-from subquad.tasks.views import read_pictures
+from subquad.tasks.views import is_picture, pixels_given, read_pictures
 
 __all__ = ["Match", "MatchConfig"]
 
 _SIDE_BY_SIDE = 16_384  # elements in one call of an evaluation
-_SAID = "each searched for among all of them, any row with an equal caption being right"
+_SAID = "each searched for among all of them; right is any row with its caption or its picture"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Match(PicturedTask):
     metric = "recall_at_1"
     greater_is_better = True
     model_class: ClassVar[Any] = SubquadForImageTextMatching
+    heads = ("vector",)
 
     # --- data ---------------------------------------------------------------------------------
 
@@ -100,7 +103,7 @@ class Match(PicturedTask):
     # --- model --------------------------------------------------------------------------------
 
     def parts(self, arch: str, fields: dict[str, Any]) -> dict[str, Any]:
-        made = pair_parts(arch, fields)
+        made = standing(pair_parts(arch, fields), self._stem)
         causal = getattr(configure(made["arch"], made["model"]), "causal", False)
         pool = "last" if causal else "mean"
         head = {"kind": "vector", "width": self.config.width, "pool": pool}
@@ -113,6 +116,7 @@ class Match(PicturedTask):
     def loss(self, model: nn.Module, batch: dict[str, Tensor], label_smoothing: float) -> Tensor:
         # each process contrasts the rows of its own batch
         same = alike_texts(batch["input_ids"], batch["attention_mask"].bool())
+        same |= equal(batch["pixel_values"])
         logits = model(**batch).logits_per_text
         return contrastive_loss(logits, same, label_smoothing=label_smoothing)
 
@@ -154,7 +158,8 @@ class Match(PicturedTask):
 
     def counted(self, answers: Sequence[Tensor], rows: Sequence[Row]) -> Tensor:
         images, texts = torch.stack([*answers]).unbind(1)
-        return searched(images, texts, [row["caption"] for row in rows])
+        seen = [hashlib.sha256(bytes(row["image"])).digest() for row in rows]
+        return searched(images, texts, [row["caption"] for row in rows], seen)
 
     def measured(self, counts: Tensor) -> dict[str, float]:
         return measured(counts)
@@ -163,7 +168,7 @@ class Match(PicturedTask):
 
     def read(self, raw: str | Path | dict[str, Any]) -> Row:
         """Pictures of a file, a text, or a row of JSON that holds either or both."""
-        if isinstance(raw, Path) or (isinstance(raw, str) and Path(raw).suffix in SUFFIXES):
+        if isinstance(raw, Path) or (isinstance(raw, str) and is_picture(raw)):
             found = read_pictures(Path(raw))
             names = [f"{raw}:{i}" if len(found) > 1 else str(raw) for i in range(len(found))]
             return {"images": [*zip(names, found, strict=True)]}
@@ -172,12 +177,12 @@ class Match(PicturedTask):
         raw = self.renamed(raw)
         if not any(field in raw for field in self.reads):
             raise ValueError(f"a row wants image or caption; this one has {', '.join(raw)}")
-        row = {"caption": raw["caption"]} if "caption" in raw else {}
+        row = row_given(raw, ("caption",)) if "caption" in raw else {}
         if "image" not in raw:
             return row
         if isinstance(named := raw["image"], str | Path):
             return row | self.read(Path(named))
-        return row | {"images": [("a picture", named)]}
+        return row | {"images": [("a picture", pixels_given(named))]}
 
     @torch.no_grad()
     def predict_all(self, model: Any, rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
@@ -211,9 +216,9 @@ class Match(PicturedTask):
         image = row["images"][0][1]
         given = self.batch(model, [{"image": image, "caption": row["caption"]}])
         before, (height, width, _) = model.model.images.stem.class_tokens, self.view.shape
-        seen = picture(self.view.pixels(image), self.config.patch, before, "patches")
+        seen = picture(self.view.pixels(image), self.patch, before, "patches")
         tokens = spelled(self.words, given["input_ids"][0].tolist())
-        names = patches(height, width, self.config.patch, before)
+        names = patches(height, width, self.patch, before)
         return Look(given, {"tokens": tokens, "patches": names}, seen)
 
     def told(self, answer: dict[str, Any]) -> str:

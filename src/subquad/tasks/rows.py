@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from subquad.data.examples import Examples, open_examples
 from subquad.data.forms import Form
 from subquad.data.rows import Shuffled, alike, padded, spread
-from subquad.tasks.given import row_given
+from subquad.tasks.given import renamed, row_given
 from subquad.tasks.task import Result, Share, Task, add
 
 __all__ = ["Row", "RowScoring", "RowTask"]
@@ -231,12 +231,7 @@ class RowTask(Task):
 
     def renamed(self, row: Row) -> Row:
         """A row whose fields may go by the names of columns that training would have taken."""
-        found = dict(row)
-        for field, known in self.form.fields.items():
-            names = (self.told_columns.get(field, field), *known)
-            if field not in row and (name := next((n for n in names if n in row), None)):
-                found[field] = row[name]
-        return found
+        return renamed(row, self.form.fields, self.told_columns)
 
     @torch.no_grad()
     def predict(self, model: Any, row: Row) -> Any:

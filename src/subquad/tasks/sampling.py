@@ -3,7 +3,7 @@
 Axes: B batch, N tokens, V vocabulary.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from subquad.data.vocabulary import Symbols, Vocabulary
 __all__ = ["compose", "generate", "score", "stream"]
 
 _NEW_TOKENS = 300  # where documents are not all of one length
+_PIECE = 1024  # tokens of a prompt that are read at once
 
 
 def generate(
@@ -83,10 +84,12 @@ def continued(
     count: int = 1,
     unsaid: Sequence[int] | None = None,
     streamer: Any = None,
+    go_on: Callable[[], None] = lambda: None,
 ) -> list[list[int]]:
     """Tokens that follow the prompt, `count` times; temperature 0 takes the likeliest each time.
 
-    unsaid: tokens that do not come up; default: those that no document holds.
+    unsaid: tokens that do not come up; default: those that no document holds.  go_on: called before
+    each piece of a long prompt; what it raises ends the reading.
     """
     if temperature < 0 or not 0 < top_p <= 1 or max_new_tokens < 1 or count < 1:
         raise ValueError(
@@ -107,6 +110,7 @@ def continued(
         out = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
+            past_key_values=_read(model, ids, go_on),
             max_new_tokens=max_new_tokens,
             streamer=streamer,
             **how,
@@ -114,12 +118,25 @@ def continued(
     return out[:, ids.shape[1] :].tolist()
 
 
+def _read(model: Any, ids: Tensor, go_on: Callable[[], None]) -> Any:
+    """The cache after a prompt (B, N) but for its last piece, which generate() reads; None of a
+    short one."""
+    cache = None
+    for piece in ids.split(_PIECE, 1)[:-1]:
+        go_on()
+        cache = model(
+            input_ids=piece, past_key_values=cache, use_cache=True, logits_to_keep=1
+        ).past_key_values
+    return cache
+
+
 @torch.no_grad()
 def score(model: Any, words: Vocabulary, kind: Kind, text: bytes, top: int = 5) -> dict[str, Any]:
     """How well the model foresaw a document, and what it expects next.
 
     The metric of its kind, its whole past in view.  bits: of each token.  next: the likeliest
-    tokens that may follow, with their probabilities.
+    tokens that may follow, with their probabilities: as text, where a byte that is none by itself
+    stands as \\xNN; as numbers where documents are no text.
     """
     ids = begin(words, text).to(model.device)
     logits = model(input_ids=ids).logits[0].float()
@@ -130,7 +147,7 @@ def score(model: Any, words: Vocabulary, kind: Kind, text: bytes, top: int = 5) 
         **kind.measure(float(nats.sum()), len(nats), document),
         "bits": (nats / 0.6931471805599453).tolist(),
         "next": [
-            (words.decode([i]), p)
+            (words.decode([i]).decode(errors="backslashreplace") if kind.words is None else i, p)
             for p, i in zip(likely.values.tolist(), likely.indices.tolist(), strict=True)
         ],
     }
@@ -159,4 +176,5 @@ def stream(model: Any, words: Vocabulary, items: Iterable[int | bytes | str]) ->
 
 def begin(words: Vocabulary, text: bytes) -> Tensor:
     """Token numbers (1, N) of a text as the beginning of a document."""
-    return torch.tensor([[words.boundary, *words.encode(text).tolist()]])
+    ids = torch.as_tensor(words.encode(text).astype("int64"))
+    return torch.cat((torch.tensor([words.boundary]), ids))[None]

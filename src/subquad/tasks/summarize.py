@@ -6,12 +6,14 @@ global token of encoders that have any (LED, section 7 of https://arxiv.org/abs/
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from subquad.data import stdlib
 from subquad.data.forms import SUMMARIZE
+from subquad.data.tokenizer_files import Reading
 from subquad.tasks.encoder import placed
 from subquad.tasks.rows import Row
 from subquad.tasks.texts import arguments
@@ -69,9 +71,21 @@ class Summarize(WrittenTask):
         ids = self.words.encode(row["text"].encode())[: self.config.context - 1]
         return arguments([self.words.mark, *ids.tolist()], slice(0, 1))
 
+    @property
+    def reading(self) -> Reading:
+        return Reading(self.config.context, mark=True)
+
+    def begin(self, folder: Path) -> None:
+        super().begin(folder)
+        if self._stem["words"] is not None:
+            raise ValueError(
+                f"{folder} has a vocabulary for each language, and a summary is of one; begin from "
+                "a run of one vocabulary"
+            )
+
     def parts(self, arch: str, fields: dict[str, Any]) -> dict[str, Any]:
-        c = self.config
-        return placed(super().parts(arch, fields), c.position, c.context, c.target)
+        c, parts = self.config, super().parts(arch, fields)
+        return parts if self._stem else placed(parts, c.position, c.context, c.target)
 
     def sizes(self, rows: Sequence[Row]) -> list[int]:
         c = self.config

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from subquad.data import stdlib
 from subquad.data.forms import TAG
+from subquad.data.tokenizer_files import Reading
 from subquad.hf import SubquadConfig, SubquadForTokenClassification
 from subquad.nn.losses import IGNORED
 from subquad.tasks.labels import Labels
@@ -110,6 +111,11 @@ class Tag(TextTask):
     def targets(self, row: Row) -> dict[str, Tensor]:
         return {"labels": self.item(row)["labels"]}
 
+    def remark(self, row: Row) -> str:
+        most, tokens = self.config.context - 1, row["tokens"]
+        cut = sum(len(self.words.encode(f" {token}".encode())) > most for token in tokens)
+        return f"{cut:,} tokens are read as far as the first {most:,} elements of each" * bool(cut)
+
     def sizes(self, rows: Sequence[Row]) -> list[int]:
         most = self.config.context
         return [min(1 + sum(len(token) + 1 for token in row["tokens"]), most) for row in rows]
@@ -122,6 +128,10 @@ class Tag(TextTask):
         if not isinstance(tokens, list) or not all(isinstance(t, str) and t for t in tokens):
             raise ValueError(f"tokens are {tokens!r}; they must be a text, or a list of texts")
         return row
+
+    @property
+    def reading(self) -> Reading:
+        return Reading(self.config.context, mark=True)
 
     # --- model --------------------------------------------------------------------------------
 

@@ -81,9 +81,8 @@ class Task(ABC):
     archs: ClassVar[Mapping[str, Any]] = ARCHS
     #: fields whose flags of `train` may leave --task. out
     short: ClassVar[tuple[str, ...]] = ()
-    #: a text file is an input on each line
+    #: a text file is an input on each line; a table (.csv, .jsonl, ...) on each row
     lines: ClassVar[bool] = False
-    #: a table (.csv, .jsonl, ...) is an input on each row
     by_row: ClassVar[bool] = False
     #: those that can look ahead do so unless told otherwise
     looks_ahead: ClassVar[bool] = False

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from subquad.data.tokenizer_files import Reading
 from subquad.data.vocabulary import Vocabulary
 from subquad.hf import SubquadConfig
 from subquad.tasks.encoder import (
@@ -35,6 +36,7 @@ class TextTask(RowTask):
         self, config: Any, words: Vocabulary | None = None, labels: Labels | None = None
     ) -> None:
         self.config, self._words, self._labels = config, words, labels
+        #: that of what training begins with, if with anything; of a pair its `ends_in`
         self._stem: dict[str, Any] | None = None
 
     def begin(self, folder: Path) -> None:
@@ -83,12 +85,25 @@ class TextTask(RowTask):
         stem = self._stem or token_stem(arch, fields, c.position, c.context, self.tables)
         return {"arch": arch, "model": fields, "stem": stem, **described(self.words)}
 
+    @property
+    def reading(self) -> Reading | None:
+        """How texts are read, for transformers' tokenizers; None if the model is given none."""
+        return None
+
+    def _whole(self, row: Row) -> int:
+        """How many tokens a row has, whatever is read of it."""
+        wide = copy(self)
+        wide.config = replace(self.config, context=_ANY)
+        return len(wide.inputs(row)["input_ids"])
+
+    def remark(self, row: Row) -> str:
+        count, most = self._whole(row), self.config.context
+        return f"the input has {count:,} tokens; the first {most:,} are read" * (count > most)
+
     def uncut(self, raw: Any) -> Row:
         """What `read` gives, all of it. ValueError if that is more than is read at once."""
         row, most = self.read(raw), self.config.context
-        wide = copy(self)
-        wide.config = replace(self.config, context=_ANY)
-        if (count := len(wide.inputs(row)["input_ids"])) > most:
+        if (count := self._whole(row)) > most:
             raise ValueError(
                 f"the input has {count:,} tokens and this run reads {most:,} at once; cut it"
             )
@@ -99,7 +114,8 @@ class TextTask(RowTask):
         return Look(given, {"tokens": spelled(self.words, given["input_ids"][0].tolist())})
 
     def save(self, folder: Path) -> dict[str, Any]:
-        told = {"config": asdict(self.config), "vocabulary": kept_words(self.words, folder)}
+        words = kept_words(self.words, folder, self.reading)
+        told = {"config": asdict(self.config), "vocabulary": words}
         if self._labels is not None:
             told["labels"] = self._labels.names
         return {**told, "stem": self._stem}

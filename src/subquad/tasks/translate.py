@@ -19,7 +19,8 @@ from subquad.data.examples import Examples
 from subquad.data.forms import TRANSLATE
 from subquad.data.rows import Bucketed, alike, spread
 from subquad.data.sentences import sentences
-from subquad.data.vocabulary import Subwords, Vocabulary, vocabulary
+from subquad.data.tokenizer_files import Reading
+from subquad.data.vocabulary import Subwords, Vocabulary
 from subquad.tasks.bleu import scores, table
 from subquad.tasks.encoder import learn_words
 from subquad.tasks.looks import spelled
@@ -28,6 +29,7 @@ from subquad.tasks.task import Result, Share
 from subquad.tasks.telling import tell
 from subquad.tasks.texts import arguments
 from subquad.tasks.translate_config import Search, TranslateConfig, TranslateScoring
+from subquad.tasks.two_languages import both_in, keep_both, load_both
 from subquad.tasks.written import WrittenTask
 
 __all__ = ["Translate"]
@@ -35,7 +37,6 @@ __all__ = ["Translate"]
 _SIDE_BY_SIDE = 8_192  # tokens, read and written, in one call of an evaluation
 _LEARNT = 100_000  # pairs that a vocabulary is learnt from
 _SIZES = {"train": 20_000, "valid": 500, "test": 1_000}
-_SOURCE = "source_tokenizer.json"  # the vocabulary of what is read, if it is another
 _PAIRS = ("lite_pair", "encoder_decoder", "led")
 
 
@@ -53,7 +54,7 @@ class Translate(WrittenTask):
     writes = "translation"
     lines = True
     _asked = Search()
-    _source_words: Subwords | None = None
+    _source_words: Vocabulary | None = None
 
     # --- rows ---------------------------------------------------------------------------------
 
@@ -70,12 +71,16 @@ class Translate(WrittenTask):
     def fill(self) -> dict[str, int]:  # type: ignore[override]
         return {**super().fill, "input_ids": self.source_words.pad}
 
+    def begin(self, folder: Path) -> None:
+        super().begin(folder)
+        self._words, self._source_words = both_in(folder) or (self._words, None)
+
     def learn(self, rows: Sequence[Row]) -> None:
         rows = list(rows)
         super().learn(rows)
-        if not self.config.joint and self._source_words is None:
+        if not self.config.joint and self._source_words is None and self._stem is None:
             texts = (rows[i]["text"] for i in spread(len(rows), _LEARNT))
-            self._source_words = learn_words(self.config.tokenizer, texts)  # type: ignore[assignment]
+            self._source_words = learn_words(self.config.tokenizer, texts)
         self._fit(rows)
 
     def _fit(self, rows: Sequence[Row]) -> None:
@@ -103,7 +108,7 @@ class Translate(WrittenTask):
 
     def _lengths(self, row: Row) -> tuple[int, int]:
         """Tokens of both texts with their ends, uncut."""
-        return len(self._read(row)), len(self.words.encode(row[self.writes].encode())) + 1
+        return len(self._read(row)), len(self._all(row))
 
     def _read(self, row: Row) -> list[int]:
         words = self.source_words
@@ -130,6 +135,10 @@ class Translate(WrittenTask):
 
     # --- model and run folder -----------------------------------------------------------------
 
+    @property
+    def reading(self) -> Reading:
+        return Reading(self.config.context, end=True)
+
     def parts(self, arch: str, fields: dict[str, Any]) -> dict[str, Any]:
         parts = super().parts(arch, fields)
         if self._source_words is None:
@@ -140,17 +149,14 @@ class Translate(WrittenTask):
         told = super().save(folder)
         if self._source_words is None:
             return told
-        self._source_words.tokenizer.save(str(folder / _SOURCE))
-        return {**told, "source_vocabulary": self._source_words.name}
+        assert isinstance(self.words, Subwords)
+        return told | keep_both(self._source_words, self.words, folder, self.reading)
 
     @classmethod
     def load(cls, folder: Path, facts: dict[str, Any]) -> "Translate":
         made = super().load(folder, facts)
         assert isinstance(made, Translate)
-        if name := facts.get("source_vocabulary"):
-            made._source_words = found = vocabulary(str(folder / _SOURCE))
-            assert isinstance(found, Subwords)
-            found.name = name
+        made._words, made._source_words = load_both(folder, facts)
         return made
 
     # --- evaluation ---------------------------------------------------------------------------
@@ -202,9 +208,12 @@ class Translate(WrittenTask):
             how = f"with {search['num_beams']} beams, length penalty {search['length_penalty']:g}"
         cut = sum(len(self._read(row)) > most for row in rows)
         said = f"; {cut:,} sources cut at {most:,} tokens" if cut else ""
-        return f"at most {self.config.target:,} tokens written {how}{said}"
+        return f"at most {self.config.target:,} tokens written {how}{said}{self.cut(rows)}"
 
     # --- answers ------------------------------------------------------------------------------
+
+    def remark(self, row: Row) -> str:
+        return ""  # `predict` tells, also where nobody asks for a remark
 
     def read(self, raw: str | Path | dict[str, Any]) -> Row:
         text = raw.get("text") if isinstance(raw, dict) else raw

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from subquad.data.decoding import SUFFIXES, Picture
+from subquad.data.decoding import SUFFIXES, Opened, Picture
 from subquad.data.example_arrays import pictures_in
 from subquad.data.rows import spread
 from subquad.tasks.rows import Row
 
-__all__ = ["View", "read_pictures", "view_in"]
+__all__ = ["View", "is_picture", "pixels_given", "read_pictures", "view_in"]
 
 _SAMPLE = 4096  # training rows that mean and deviation are taken from
 _LEAST = 1 / 255  # of a deviation: a channel that never changes is not blown up
@@ -40,7 +40,12 @@ class View:
         chosen = spread(len(rows), _SAMPLE)
         total = torch.zeros(2, first[2], dtype=torch.float64)
         for i in chosen:
-            pixels = made.seen(rows[i]["image"]).double().flatten(1)
+            try:
+                pixels = made.seen(rows[i]["image"]).double().flatten(1)
+            except ValueError as error:
+                # no name is known of rows that are open already
+                closed = rows.closed[i]["image"].name if isinstance(rows, Opened) else f"row {i}"
+                raise ValueError(f"{closed}: {error}") from None
             total += torch.stack((pixels.mean(1), pixels.square().mean(1)))
         mean, square = total / len(chosen)
         std = (square - mean**2).clamp(min=_LEAST**2).sqrt()
@@ -101,6 +106,23 @@ def view_in(folder: Path) -> View:
     if "view" not in told:
         raise ValueError(f"{folder} is no run over pictures, so what it saw of them is not known")
     return View.told(told["view"])
+
+
+def is_picture(name: str) -> bool:
+    """Whether a name is one of a file with pictures."""
+    return Path(name).suffix.lower() in {".npz", *SUFFIXES}
+
+
+def pixels_given(value: Any) -> Tensor:
+    """The pixels of a row of JSON, or of an array, uint8. ValueError for what holds none."""
+    wanted = "an image is the name of a file, or whole numbers from 0 to 255"
+    try:
+        found = torch.as_tensor(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{wanted}: {error}") from None
+    if found.is_floating_point() or found.is_complex() or ((found < 0) | (found > 255)).any():
+        raise ValueError(wanted)
+    return found.to(torch.uint8)
 
 
 def read_pictures(path: Path) -> list[Any]:

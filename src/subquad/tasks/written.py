@@ -1,7 +1,8 @@
 """Tasks whose answers are written: a source is read, and a decoder writes what belongs to it.
 
-A target begins behind the boundary and ends with it. While training goes on a part is scored by how
-well its targets are foreseen (teacher-forced); `eval` lets the model write, and compares.
+A target begins behind the boundary, and ends with it unless it is cut. While training goes on a
+part is scored by how well its targets are foreseen (teacher-forced); `eval` lets the model write,
+and compares.
 """
 
 import math
@@ -18,10 +19,11 @@ from subquad.data.examples import Examples
 from subquad.data.rows import alike
 from subquad.hf import SubquadConfig, SubquadForSeq2SeqLM
 from subquad.nn.losses import IGNORED
-from subquad.tasks.encoder import described
+from subquad.tasks.encoder import described, words_in
 from subquad.tasks.given import row_given
-from subquad.tasks.labels import measuring
 from subquad.tasks.looks import Look, spelled
+from subquad.tasks.pairs import ends_in, standing
+from subquad.tasks.rouge import KEYS, RULE, rouge
 from subquad.tasks.rows import Row, rows_of
 from subquad.tasks.task import Result, Share, add
 from subquad.tasks.texts import TextTask
@@ -29,7 +31,7 @@ from subquad.tasks.texts import TextTask
 __all__ = ["WrittenTask"]
 
 _SIDE_BY_SIDE = 16_384  # elements in one call of an evaluation
-_ROUGE = ("rouge1", "rouge2", "rougeL")
+_WORDS = ("tokens", "adaptive")  # kinds of stems that read words, and of heads that say them
 
 
 class WrittenTask(TextTask):
@@ -45,12 +47,23 @@ class WrittenTask(TextTask):
     writes: ClassVar[str]
 
     def begin(self, folder: Path) -> None:
-        raise ValueError(f"the task {self.name} begins afresh; leave --init-from {folder} out")
+        wanted = "a run that writes from texts, or a converted LED, BART or Lite Transformer"
+        self._stem = ends_in(folder, _WORDS, _WORDS, wanted)
+        self._words = words_in(folder)
 
     def target(self, row: Row) -> list[int]:
-        """The tokens of what is to be written, and the boundary."""
-        ids = self.words.encode(row[self.writes].encode())[: self.config.target - 1]
-        return [*ids.tolist(), self.words.boundary]
+        """The tokens of what is to be written, and the boundary where that is all: what is cut
+        must not teach to end."""
+        return self._all(row)[: self.config.target]
+
+    def _all(self, row: Row) -> list[int]:
+        return [*self.words.encode(row[self.writes].encode()).tolist(), self.words.boundary]
+
+    def cut(self, rows: Sequence[Row]) -> str:
+        """How many targets are longer than what is written, for the protocol."""
+        most = self.config.target
+        many = sum(len(self._all(row)) > most for row in rows)
+        return f"; {many:,} targets cut at {most:,} tokens, without an end" if many else ""
 
     def targets(self, row: Row) -> dict[str, Tensor]:
         return {"labels": torch.tensor(self.target(row))}
@@ -59,7 +72,8 @@ class WrittenTask(TextTask):
 
     def parts(self, arch: str, fields: dict[str, Any]) -> dict[str, Any]:
         start = {"decoder_start_token_id": self.words.boundary}
-        return {**pair_parts(arch, fields), **described(self.words), **start}
+        made = standing(pair_parts(arch, fields), self._stem)
+        return {**made, **described(self.words), **start}
 
     def build(self, arch: str, fields: dict[str, Any]) -> SubquadForSeq2SeqLM:
         return SubquadForSeq2SeqLM(SubquadConfig(**self.parts(arch, fields)))
@@ -82,9 +96,8 @@ class WrittenTask(TextTask):
     def validate(self, model: nn.Module, share: Share) -> Result:
         rows = rows_of(self.known, "valid", self.config.valid_rows)
         said = f"{len(rows):,} rows, the valid part of {self.known.source}; targets as foreseen, "
-        return Result(
-            self.foreseen(model, rows, share), f"{said}the right tokens before them given"
-        )
+        said += f"the right tokens before them given{self.cut(rows)}"
+        return Result(self.foreseen(model, rows, share), said)
 
     @torch.no_grad()
     def foreseen(self, model: Any, rows: Sequence[Row], share: Share) -> dict[str, float]:
@@ -123,7 +136,8 @@ class WrittenTask(TextTask):
     def says(self, rows: Sequence[Row]) -> str:
         beams = self.config.beams
         how = "greedily" if beams == 1 else f"with {beams} beams"
-        return f"at most {self.config.target:,} tokens written {how}; ROUGE is F1, without stemming"
+        written = f"at most {self.config.target:,} tokens written {how}{self.cut(rows)}"
+        return f"{written}; {RULE}"
 
     # --- answers ------------------------------------------------------------------------------
 
@@ -162,7 +176,7 @@ class WrittenTask(TextTask):
     def _told(self, model: Any, raw: Row) -> Tensor:
         """What is written according to a row (1, N), behind the token that begins it."""
         row = row_given(raw, (self.writes,))
-        count, most = len(self.words.encode(row[self.writes].encode())) + 1, self.config.target
+        count, most = len(self._all(row)), self.config.target
         if count > most:
             raise ValueError(
                 f"the {self.writes} has {count:,} tokens, its end among them, and {most:,} are "
@@ -186,21 +200,17 @@ class WrittenTask(TextTask):
 
     @property
     def sums(self) -> int:
-        return 2 + len(_ROUGE)
+        return 2 + len(KEYS)
 
     def counted(self, answers: Sequence[str], rows: Sequence[Row]) -> Tensor:
-        with measuring():
-            from torchmetrics.functional.text.rouge import rouge_score
-
         counts = torch.zeros(self.sums, dtype=torch.float64)
         for said, row in zip(answers, rows, strict=True):
             true = row[self.writes].strip()
-            found = rouge_score(said, true, rouge_keys=_ROUGE)
-            rouge = [float(found[f"{key}_fmeasure"]) for key in _ROUGE]
-            counts += torch.tensor([1.0, said == true, *rouge], dtype=torch.float64)
+            found = [1.0, said == true, *rouge(said, true)]
+            counts += torch.tensor(found, dtype=torch.float64)
         return counts
 
     def measured(self, counts: Tensor) -> dict[str, float]:
-        rows, exact, *rouge = counts.tolist()
-        scores = {key: value / rows for key, value in zip(_ROUGE, rouge, strict=True)}
+        rows, exact, *sums = counts.tolist()
+        scores = {key: value / rows for key, value in zip(KEYS, sums, strict=True)}
         return {"exact_match": exact / rows, **scores}

@@ -20,7 +20,11 @@ def reporting(what: str, where: Path) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except Exception as error:
+        # tokenizers has no type of its own for what it cannot write
+        known = isinstance(error, OSError | RuntimeError | SafetensorError)
+        if not known and type(error) is not Exception:
+            raise
         reason = str(error).strip().split("\n")[0]
         raise OSError(
             f"could not write {what} to {where}: {reason}; what was saved before is untouched"

@@ -1,6 +1,5 @@
 """fit: from a task, an architecture and a configuration to a run folder."""
 
-import contextlib
 import json
 import os
 import platform
@@ -147,8 +146,9 @@ def _before(folder: Path, resume: bool) -> dict[str, Any] | None:
 def _start(
     folder: Path, task: Task, facts: dict[str, Any], config_text: str | None, new: bool
 ) -> None:
-    """Write what a run must have to be gone on with; for a new run all of it or nothing."""
-    with write_files(folder, "start") if new else contextlib.nullcontext(folder) as into:
+    """Write what a run must have to be gone on with, all of it or nothing."""
+    # a start that was cut off is no run, and one that goes on stays one
+    with write_files(folder, "start" if new else "settings") as into:
         facts["task_facts"] = task.save(into)
         write_facts(into, facts)
         if config_text is not None:

@@ -20,7 +20,7 @@ from subquad.nn.mixer import after_step, penalty
 from subquad.tasks.task import Share, Task
 from subquad.train.arguments import arguments
 from subquad.train.atomic import finish_folder, reporting, write_files
-from subquad.train.checkpoint import check_whole, reading, remove_older
+from subquad.train.checkpoint import check_whole, reading, remove_older, write_sums
 from subquad.train.config import TrainConfig
 from subquad.train.feed import feed
 from subquad.train.pace import Pace, by_clock
@@ -183,6 +183,7 @@ class Loop(WatchingTrainer):
                 super()._save_checkpoint(model, trial)
                 self._wait()
                 if self.args.should_save:
+                    write_sums(staging / name)
                     finish_folder(staging / name, self.folder / name)
                     remove_older(self.folder, self.state.global_step)
             finally:

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
-from subquad.train.atomic import reporting
+from subquad.train.atomic import reporting, write_text
 from subquad.train.pace import Pace
 
 __all__ = ["Events", "Metrics", "Progress"]
@@ -24,9 +24,9 @@ class Metrics(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._last = (state.global_step, self.pace.elapsed)
         if state.is_world_process_zero:
-            kept = self.path.read_text().splitlines() if self.path.is_file() else []
+            kept = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
             kept = [line for line in kept if _step(line) <= state.global_step]
-            self.path.write_text("".join(f"{line}\n" for line in kept))
+            write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or "train_runtime" in logs:

@@ -18,6 +18,7 @@ from subquad.train.checkpoint import reading
 __all__ = ["begin_from", "by_depth", "freeze"]
 
 _SHOWN = 5
+_SIDE = r"(?:(?:encoder|decoder|images|texts)\.)?"  # of a pair, or of towers
 
 
 @torch.no_grad()
@@ -36,17 +37,21 @@ def begin_from(model: nn.Module, folder: Path) -> list[str]:
         found = load_file(path)
     # a bare model has no name before its parts
     found = {name if name.startswith("model.") else f"model.{name}": t for name, t in found.items()}
-    fresh, wrong, done = [], [], set()
+    fresh, wrong, done, rest = [], [], set(), {}
     for name, own in model.state_dict(keep_vars=True).items():
         given = found.get(name)
         if given is not None and _fits(given, own, name):
             own[: len(given)].copy_(given) if own.dim() else own.copy_(given)
             done.add(own.data_ptr())
-        elif own.data_ptr() in done:  # a head that shares what was copied
+        else:
+            rest[name] = own
+    for name, own in rest.items():
+        if own.data_ptr() in done:  # it shares what was copied
             continue
-        elif name.startswith("model.head."):
+        if re.match(rf"model\.{_SIDE}head\.", name):
             fresh.append(name)
         else:
+            given = found.get(name)
             had = "not there" if given is None else f"{tuple(given.shape)}, not {tuple(own.shape)}"
             wrong.append(f"{name} is {had}")
     if wrong:
@@ -60,7 +65,8 @@ def begin_from(model: nn.Module, folder: Path) -> list[str]:
 def _fits(given: Tensor, own: Tensor, name: str) -> bool:
     if given.shape == own.shape:
         return True
-    grows = name.startswith("model.stem.embedding") and given.shape[1:] == own.shape[1:]
+    table = re.match(rf"model\.{_SIDE}stem\.embedding", name)
+    grows = table is not None and given.shape[1:] == own.shape[1:]
     return grows and len(given) < len(own)
 
 

@@ -66,6 +66,8 @@ def read_completion(body: Any, most: int) -> Ask:
         prompt = prompt[0]
     if not isinstance(prompt, str):
         raise ValueError("prompt must be a text, or a list of one text")
+    if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+        raise ValueError("prompt holds half of a surrogate pair, which is no text")
     for name, value in body.items():
         if name not in _KNOWN and name not in _NEUTRAL:
             raise ValueError(f"{name} is not known; known: {', '.join(_KNOWN)}")
@@ -105,19 +107,24 @@ class Pieces:
     def __init__(self, run: Run, deadline: float, tell: Callable[[str], None]) -> None:
         self.words, self.deadline, self.tell = run.task.words, deadline, tell
         self.ids: list[int] = []
+        self.read = 0  # tokens of the prompt
         self.cancelled = False
-        self._sent, self._skip = 0, True
+        self._sent = 0
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
 
     def put(self, tokens: Any) -> None:
         """Called by generate() with the prompt, then with each token. Late if time is over."""
-        if self._skip:
-            self._skip = False
+        if not self.read:
+            self.read = tokens.numel()
             return
-        if self.cancelled or time.monotonic() > self.deadline:
-            raise Late
+        self.go_on()
         self.ids += tokens.reshape(-1).tolist()
         self._hand_on(final=False)
+
+    def go_on(self) -> None:
+        """Late if time is over, or nobody waits any more."""
+        if self.cancelled or time.monotonic() > self.deadline:
+            raise Late
 
     def end(self) -> None:
         """Called by generate() when it is done."""
@@ -141,6 +148,7 @@ class Pieces:
             top_p=ask.top_p,
             seed=ask.seed,
             streamer=self,
+            go_on=self.go_on,
         )
         return "length" if len(self.ids) >= ask.max_tokens else "stop"
 

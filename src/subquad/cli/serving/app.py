@@ -118,8 +118,7 @@ class App:
         pieces = Pieces(self.run, deadline, said.append)
         why = await self._compute(pieces.run, deadline, self.run, ask)
         chunk = _chunk(name, self.begun, self.name, "".join(said), why)
-        begun = len(self.run.task.words.encode(ask.prompt.encode())) + 1
-        count = len(pieces.ids)
+        begun, count = pieces.read, len(pieces.ids)
         usage = {"prompt_tokens": begun, "completion_tokens": count, "total_tokens": begun + count}
         await _reply(send, 200, {**chunk, "usage": usage})
 
@@ -240,7 +239,7 @@ async def _event(send: Send, text: str, *, more: bool = True) -> None:
 
 
 async def _reply(send: Send, status: int, content: dict[str, Any]) -> None:
-    body = json.dumps(content, ensure_ascii=False).encode()
+    body = json.dumps(content).encode()  # escaped: half of a surrogate pair has no UTF-8
     later = [(b"retry-after", b"1")] if status == 503 else []
     await _start(send, status, "application/json", (b"content-length", b"%d" % len(body)), *later)
     await send({"type": "http.response.body", "body": body})

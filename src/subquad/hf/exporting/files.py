@@ -130,7 +130,12 @@ def _write_onnx(graph: Graph, stem: Path) -> tuple[Path, Runner]:
 def _compare(graph: Graph, runner: Runner, inputs: tuple[Any, ...], what: str) -> float:
     """The largest difference of real outputs from the model's. ValueError if that is too much."""
     with torch.no_grad():
-        want, found = graph.module(*inputs), runner(inputs)
+        want = graph.module(*inputs)
+        try:
+            found = runner(inputs)
+        except AssertionError as error:  # a guard of the graph
+            shape = " x ".join(map(str, inputs[0].shape))
+            raise ValueError(f"{what} does not take inputs of {shape}: {error}") from None
     real = torch.ones((), dtype=torch.bool)
     if graph.lengths is not None and want[0].shape[:2] == inputs[0].shape:
         real = inputs[1].bool().view(*inputs[1].shape, *[1] * (want[0].dim() - 2))

@@ -86,6 +86,7 @@ def whole(model: Any) -> Graph:
     axes = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
     program = capture(made, _batch(2, EXAMPLE, vocab), (axes, axes))
     least, most = _lengths(program)
+    least = _fewest(program, least, vocab)
 
     def longer() -> list[tuple[Tensor, ...]]:
         shapes = ((1, least), (3, 2 * EXAMPLE + 3), (1, 5 * EXAMPLE + 1), (2, EXAMPLE // 3))
@@ -160,6 +161,18 @@ def _lengths(program: ExportedProgram) -> tuple[int, int | None]:
     most = None if found.upper > LONGEST else int(found.upper)
     # torch makes a case of its own of size 1, which this graph may not fit
     return max(2, int(found.lower)), most
+
+
+def _fewest(program: ExportedProgram, least: int, vocab_size: int) -> int:
+    """The fewest tokens that are taken: some conditions stand in guards of the graph alone."""
+    run = program.module()
+    for length in range(least, EXAMPLE):
+        try:
+            run(*_batch(1, length, vocab_size))
+        except AssertionError:
+            continue
+        return length
+    return EXAMPLE
 
 
 def _operators(program: ExportedProgram) -> set[Any]:
