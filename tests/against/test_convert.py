@@ -4,6 +4,7 @@ Saved by transformers, converted, loaded through our shell; float64 on both side
 settings that come back are those that went, bit for bit.
 """
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -224,6 +225,177 @@ def test_to_another_family_than_it_came_from(tmp_path):
         convert(tmp_path / "ours", tmp_path / "back", "gpt2")
     with pytest.raises(ValueError, match="was not converted from another; say to what: --to FAM"):
         convert(tmp_path / "ours", tmp_path / "back")
+
+
+@pytest.mark.parametrize(
+    ("family", "place"), [("gpt2", "model"), ("bert", "model"), ("xlnet", "model")]
+)
+def test_shared_keys_stay_where_theirs_has_none(family, place, tmp_path):
+    """Heads that share keys and values would become tensors of shapes that theirs cannot read."""
+    name = {"gpt2": "gpt2", "bert": "bert", "xlnet": "xlnet-body"}[family]
+    kind = type(converted(theirs(CASES[name]), tmp_path))
+    told = config(tmp_path / "ours")
+    told[place]["num_kv_heads"] = 2
+    kind(shell.SubquadConfig(**told)).save_pretrained(tmp_path / "shared")
+    (tmp_path / "back").mkdir()
+    with pytest.raises(
+        ValueError, match=rf"{family} has model.num_kv_heads None, and this model 2"
+    ):
+        convert(tmp_path / "shared", tmp_path / "back", family)
+
+
+@pytest.mark.parametrize("side", ["model", "encoder.model"])
+@pytest.mark.parametrize("family", ["led", "bart"])
+def test_shared_keys_of_pairs_stay(family, side, tmp_path):
+    ours = converted(theirs(CASES[family]), tmp_path)
+    told = ours.config.to_dict()
+    if (family, side) == ("led", "encoder.model"):
+        assert "num_kv_heads" not in told["encoder"]["model"]
+        return
+    (told["encoder"]["model"] if "." in side else told["model"])["num_kv_heads"] = 2
+    type(ours)(shell.SubquadConfig(**told)).save_pretrained(tmp_path / "shared")
+    (tmp_path / "back").mkdir()
+    says = rf"{family} has {side}.num_kv_heads None, and this model 2"
+    with pytest.raises(ValueError, match=says):
+        convert(tmp_path / "shared", tmp_path / "back", family)
+
+
+def test_what_the_queries_need_is_needed_on_the_way_back(tmp_path):
+    ours = converted(theirs(CASES["perceiver"]), tmp_path)
+    told = ours.config.to_dict()
+    told["model"] |= {"key_dim": 16}
+    type(ours)(shell.SubquadConfig(**told)).save_pretrained(tmp_path / "narrow")
+    (tmp_path / "back").mkdir()
+    with pytest.raises(ValueError, match="perceiver has qk_channels 256, and this model 16"):
+        convert(tmp_path / "narrow", tmp_path / "back", "perceiver")
+
+
+OLD = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "bigbird", "longformer"])
+def test_norms_by_their_first_names(name, tmp_path):
+    """As BERT was published, and transformers still reads it; they come back as they went."""
+    case = CASES[name]
+    model = theirs(case)
+    model.save_pretrained(tmp_path / "theirs")
+    path = tmp_path / "theirs" / "model.safetensors"
+    went = load_file(path)
+    for now, then in OLD.items():
+        went = {k.removesuffix(now) + then if k.endswith(now) else k: t for k, t in went.items()}
+    save_file(went, path, {"format": "pt"})
+    assert sum(key.endswith(".gamma") for key in went) > 4
+    for folder in ("ours", "back"):
+        (tmp_path / folder).mkdir()
+    convert(tmp_path / "theirs", tmp_path / "ours")
+    ours = shell.SubquadForMaskedLM.from_pretrained(tmp_path / "ours").eval()
+    given = inputs(model, case)
+    real = given["attention_mask"] > 0
+    with torch.no_grad():
+        found, wanted = ours(**given).logits[real], model(**given).logits[real]
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+    convert(tmp_path / "ours", tmp_path / "back")
+    came = load_file(tmp_path / "back" / "model.safetensors")
+    assert went.keys() == came.keys()
+    assert all(torch.equal(went[k], came[k]) for k in went)
+
+
+def test_bigbird_whose_marks_are_told(tmp_path, capsys):
+    """Theirs looks everywhere up to (5 + 2 r) blocks: so does ours with all marked, and it says so.
+
+    Beyond, its global tokens are those of its first and last block, and random blocks differ.
+    """
+    case = Case("BigBirdForMaskedLM", {**BIG, "block_size": 4})
+    model = theirs(case)
+    ours = converted(model, tmp_path).double()
+    (tmp_path / "again").mkdir()
+    says = "1 in the first and the last block, or everywhere up to 5 + 2 num_random_blocks blocks"
+    assert says in convert(tmp_path / "theirs", tmp_path / "again")
+    ids = torch.randint(3, WORDS, (2, 4 * (5 + 2 * 2)))
+    with torch.no_grad():
+        wanted = model.double()(ids).logits
+        found = ours(ids, global_attention_mask=torch.ones_like(ids)).logits
+        apart = ours(ids).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+    assert (apart - wanted).abs().max() > 0.01
+
+
+def test_longformer_marks_the_question_by_itself(tmp_path):
+    """Before the first of three separators, as theirs; marks that are given stay."""
+    case = CASES["longformer-answers"]
+    model = theirs(case)
+    ours = converted(model, tmp_path).double()
+    assert config(tmp_path / "ours")["sep_token_id"] == 2
+    ids = torch.randint(3, WORDS, (2, LENGTH))
+    ids[0, [9, 10, 39]] = 2
+    ids[1, [4, 5, 29]] = 2
+    mask = (torch.arange(LENGTH) < torch.tensor([LENGTH, 30])[:, None]).long()
+    given = {"input_ids": ids.masked_fill(mask == 0, 1), "attention_mask": mask}
+    none = {"global_attention_mask": torch.zeros_like(ids)}
+    with torch.no_grad():
+        found, wanted = ours(**given), model.double()(**given)
+        apart = ours(**given, **none)
+    real = mask > 0
+    for name in ("start_logits", "end_logits"):
+        one, other = getattr(found, name)[real], getattr(wanted, name)[real]
+        torch.testing.assert_close(one, other, rtol=FLOAT32, atol=FLOAT32)
+    assert (apart.start_logits - found.start_logits)[real].abs().max() > 0.01
+
+
+def test_a_question_without_a_separator_is_not_marked(tmp_path):
+    ours = converted(theirs(CASES["longformer-answers"]), tmp_path)
+    ids = torch.randint(3, WORDS, (2, LENGTH))
+    unmarked = ours(ids, global_attention_mask=torch.zeros_like(ids))
+    assert torch.equal(ours(ids).start_logits, unmarked.start_logits)
+
+
+@pytest.mark.parametrize("name", ["xlnet-tags", "xlnet-answers"])
+def test_kinds_of_xlnet_are_refused_where_they_differ(name, tmp_path):
+    """Theirs asks whether two tokens are of one kind, so that equal kinds say nothing."""
+    model = theirs(CASES[name])
+    ours = converted(model, tmp_path)
+    ids = torch.randint(3, WORDS, (2, 12))
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    given["attention_mask"][1, 9:] = 0
+    kinds = torch.tensor([[2], [0]]).expand(2, 12).clone()
+    kinds[1, 9:] = 3  # what their tokenizer gives padding
+    out = CASES[name].out
+    with torch.no_grad():
+        found, bare = (getattr(ours(**given, **k), out) for k in ({"token_type_ids": kinds}, {}))
+        wanted = getattr(model(**given, token_type_ids=kinds), out)
+    assert torch.equal(found, bare)
+    real = given["attention_mask"] > 0
+    torch.testing.assert_close(found[real], wanted[real], rtol=1e-3, atol=1e-3)
+    kinds[0, -1] = 0
+    with pytest.raises(ValueError, match="token_type_ids tell kinds of tokens apart, and this mo"):
+        ours(**given, token_type_ids=kinds)
+
+
+def test_how_it_generates_stands_in_its_settings(tmp_path):
+    """As older BARTs have it: beams, lengths and forced words, and no generation_config.json."""
+    model = theirs(CASES["bart"])
+    model.save_pretrained(tmp_path / "theirs")
+    (tmp_path / "theirs" / "generation_config.json").unlink()
+    how = {"num_beams": 3, "no_repeat_ngram_size": 2, "max_length": 20, "min_length": 12}
+    how |= {"forced_bos_token_id": 0, "length_penalty": 2.0, "early_stopping": True}
+    path = tmp_path / "theirs" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **how}))
+    for folder in ("ours", "back"):
+        (tmp_path / folder).mkdir()
+    convert(tmp_path / "theirs", tmp_path / "ours")
+    convert(tmp_path / "ours", tmp_path / "back")
+    models = [
+        hf.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / name).eval()
+        for name in ("theirs", "ours", "back")
+    ]
+    for one in models:
+        found = one.generation_config.to_dict()
+        assert {name: found[name] for name in how} == how
+        assert found["forced_eos_token_id"] == 2
+    ids = torch.randint(3, WORDS, (2, 9))
+    words = [one.generate(ids) for one in models]
+    assert torch.equal(words[0], words[1])
+    assert torch.equal(words[0], words[2])
 
 
 def test_without_the_prefix_of_the_head(tmp_path):

@@ -141,8 +141,12 @@ def test_equal_outputs_words_and_the_way_back(kind, glu, axes, tmp_path, monkeyp
     went, told = tensors(kind, glu, axes), options(kind, glu)
     notes = {"optimizer_history": [{"num_updates": 3}], "extra_state": {"epoch": 1}}
     torch.save({"args": told, "model": went, **notes}, "checkpoint_best.pt")
+    for side in ("src", "tgt"):
+        (tmp_path / f"dict.{side}.txt").write_text(f"the 7\n{side} 3\n")
     assert main(["convert", "checkpoint_best.pt", "ours"]) == 0
     assert main(["convert", "ours", "back"]) == 0
+    for folder in ("ours", "back"):
+        assert (tmp_path / folder / "dict.tgt.txt").read_text() == "the 7\ntgt 3\n"
     with torch.serialization.safe_globals([argparse.Namespace]):
         back = torch.load("back/checkpoint_best.pt", weights_only=True)
     assert back["args"] == told

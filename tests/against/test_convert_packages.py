@@ -91,6 +91,22 @@ def test_linformer_refused(fields, message, folder, capsys):
     assert message in refused(capsys, peer.LinformerLM(**given), "linformer", **given)
 
 
+MISSPELT = {
+    "linformer": ("num_heads", "heads"),
+    "performer-pytorch": ("num_features", "nb_features"),
+    "reformer-pytorch": ("n_hash", "n_hashes"),
+}
+
+
+@pytest.mark.parametrize("kind", MISSPELT)
+def test_an_argument_that_their_class_does_not_have(kind, folder, capsys):
+    """Else its default would be taken without a word."""
+    wrong, right = MISSPELT[kind]
+    said = refused(capsys, torch.nn.Linear(2, 2), kind, dim=24, **{wrong: 4})
+    assert said.count("\n") == 1
+    assert f"no argument of {kind} is called {wrong!r}; did you mean {right!r}? known: " in said
+
+
 def test_a_state_dict_alone_does_not_tell_the_heads(folder, capsys):
     peer = pytest.importorskip("linformer")
     torch.save(peer.LinformerLM(**LINFORMER).state_dict(), "model.pt")
@@ -155,6 +171,28 @@ def test_performer(fields, kernel, performer, folder):
             found, wanted = ours(ids).logits, model(ids)
         assert wanted.std() > 0.1
         torch.testing.assert_close(found, wanted, **close)
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["both ways", "causal"])
+@pytest.mark.parametrize(
+    "fields",
+    [{"ff_glu": True}, {"tie_embed": True}, {"ff_glu": True, "tie_embed": True}],
+    ids=["gated", "tied", "gated and tied"],
+)
+def test_performer_gated_and_tied(fields, causal, performer, folder):
+    given = PERFORMER | {"rotary_position_emb": False, "causal": causal} | fields
+    model = drawn(performer.PerformerLM(**given, feature_redraw_interval=500, attn_dropout=0.1))
+    if causal:
+        for layer, _ in model.performer.net.layers:
+            attention = layer.fn.fast_attention
+            attention.causal_linear_fn = performer.performer_pytorch.causal_linear_attention_noncuda
+    told = {**given, "feature_redraw_interval": 500, "attn_dropout": 0.1}
+    ours = there_and_back(model, "performer-pytorch", **told)
+    ids = torch.randint(60, (2, 29))
+    with torch.no_grad():
+        found, wanted = ours(ids).logits, model(ids)
+    assert wanted.std() > 0.1
+    torch.testing.assert_close(found, wanted, **CLOSE)
 
 
 @pytest.mark.parametrize(

@@ -64,3 +64,14 @@ def test_convolutions_are_refused(tmp_path):
     fields = SIZES | {"d_model": 322}
     with pytest.raises(ValueError, match="PerceiverForImageClassificationConvProcessing of percei"):
         converted(theirs("ConvProcessing", fields), tmp_path)
+
+
+# their queries for words have eight heads of width 256 / 8, whatever the settings say
+@pytest.mark.parametrize(("name", "found"), [("num_cross_attention_heads", 4), ("qk_channels", 32)])
+def test_other_heads_that_ask_for_words_are_refused(name, found, tmp_path):
+    fields = {k: v for k, v in SIZES.items() if k != "num_labels"}
+    fields |= {"d_model": 24, "v_channels": 32, "vocab_size": 64, "max_position_embeddings": 48}
+    fields |= {"num_cross_attention_heads": 8, "qk_channels": 256, name: found}
+    model = hf.PerceiverForMaskedLM(hf.PerceiverConfig(**fields))
+    with pytest.raises(ValueError, match=f"this perceiver has {name} {found}, which ours does not"):
+        converted(model, tmp_path)

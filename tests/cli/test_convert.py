@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
+from tokenizers import pre_tokenizers
 
 import subquad.hf  # noqa: F401
 from subquad.cli import main
@@ -252,3 +253,76 @@ def test_bad_words(gpt2, capsys):
     assert "bert has no class for SubquadForCausalLM" in said
     said = refused(capsys, "ours", "back", "--to", "llama")
     assert "llama has model.mlp 'swiglu', and this model 'gelu_tanh'" in said
+
+
+LEARNT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "world", "##s", "we", "are", "."]
+
+
+def bert_words(folder):
+    (folder / "vocab.txt").write_text("\n".join(LEARNT) + "\n")
+
+
+def bert_words_and_settings(folder):
+    bert_words(folder)
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+
+
+def bert_whole(folder):
+    bert_words(folder)
+    hf.AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in told.items() if k in ("do_lower_case",)}))
+    (folder / "vocab.txt").unlink(missing_ok=True)
+
+
+def gpt2_words(folder):
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = {word: i for i, word in enumerate([*letters, "he", "<|endoftext|>"])}
+    (folder / "vocab.json").write_text(json.dumps(words))
+    (folder / "merges.txt").write_text("#version: 0.2\nh e\n")
+
+
+def small_bert():
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    sizes |= {"intermediate_size": 40, "max_position_embeddings": 64, "vocab_size": len(LEARNT)}
+    return hf.BertForMaskedLM(hf.BertConfig(**sizes))
+
+
+def small_gpt2():
+    return hf.GPT2LMHeadModel(hf.GPT2Config(**SIZES | {"vocab_size": 258}))
+
+
+@pytest.mark.parametrize(
+    ("make", "write"),
+    [
+        (small_bert, bert_words),
+        (small_bert, bert_words_and_settings),
+        (small_bert, bert_whole),
+        (small_gpt2, gpt2_words),
+    ],
+    ids=["words", "settings", "whole", "merges"],
+)
+def test_a_tokenizer_that_its_model_names(make, write, tmp_path, monkeypatch):
+    """Old files do not say of which class they are; they come back as they were."""
+    monkeypatch.chdir(tmp_path)
+    make().save_pretrained("theirs")
+    write(tmp_path / "theirs")
+    assert main(["convert", "theirs", "ours"]) == 0
+    assert main(["convert", "ours", "back"]) == 0
+    text = "Hello worlds."
+    theirs, ours, back = (hf.AutoTokenizer.from_pretrained(n) for n in ("theirs", "ours", "back"))
+    assert len(theirs(text).input_ids) > 2
+    for one in (ours, back):
+        assert type(one) is type(theirs)
+        assert one(text).input_ids == theirs(text).input_ids
+        assert one.special_tokens_map == theirs.special_tokens_map
+    for path in (tmp_path / "theirs").iterdir():
+        if path.name not in ("config.json", "model.safetensors"):
+            assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_tokenizer_that_cannot_be_read_goes_along(gpt2):
+    (gpt2 / "tokenizer.json").write_text("{")
+    assert main(["convert", "gpt2", "ours"]) == 0
+    assert (gpt2.parent / "ours" / "tokenizer.json").read_text() == "{"

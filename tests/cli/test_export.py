@@ -86,6 +86,29 @@ def test_labels_elsewhere(task, capsys):
 
 
 @pytest.mark.slow
+def test_slots_are_no_limit_of_length():
+    """A graph of low-rank attention takes what the model takes, below its rank and above."""
+    from subquad.hf.exporting.graphs import whole
+
+    torch.manual_seed(0)
+    fields = {"dim": 16, "num_layers": 1, "num_heads": 2, "ffn_dim": 16, "dropout": 0.0}
+    fields |= {"max_len": 100, "ranks": [64]}
+    model = sq.hf.SubquadForMaskedLM(
+        sq.hf.SubquadConfig(arch="linformer", model=fields, vocab_size=20)
+    ).eval()
+    graph = whole(model)
+    assert graph.lengths == (2, 100)
+    run = graph.program.module()
+    for length in (3, 64, 65, 100):
+        ids = torch.randint(0, 20, (3, length))
+        mask = torch.ones_like(ids)
+        mask[1, length // 2 :] = 0
+        (found,) = run(ids, mask)
+        wanted = model(input_ids=ids, attention_mask=mask).logits
+        real = mask > 0
+        torch.testing.assert_close(found[real], wanted[real], rtol=1e-4, atol=1e-5)
+
+
 def test_what_is_refused_is_one_line_and_leaves_nothing(capsys):
     assert main(classify()) == 0
     bad = {

@@ -403,6 +403,43 @@ def test_a_family_with_a_position_bias_is_refused_by_name(tmp_path, capsys):
     assert not (tmp_path / "dest").exists()
 
 
+def softcap():
+    sizes = {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 8}
+    return hf.Gemma2ForCausalLM(hf.Gemma2Config(**WIDE, **sizes))
+
+
+def sinks():
+    sizes = {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 8}
+    sizes |= {"num_local_experts": 2, "num_experts_per_tok": 1}
+    return hf.GptOssForCausalLM(hf.GptOssConfig(**WIDE, **sizes))
+
+
+def other_widths():
+    sizes = {"num_key_value_heads": 4, "n_routed_experts": 4, "n_group": 2, "topk_group": 1}
+    sizes |= {"num_experts_per_tok": 2, "first_k_dense_replace": 2, "q_lora_rank": 8}
+    sizes |= {"kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 8}
+    config = hf.DeepseekV3Config(**WIDE, **sizes, moe_intermediate_size=16)
+    return hf.DeepseekV3ForCausalLM(config)
+
+
+@pytest.mark.parametrize(
+    ("make", "mixer", "says"),
+    [
+        (softcap, "window", "Gemma2ForCausalLM {}: Gemma2Attention caps its scores or adds sinks"),
+        (sinks, "window", "GptOssForCausalLM {}: GptOssAttention caps its scores or adds sinks"),
+        (other_widths, "favor", "DeepseekV3ForCausalLM {}: the projection takes rows of width 4"),
+    ],
+)
+def test_what_no_forward_would_take_is_refused_before_anything_is_written(
+    tmp_path, capsys, make, mixer, says
+):
+    kept("model", make)
+    err = said(capsys, "model", "dest", "--mixer", mixer, code=2)
+    assert says.format("does not run with its attention swapped") in err
+    assert err.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == ["model", "text.txt"]
+
+
 def test_every_mixer_from_the_command_line(capsys):
     kept("model", gpt2)
     made = {

@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from subquad.archs import PAIRS
+from subquad.archs import PAIRS, pair_parts
 from subquad.data.examples import Examples
 from subquad.tasks.caption import Caption, CaptionConfig
+from subquad.tasks.encoder import placed
 from subquad.tasks.rouge import KEYS, rouge, words
 from subquad.tasks.summarize import Summarize, SummarizeConfig
 from subquad.tasks.task import Share
@@ -213,3 +214,11 @@ def test_captions_of_pictures(tmp_path):
         opened(Caption(CaptionConfig(patch=3)), pictures())
     with pytest.raises(ValueError, match="beams is 0; it must be at least 1"):
         CaptionConfig(beams=0)
+
+
+def test_positions_are_as_many_as_are_read():
+    parts = pair_parts("led", {**vars(PAIRS["led"].PRESETS["tiny"])})
+    for length in (6000, 100):
+        stems = placed(parts, "auto", length, 20)
+        assert stems["encoder"]["stem"]["max_len"] == max(length, 2048)
+        assert stems["stem"]["max_len"] == parts["stem"]["max_len"]

@@ -23,6 +23,7 @@ def run(argv: list[str]) -> int:
     from subquad.hf.swapping import Exact, extend_positions, plan_of, swap
     from subquad.hf.swapping.attention import attentions
     from subquad.hf.swapping.beside import model_of, tokenizer_of
+    from subquad.hf.swapping.trial import check_runs, runs_on
 
     transformers.utils.logging.disable_progress_bar()
     given = _parser().read(argv)
@@ -47,10 +48,11 @@ def run(argv: list[str]) -> int:
         report["positions"] = [old, new]
     if recovering:
         recovering.goal.against(model)
-    layers = range(len(attentions(model)))
+    layers, short = range(len(attentions(model))), runs_on(model)
     swap(model, mixer, layers=_layers(given, layers))
     if given.exact_every:
         swap(model, Exact(), layers=[i for i in layers if i % given.exact_every == 0])
+    check_runs(model, short)
     for name, one in plan_of(model).items():
         print(f"{name}: {one}")
     if recovering:

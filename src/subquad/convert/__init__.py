@@ -27,7 +27,8 @@ from subquad.convert import (
     wav2vec2,
     xlnet,
 )
-from subquad.convert.family import Family, Refusal
+from subquad.convert.family import Family
+from subquad.convert.refusal import Refusal
 
 __all__ = ["FAMILIES", "REFUSED"]
 

@@ -1,7 +1,7 @@
 """BERT, RoBERTa and BigBird: one scheme of names
 (https://huggingface.co/docs/transformers/model_doc/bert). RoBERTa's positions begin at 2. BigBird's
-global tokens are its first and last block: mark them (`global_attention_mask`); its random blocks
-are drawn anew, as ours draws them."""
+global tokens are its first and last block, and short inputs are all global; ours has those that are
+marked (`global_attention_mask`). Its random blocks are drawn anew, as ours draws them."""
 
 from dataclasses import replace
 
@@ -74,7 +74,13 @@ FIXED = {
     "stem.kind": "tokens",
     "stem.position": "learned",
 }
-DENSE = {"arch": "transformer", "model.causal": False, "model.bias": True, **FIXED}
+DENSE = {
+    "arch": "transformer",
+    "model.causal": False,
+    "model.bias": True,
+    "model.num_kv_heads": None,
+    **FIXED,
+}
 
 MASKED = {
     "fields": (
@@ -186,6 +192,10 @@ BIGBIRD = replace(
         Field("num_random_blocks", "model.random_blocks"),
     ),
     fixed={"arch": "bigbird", "model.window": 1, **FIXED},
+    note=(
+        "theirs marks tokens by itself and ours does not: give global_attention_mask, 1 in the "
+        "first and the last block, or everywhere up to 5 + 2 num_random_blocks blocks of input"
+    ),
     needs={
         **BERT.needs,
         "attention_type": "block_sparse",

@@ -9,10 +9,11 @@ from torch import Tensor
 from subquad.convert import fields as settings
 from subquad.convert import rows as tables
 from subquad.convert.fields import Field
+from subquad.convert.older import as_they_were, renewed
 from subquad.convert.paths import get, put
 from subquad.convert.rows import ASIDE, Entry
 
-__all__ = ["BODY", "Family", "Head", "Refusal"]
+__all__ = ["BODY", "SHARED", "Family", "Head"]
 
 #: a table, or what makes it of their settings
 Rows = Sequence[Entry] | Callable[[Mapping[str, Any]], Sequence[Entry]]
@@ -23,6 +24,7 @@ SHARED = (
     "eos_token_id",
     "pad_token_id",
     "decoder_start_token_id",
+    "sep_token_id",
     "tie_word_embeddings",
     "use_cache",
     "dtype",
@@ -60,6 +62,10 @@ class Family:
     sizes: what rows count and shape by, by its path in their settings.
     heads: by the name of their class.  derived: settings of ours that follow from theirs, by part.
     defaults: their settings where transformers has no such class (any more).
+    neutral: where settings are the arguments of a class, by hand: those that change nothing here;
+    what is in no table besides is refused.
+    note: what a caller has to do otherwise with ours.  limits: settings of ours that refuse what
+    theirs takes.
     returns: only what came from there goes there, for ours does not tell all their settings.
     tells: by what else than its `model_type` a config.json is known.
     signature, infer: of a torch file without settings, names that it holds, and what tells them,
@@ -75,6 +81,9 @@ class Family:
     needs: Mapping[str, Any] = field(default_factory=dict)
     derived: Callable[[Mapping[str, Any]], dict[str, dict]] = lambda config: {}
     defaults: Mapping[str, Any] | None = None
+    neutral: Sequence[str] | None = None
+    note: str = ""
+    limits: Mapping[str, Any] = field(default_factory=dict)
     returns: bool = False
     tells: Callable[[Mapping[str, Any]], bool] | None = None
     signature: Sequence[str] = ()
@@ -112,7 +121,8 @@ class Family:
                 put(made, f"{part}.{key}", value)
         labels = made.get("head", {}).get("num_labels")
         told = {} if labels is None else {"num_labels": labels}
-        return made | told | {n: config[n] for n in SHARED if config.get(n) is not None}
+        shared = {n: config[n] for n in SHARED if config.get(n) is not None}
+        return {**made, **told, **shared, **self.limits}
 
     def theirs(
         self, config: Mapping[str, Any], head: Head, base: Mapping[str, Any]
@@ -127,8 +137,13 @@ class Family:
                 raise ValueError(f"{self.name} has {path} {value!r}, and this model {found!r}")
         made = settings.told([*self.fields, *head.fields], config, base)
         for path, wanted in {**self.needs, **head.needs}.items():
+            known = wanted if isinstance(wanted, tuple) else (wanted,)
+            if made.get(path, known[0]) not in known:
+                raise ValueError(
+                    f"{self.name} has {path} {wanted!r}, and this model {made[path]!r}"
+                )
             if not base:
-                put(made, path, wanted[0] if isinstance(wanted, tuple) else wanted)
+                put(made, path, known[0])
         # a model without words has no say in whether they are tied
         told = [name for name in SHARED if not base or name in base]
         return made | {name: config[name] for name in told if config.get(name) is not None}
@@ -160,6 +175,7 @@ class Family:
         """Our tensors, those kept aside, and how theirs were named: the prefix, and what had a
         second name.
         """
+        tensors, older = renewed(tensors)
         sizes = self.counts(config)
         own = _own(head, config, sizes)
         body = [name for name in tensors if name not in own]
@@ -177,7 +193,7 @@ class Family:
         return (
             {before + name: t for name, t in made.items() if not name.startswith(ASIDE)},
             aside,
-            {"prefix": prefix, "tied": second},
+            {"prefix": prefix, "tied": second} | ({"older": older} if older else {}),
         )
 
     def back(
@@ -200,24 +216,8 @@ class Family:
             full = getattr(row, "theirs", "")
             if isinstance(row, tables.Tied) and (full if full in own else prefix + full) in tied:
                 made[full] = made[row.of]
-        return {name if name in own else prefix + name: t for name, t in made.items()}
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A family that ours cannot say exactly. name: its `model_type`, or its package.
-
-    signature: names that its state dicts hold.  reason: what ours would compute otherwise.
-    """
-
-    name: str
-    reason: str
-    signature: Sequence[str] = ()
-
-    def check(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """ValueError if it is this one, by its name or by the names of its tensors."""
-        if name == self.name or (self.signature and all(n in tensors for n in self.signature)):
-            raise ValueError(f"{self.name} is not converted: {self.reason}")
+        named = {name if name in own else prefix + name: t for name, t in made.items()}
+        return as_they_were(named, origin.get("older", ()))
 
 
 def _made(rows: Rows, config: Mapping[str, Any]) -> Sequence[Entry]:

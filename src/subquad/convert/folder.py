@@ -8,7 +8,6 @@ has no place for a tensor, aside.safetensors: so that the way back gives the sam
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ import torch
 from torch import Tensor
 
 from subquad.convert import FAMILIES, REFUSED
+from subquad.convert.beside import copy, dictionaries, made_ours
 from subquad.convert.family import Family, Head
 from subquad.convert.files import (
-    COPIED,
     options,
     read_config,
     read_tensors,
@@ -28,6 +27,7 @@ from subquad.convert.files import (
 )
 from subquad.convert.origin import KEPT, ORIGIN, held, kept_aside, read_origin
 from subquad.convert.paths import merged
+from subquad.convert.refusal import check_arguments
 from subquad.convert.rows import report_keys
 from subquad.nn.choices import choose
 
@@ -50,15 +50,11 @@ _NOT_THEIRS = (TypeError, LookupError, AttributeError, ArithmeticError, RuntimeE
 
 
 def _convert(source: Path, dest: Path, family: str | None) -> str:
-    if source.is_file():
-        if family is not None:
-            raise ValueError(f"{source} is no model of subquad; only those can go to {family}")
-        return from_file(source, dest)
-    if read_config(source).get("model_type") == "subquad":
+    if not source.is_file() and read_config(source).get("model_type") == "subquad":
         return to_theirs(source, dest, family)
     if family is not None:
         raise ValueError(f"{source} is no model of subquad; only those can go to {family}")
-    return to_ours(source, dest)
+    return from_file(source, dest) if source.is_file() else to_ours(source, dest)
 
 
 def to_ours(source: Path, dest: Path) -> str:
@@ -72,9 +68,12 @@ def to_ours(source: Path, dest: Path) -> str:
     if family.defaults is None:
         config = _their_config(source)
     else:
+        check_arguments(family, plain)
         config = {**family.defaults, **plain}
     said = _write(family, config, read_tensors(source), dest, {"config": plain})
-    _copy(source, dest)
+    copy(source, dest)
+    if family.defaults is None:
+        made_ours(source, dest, plain)
     return said
 
 
@@ -97,7 +96,9 @@ def from_file(source: Path, dest: Path) -> str:
         told = options(found)
         config = family.infer(bare, told)
         origin = {"config": config, "file": source.name, "inside": inside, "options": told}
-        return _write(family, config, tensors, dest, origin)
+        said = _write(family, config, tensors, dest, origin)
+        dictionaries(source.parent, dest)
+        return said
     known = ", ".join(family.name for family in FAMILIES.values() if family.signature)
     raise ValueError(
         f"{source} holds tensors of no family that is known from its names ({known}); its first "
@@ -126,7 +127,8 @@ def _write(
     origin = {"family": family.name, "class": name, **named, **origin}
     (dest / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
     kept = f"; kept aside, unused: {', '.join(sorted(aside))}" if aside else ""
-    return f"{name} to {head.ours}, {len(tensors)} tensors{kept}"
+    note = f"; {family.note}" if family.note else ""
+    return f"{name} to {head.ours}, {len(tensors)} tensors{kept}{note}"
 
 
 def to_theirs(source: Path, dest: Path, to: str | None = None) -> str:
@@ -157,10 +159,11 @@ def to_theirs(source: Path, dest: Path, to: str | None = None) -> str:
     made = family.back(tensors, aside, _whole(family, config), head, named)
     if "file" in named:
         torch.save(held(made, named), dest / named["file"])
+        dictionaries(source, dest)
         return f"{head.ours} to {named['file']}, {len(made)} tensors"
     _write_config(family, config, dest)
     _save(made, dest)
-    _copy(source, dest)
+    copy(source, dest)
     return f"{head.ours} to {name}, {len(made)} tensors"
 
 
@@ -242,9 +245,3 @@ def _save(tensors: Mapping[str, Tensor], dest: Path, name: str | None = None) ->
         save_file(own, dest / name)
         return
     save_torch_state_dict(own, dest, metadata={"format": "pt"})
-
-
-def _copy(source: Path, dest: Path) -> None:
-    for name in COPIED:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, dest / name)

@@ -61,6 +61,7 @@ GPT2 = Family(
     fixed={
         "arch": "transformer",
         "model.causal": True,
+        "model.num_kv_heads": None,
         "model.position": "none",
         "model.wiring": "pre",
         "model.bias": True,

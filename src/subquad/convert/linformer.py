@@ -88,5 +88,6 @@ LINFORMER = Family(
         "dropout": 0.0,
         "tie_word_embeddings": False,
     },
+    neutral=(),
     signature=("token_emb.weight", "linformer.net.layers.0.0.fn.proj_k"),
 )

@@ -135,8 +135,8 @@ PERCEIVER = Family(
                 "stem.position": "learned",
                 "head.kind": "query",
             },
-            # that of the queries which ask for words, whatever the settings say
-            {"qk_channels": 256},
+            # those of the queries which ask for words, whatever the settings say
+            {"qk_channels": 256, "num_cross_attention_heads": 8},
         ),
         FOURIER: Head(
             "SubquadForImageClassification",

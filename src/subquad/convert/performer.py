@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from math import log
 from typing import Any
 
-from subquad.convert.changes import Change, Turn, TurnHeads
+from subquad.convert.changes import Change, Split, Turn, TurnHeads
 from subquad.convert.family import Family, Head
 from subquad.convert.fields import Field, Named
 from subquad.convert.rows import Absent, Entry, Row, Spare, Tied
@@ -27,6 +27,8 @@ def layers(config: Mapping[str, Any]) -> list[Row]:
         (TurnHeads("heads"), Turn()) if config["rotary_position_emb"] else (Change(),) * 2
     )
     biased = {True: "*", False: "weight"}
+    gated = [f"{BLOCK}.mlp.gate.*", f"{BLOCK}.mlp.up.*"]
+    up = (gated, Split()) if config["ff_glu"] else (f"{BLOCK}.mlp.up.*",)
     of, out = biased[config["qkv_bias"]], biased[config["attn_out_bias"]]
     return [
         Row(f"{LAYER}.0.norm.*", f"{BLOCK}.norms.0.*"),
@@ -40,7 +42,7 @@ def layers(config: Mapping[str, Any]) -> list[Row]:
             columns,
         ),
         Row(f"{LAYER}.1.norm.*", f"{BLOCK}.norms.1.*"),
-        Row(f"{LAYER}.1.fn.fn.w1.*", f"{BLOCK}.mlp.up.*"),
+        Row(f"{LAYER}.1.fn.fn.w1.*", *up),
         Row(f"{LAYER}.1.fn.fn.w2.*", f"{BLOCK}.mlp.down.*"),
     ]
 
@@ -85,8 +87,19 @@ def features(config: Mapping[str, Any]) -> dict[str, dict]:
     }
 
 
-OUT = (Row("to_out.*", "head.project.*"),)
-WORDS = {"head.kind": "tokens", "head.bias": True}
+def out(config: Mapping[str, Any]) -> tuple[Entry, ...]:
+    """What tells words: a map, or the table that reads them."""
+    return () if config["tie_embed"] else (Row("to_out.*", "head.project.*"),)
+
+
+WORDS: Mapping[str, Any] = {
+    "rows": out,
+    "fields": (
+        Field("tie_embed", "tie_word_embeddings"),
+        Field("tie_embed", "head.bias", Named({True: False, False: True})),
+    ),
+    "fixed": {"head.kind": "tokens"},
+}
 
 PERFORMER = Family(
     "performer-pytorch",
@@ -106,6 +119,7 @@ PERFORMER = Family(
         ),
         Field("emb_dropout", "stem.dropout"),
         Field("ff_dropout", "model.dropout"),
+        Field("ff_glu", "model.mlp", Named({False: "gelu", True: "geglu"})),
         Field(
             "rotary_position_emb",
             "model.position",
@@ -120,27 +134,22 @@ PERFORMER = Family(
     fixed={
         "arch": "performer",
         "model.norm": "layer",
-        "model.mlp": "gelu",
         "stem.kind": "tokens",
     },
     needs={
         "no_projection": False,
         "local_attn_heads": 0,
         "reversible": False,
-        "ff_glu": False,
         "use_scalenorm": False,
         "use_rezero": False,
         "cross_attend": False,
         "axial_position_emb": False,
         "shift_tokens": False,
-        "tie_embed": False,
     },
     sizes={"layer": "depth", "heads": "heads"},
     heads={
-        "PerformerLM": Head("SubquadForMaskedLM", rows=OUT, fixed=WORDS, needs={"causal": False}),
-        "PerformerLM(causal=True)": Head(
-            "SubquadForCausalLM", rows=OUT, fixed=WORDS, needs={"causal": True}
-        ),
+        "PerformerLM": Head("SubquadForMaskedLM", needs={"causal": False}, **WORDS),
+        "PerformerLM(causal=True)": Head("SubquadForCausalLM", needs={"causal": True}, **WORDS),
     },
     derived=features,
     # of its arguments, those that need not be given
@@ -165,7 +174,14 @@ PERFORMER = Family(
         "qkv_bias": False,
         "attn_out_bias": False,
         "shift_tokens": False,
-        "tie_word_embeddings": False,
     },
+    neutral=(
+        "local_window_size",
+        "feature_redraw_interval",
+        "ff_chunks",
+        "attn_dropout",
+        "axial_position_shape",
+        "auto_check_redraw",
+    ),
     signature=("token_emb.weight", "performer.net.layers.0.0.fn.fast_attention.projection_matrix"),
 )

@@ -191,6 +191,15 @@ REFORMER_PYTORCH = Family(
         "pkm_layers": [],
         "tie_word_embeddings": False,
     },
+    neutral=(
+        "ff_chunks",
+        "attn_chunks",
+        "lsh_dropout",
+        "post_attn_dropout",
+        "layer_dropout",
+        "reverse_thres",
+        "pkm_num_keys",
+    ),
     returns=True,
     signature=("token_emb.weight", "reformer.layers.blocks.0.f.net.fn.toqk.weight"),
 )

@@ -1,7 +1,8 @@
 """XLNet (https://huggingface.co/docs/transformers/model_doc/xlnet): Transformer-XL's relative
 attention over whole inputs, both ways or one way. What tells segments apart (`token_type_ids`), the
 second stream of its training (`perm_mask`, `target_mapping`) and a memory (`mems`) have no place in
-ours: what is converted is what it computes without them, and their tensors are kept aside."""
+ours: what is converted is what it computes without them, and their tensors are kept aside. Kinds
+that differ within a row are refused."""
 
 from subquad.convert.changes import Reshape, Transpose
 from subquad.convert.family import BODY, Family, Head
@@ -56,10 +57,12 @@ XLNET = Family(
         "model.position": "xl",
         "model.wiring": "post",
         "model.bias": False,
+        "model.num_kv_heads": None,
         "stem.kind": "tokens",
         "stem.position": "none",
     },
     needs={"clamp_len": -1, "same_length": False, "bi_data": False},
+    limits={"token_types": 1},
     sizes={"layer": "n_layer", "dim": "d_model", "heads": "n_head"},
     heads={
         "XLNetLMHeadModel": Head(

@@ -112,10 +112,15 @@ class SubquadForQuestionAnswering(_Labelled):
     ) -> QuestionAnsweringModelOutput | tuple:
         """Logits (B, N) of the first and of the last token of the answer; positions are (B,).
 
-        Padding has the lowest logit there is. `global_attention_mask` should mark the question.
+        Padding has the lowest logit there is. `global_attention_mask` marks the question; without
+        it, what stands before the first separator is marked, if `config.sep_token_id` tells one.
         """
         options = loss_options(inputs)
-        y, _ = self.features({"input_ids": input_ids, "attention_mask": attention_mask, **inputs})
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
+        separator = getattr(self.config, "sep_token_id", None)
+        if separator is not None and given.get("global_attention_mask") is None:
+            given["global_attention_mask"] = _question(input_ids, attention_mask, separator)
+        y, _ = self.features(given)
         logits = self.model.head(y)
         if attention_mask is not None:
             lowest = torch.finfo(logits.dtype).min
@@ -126,6 +131,15 @@ class SubquadForQuestionAnswering(_Labelled):
             loss = self.loss_function(start, end, start_positions, end_positions, **options)
         out = QuestionAnsweringModelOutput(loss=loss, start_logits=start, end_logits=end)
         return out if return_dict is not False else out.to_tuple()
+
+
+def _question(ids: Tensor | None, attention_mask: Tensor | None, separator: int) -> Tensor | None:
+    """The tokens (B, N) before the first separator; none in rows without one, or if embedded."""
+    if ids is None:
+        return None
+    ends = ids == separator
+    marks = (ends.cumsum(1) == 0) & ends.any(1, keepdim=True)
+    return marks if attention_mask is None else marks & attention_mask.bool()
 
 
 def _tokens(given: dict[str, Any]) -> Tensor | None:

@@ -15,9 +15,9 @@ __all__ = [
     "last_outputs",
     "last_targets",
     "loss_options",
+    "model_inputs",
     "real_outputs",
     "token_inputs",
-    "with_kinds",
 ]
 
 #: arguments of transformers' loss functions
@@ -92,6 +92,38 @@ def with_kinds(stem: nn.Module, inputs: Tensor, given: dict[str, Any]) -> Tensor
             "token_type_ids go with input_ids; add the vectors of kinds to inputs_embeds"
         )
     return torch.stack((inputs, kinds), -1)
+
+
+def model_inputs(config: Any, stem: nn.Module, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What the stem reads of the arguments of `forward`, and what the backbone is told besides.
+
+    ValueError for arguments that this model has no place for.
+    """
+    check_kinds(config, given)
+    inputs, options = token_inputs(given)
+    check_whole(stem, given)
+    return with_kinds(stem, inputs, given), options
+
+
+def check_kinds(config: Any, given: dict[str, Any]) -> None:
+    """ValueError for kinds that differ within a row, where a model is one of theirs without what
+    told them apart: `config.token_types` is 1. Kinds of padding say nothing.
+    """
+    kinds, mask = given.get("token_type_ids"), given.get("attention_mask")
+    if kinds is None or getattr(config, "token_types", None) != 1:
+        return
+    if torch.compiler.is_compiling() or not kinds.numel():
+        return
+    valid = torch.ones_like(kinds, dtype=torch.bool) if mask is None else mask.bool()
+    first, last = (
+        kinds.masked_fill(~valid, kinds.max()).amin(1),
+        kinds.masked_fill(~valid, kinds.min()).amax(1),
+    )
+    if bool((first < last).any()):
+        raise ValueError(
+            "token_type_ids tell kinds of tokens apart, and this model was converted without what "
+            "tells them apart: leave them out, or give all tokens of a row the same"
+        )
 
 
 def check_whole(stem: nn.Module, given: dict[str, Any]) -> None:

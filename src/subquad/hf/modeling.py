@@ -17,7 +17,7 @@ from transformers.modeling_outputs import (
 from subquad.hf.cache import StateCache
 from subquad.hf.config import SubquadConfig
 from subquad.hf.generation import StateGenerationMixin
-from subquad.hf.inputs import check_whole, last_targets, loss_options, token_inputs, with_kinds
+from subquad.hf.inputs import last_targets, loss_options, model_inputs
 from subquad.model import build, init_state, run
 from subquad.nn.adaptive import Tables
 from subquad.nn.init import initialise_one
@@ -96,9 +96,7 @@ class SubquadPreTrainedModel(PreTrainedModel):
     ) -> tuple[Tensor, StateCache | None]:
         """Features (B, N, C) of what `forward` was given, or of its last slots alone, and the cache
         after it."""
-        inputs, options = token_inputs(given)
-        check_whole(self._parts.stem, given)
-        inputs = with_kinds(self._parts.stem, inputs, given)
+        inputs, options = model_inputs(self.config, self._parts.stem, given)
         cache = self._cache(past_key_values, use_cache, inputs.shape[0])
         state = None if cache is None else cache.state
         parts = self._parts

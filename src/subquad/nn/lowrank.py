@@ -42,7 +42,11 @@ class Projection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., N, D), zeros where there is no token, to (..., S, D)."""
-        return self.weight[:, : x.shape[-2]] @ x
+        n = x.shape[-2]
+        if torch.compiler.is_compiling():
+            # a slice of all columns is laid out as no other is: a graph of its own
+            return self.weight[:, torch.arange(n, device=x.device)] @ x
+        return self.weight[:, :n] @ x
 
 
 class LowRankAttention(Mixer):
@@ -166,7 +170,8 @@ class LowRankAttention(Mixer):
 
     def _slots(self, x: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """E k and F v, (B, H, S, D) each, the cheaper product of each first."""
-        few = x.shape[1] <= self.project_keys.rank
+        # one graph for every length
+        few = not torch.compiler.is_compiling() and x.shape[1] <= self.project_keys.rank
         turns = type(self.position).turn is not Position.turn
         mixed = None
         if few or turns:

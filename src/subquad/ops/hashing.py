@@ -52,9 +52,12 @@ def rotations(rounds: int, buckets: Sequence[int], head_dim: int, seed: int) -> 
         raise ValueError(f"rounds must be at least 1, not {rounds}")
     generator = Generator(device="cpu").manual_seed(seed)
     shape = (head_dim, sum(buckets) // 2)
-    return torch.stack(
-        [torch.randn(shape, generator=generator, device="cpu") for _ in range(rounds)]
-    )
+
+    def draw() -> Tensor:
+        # a model may be made under another default dtype, and these are drawn in one alone
+        return torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32)
+
+    return torch.stack([draw() for _ in range(rounds)])
 
 
 @torch.no_grad()

@@ -67,7 +67,8 @@ def placed(parts: dict[str, Any], position: str, source: int, target: int) -> di
 def _placed(side: dict[str, Any], position: str, length: int) -> dict[str, Any]:
     stem, arch, fields = side["stem"], side["arch"], side["model"]
     if position == "auto" and stem["position"] != "none":
-        return stem
+        # a table of positions has as many rows as are read
+        return {**stem, "max_len": max(stem["max_len"], length)} if "max_len" in stem else stem
     made = token_stem(arch, fields, position, length)
     sinusoids = made["position"] == "sinusoidal"
     scale = configure(arch, fields).dim ** 0.5 if sinusoids else stem.get("scale", 1.0)

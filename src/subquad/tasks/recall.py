@@ -1,8 +1,8 @@
 """Recall: how often a search finds, among its first k, one of what belongs to what was asked.
 
 Rows belong together if they have one caption, or one picture: in sets like Flickr30k a picture has
-five captions. A row is found at k if, of the rows that do not belong to it, fewer than k are as near
-as the nearest one that does: of equally near rows the wrong ones come first.
+five captions. A row is found at k if, of the rows that do not belong to it, fewer than k are as
+near as the nearest one that does: of equally near rows the wrong ones come first.
 """
 
 import math
