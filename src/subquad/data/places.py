@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from subquad.data.panics import failing
 from subquad.data.vocabulary import Subwords, Vocabulary
 
 __all__ = ["placed", "tokens_of"]
@@ -10,7 +11,8 @@ __all__ = ["placed", "tokens_of"]
 def placed(words: Vocabulary, text: str) -> tuple[np.ndarray, np.ndarray]:
     """Tokens (n,) of a text, and the characters (n, 2) from and to which each stands for."""
     if isinstance(words, Subwords):
-        found = words.tokenizer.encode(text, add_special_tokens=False)
+        with failing(words.name, "read a text"):
+            found = words.tokenizer.encode(text, add_special_tokens=False)
         return np.asarray(found.ids, np.int64), np.asarray(found.offsets, np.int64).reshape(-1, 2)
     sizes = [len(character.encode()) for character in text]
     at = np.repeat(np.arange(len(text)), sizes)

@@ -16,6 +16,8 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from subquad.data.panics import failing
+
 __all__ = ["BLANK", "SPACE", "UNKNOWN", "Letters", "Pieces", "Transcripts", "frames_for", "usable"]
 
 BLANK, UNKNOWN, SPACE = "<pad>", "<unk>", "|"
@@ -61,6 +63,10 @@ class Letters:
         """The text of numbers, blanks left out; nothing is merged here."""
         said = (self._words[int(i)] for i in ids if int(i) != self.blank)
         return " ".join("".join("�" if w == UNKNOWN else w for w in said).replace("|", " ").split())
+
+    def _read(self, text: str) -> Any:
+        with failing("of the run", "read a text"):
+            return self.tokenizer.encode(text, add_special_tokens=False)
 
     def strange(self, text: str) -> set[str]:
         """The characters of a text that are not in the vocabulary."""
@@ -114,20 +120,21 @@ class Pieces:
 
     def encode(self, text: str) -> list[int]:
         """Numbers of a text; what is not known is `unknown`."""
-        ids = self.tokenizer.encode(" ".join(text.split()), add_special_tokens=False).ids
+        ids = self._read(" ".join(text.split())).ids
         # a unigram model finds the blank also where a text spells it
         return [self.unknown if i == self.blank else i for i in ids]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of numbers, blanks left out; nothing is merged here."""
         kept = [int(i) for i in ids if int(i) != self.blank]
-        said = self.tokenizer.decode(kept, skip_special_tokens=False)
+        with failing("of the run", "write a text"):
+            said = self.tokenizer.decode(kept, skip_special_tokens=False)
         return " ".join(said.replace(UNKNOWN, "�").split())
 
     def strange(self, text: str) -> set[str]:
         """The characters of a text that are in no piece."""
         text = " ".join(text.split())
-        found = self.tokenizer.encode(text, add_special_tokens=False)
+        found = self._read(text)
         places = zip(found.ids, found.offsets, strict=True)
         return {c for i, (a, b) in places if i in (self.blank, self.unknown) for c in text[a:b]}
 
