@@ -64,10 +64,6 @@ class Letters:
         said = (self._words[int(i)] for i in ids if int(i) != self.blank)
         return " ".join("".join("�" if w == UNKNOWN else w for w in said).replace("|", " ").split())
 
-    def _read(self, text: str) -> Any:
-        with failing("of the run", "read a text"):
-            return self.tokenizer.encode(text, add_special_tokens=False)
-
     def strange(self, text: str) -> set[str]:
         """The characters of a text that are not in the vocabulary."""
         return {letter for letter in _spaced(text) if letter not in self.tokens}
@@ -130,6 +126,10 @@ class Pieces:
         with failing("of the run", "write a text"):
             said = self.tokenizer.decode(kept, skip_special_tokens=False)
         return " ".join(said.replace(UNKNOWN, "�").split())
+
+    def _read(self, text: str) -> Any:
+        with failing("of the run", "read a text"):
+            return self.tokenizer.encode(text, add_special_tokens=False)
 
     def strange(self, text: str) -> set[str]:
         """The characters of a text that are in no piece."""
