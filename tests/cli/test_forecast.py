@@ -75,6 +75,9 @@ def test_long_table_from_training_to_prediction(tmp_path, capsys):
     assert row["beside"]["ets"]["r50"] < 0.1
     assert "evaluated" in said(capsys, "list", "run")
     # what comes after the end
+    (tmp_path / "copy.csv").write_text((tmp_path / "waves.csv").read_text())
+    out = said(capsys, "eval", "run", "--data", "copy.csv", "--samples", "2")
+    assert "8 of 8 forecasts of 6 steps, 6 apart" in out  # by the run's --task.held
     files = ["--out", "next.csv", "--plot", "next.png", "--attention", "lags.png"]
     out = said(capsys, "predict", "run", "waves.csv", *files)
     assert "4 series: next.csv" in out
@@ -116,9 +119,9 @@ def test_long_table_from_training_to_prediction(tmp_path, capsys):
     # bad input of a run that is there
     write_long(tmp_path / "short.csv", waves(length=8))
     assert "w0  quantiles" in said(capsys, "predict", "run", "short.csv")
-    assert "long enough for a horizon of 6" in said(
-        capsys, "eval", "run", "--data", "short.csv", code=2
-    )
+    out = said(capsys, "eval", "run", "--data", "short.csv", code=2)
+    assert "long enough for a horizon of 6" in out
+    assert "; --origins 1 scores the end of each series" in out
     daily = (tmp_path / "waves.csv").read_text().splitlines()[:20]
     days = [daily[0], *(f"d,2024-01-{i:02},{i}" for i in range(1, 20))]
     (tmp_path / "days.csv").write_text("\n".join(days))
@@ -141,11 +144,17 @@ def test_counts_with_covariates_and_gaps(tmp_path, capsys):
     given = ["--data", "sold.csv", "--horizon", "4", "--task.known", "[promo]", "--task.named"]
     given += ["false", "--task.likelihood", "negative_binomial"]
     out = said(capsys, *TRAIN, *given, *QUICK, "20")
-    assert "112 values, 2 of them missing, 2 steps without a row, filled as missing" in out
+    wanted = "112 values, 2 of them missing, 2 values of covariates missing, 2 steps without a row"
+    assert wanted in out
     said(capsys, "predict", "run", "sold.csv", "--out", "next.csv")
     rows = rows_of("next.csv")
     assert len(rows) == 4
     assert all(float(r["0.1"]) >= 0 for r in rows)
+    blank = [line[:-1] if line.startswith("2024-04-2") else line for line in lines]
+    (tmp_path / "blank.csv").write_text("\n".join(blank) + "\n")
+    assert "series 'target' has rows after its last value, and no promo in the 4 that are" in said(
+        capsys, "predict", "run", "blank.csv", code=2
+    )
     (tmp_path / "early.csv").write_text("\n".join(lines[:113]) + "\n")
     assert "tells promo for 2 steps after its last value" in said(
         capsys, "predict", "run", "early.csv", code=2
@@ -167,6 +176,12 @@ def test_columns_are_scored_in_units_of_their_deviation(tmp_path, capsys):
     out = said(capsys, "eval", "run", "--samples", "20", "--stride", "3", "--windows", "4")
     assert "mse" in out
     assert "4 of 10 forecasts of 6 steps, 3 apart, over the test part" in out
+    # a copy is scored as what it is a copy of; other origins are asked for by --origins
+    (tmp_path / "copy.csv").write_text((tmp_path / "both.csv").read_text())
+    copied = ["eval", "run", "--data", "copy.csv", "--samples", "2", "--stride", "3"]
+    copied += ["--windows", "4"]
+    assert "4 of 10 forecasts of 6 steps, 3 apart" in said(capsys, *copied)
+    assert "4 of 6 forecasts of 6 steps, 3 apart" in said(capsys, *copied, "--origins", "3")
 
 
 WRONG = [
@@ -182,6 +197,8 @@ WRONG = [
     (["--task.known", "[promo]"], "seed 0 has no columns promo; --task.known and --task.late go"),
     (["--task.held", "3"], "held 3 is shorter than the horizon, 24"),
     (["--task.lags", "[48,12]"], "lag 12 is shorter than the horizon, 24"),
+    (["--task.lags", "[48,24,48]"], "lags [48, 24, 48] name a lag twice"),
+    (["--task.lags", "[960]"], "the longest training part of made-up seasonal series, seed 0 has"),
 ]
 
 

@@ -128,6 +128,7 @@ def test_a_row_of_json(tmp_path):
     assert series.dated
     assert not from_row({**row, "promo": [1] * 3}, told, None, None).dated  # no step is known
     for wrong, says in [
+        ({"target": [10**400]}, r"line 1, column 'target\[0\]': 10{59}\.\.\. is too large"),
         ({"target": 1}, "a row wants a list target"),
         ({"promo": None}, "a row wants a list promo; this one has target, promo, start"),
         ({"promo": [1]}, "promo has 1 values and the target 3"),
@@ -158,6 +159,41 @@ def test_gluonts_folder(tmp_path):
         (tmp_path / "train" / "data.json").write_text(wrong + "\n")
         with pytest.raises(ValueError, match=r"data\.json line 1 is no series with start and tar"):
             open_series(str(tmp_path), Columns(), None)
+
+
+def gluonts_folder(tmp_path, train, test):
+    (tmp_path / "metadata.json").write_text(json.dumps({"freq": "H"}))
+    for part, rows in (("train", train), ("test", test)):
+        (tmp_path / part).mkdir(exist_ok=True)
+        rows = [{"start": "2024-01-01", **row} for row in rows]
+        (tmp_path / part / "data.json").write_text("\n".join(map(json.dumps, rows)))
+    return str(tmp_path)
+
+
+def test_gluonts_without_names_takes_no_values_of_another_series(tmp_path):
+    one, two = {"target": [1, 2, None, 4]}, {"target": [10, 20, 30]}
+    after = [{"target": row["target"] + [5] * n} for row in (one, two) for n in (1, 2)]
+    with pytest.raises(ValueError, match=r"4 entries without item_id in test and 2 in train"):
+        open_series(gluonts_folder(tmp_path, [one, two], after), Columns(), None)
+    series, held = open_series(gluonts_folder(tmp_path, [one, two], after[1:3]), Columns(), None)
+    np.testing.assert_equal(values(series), {"0": [1, 2, NAN, 4, 5, 5], "1": [10, 20, 30, 5]})
+    assert held.tolist() == [2, 1]
+    swapped = gluonts_folder(tmp_path, [one, two], after[3:0:-2])
+    with pytest.raises(ValueError, match=r"'0' of .* at 2024-01-01 00:00:00 it has 10, not 1"):
+        open_series(swapped, Columns(), None)
+    filled = [{"target": [1, 2, 3, 4, 5]}, after[2]]  # what was missing in training is told
+    with pytest.raises(ValueError, match=r"at 2024-01-01 02:00:00 it has 3, not nan"):
+        open_series(gluonts_folder(tmp_path, [one, two], filled), Columns(), None)
+
+
+def test_a_dated_test_that_holds_other_values_is_refused(tmp_path):
+    (tmp_path / "train.csv").write_text(HOURS)
+    both = f"{tmp_path / 'train.csv'},{tmp_path / 'test.csv'}"
+    (tmp_path / "test.csv").write_text(HOURS + "2024-01-01 03:00,4\n")
+    assert values(open_series(both, Columns(), None)[0]) == {"u": [1, 2, 3, 4]}
+    (tmp_path / "test.csv").write_text(HOURS.replace(",2\n", ",-2\n") + "2024-01-01 03:00,4\n")
+    with pytest.raises(ValueError, match=r"holds that of train.csv, but other .* it has -2, not 2"):
+        open_series(both, Columns(), None)
 
 
 def parquet_file(tmp_path, table):
@@ -196,6 +232,40 @@ def test_parquet_of_a_pandas_index_of_dates(tmp_path):
     assert str(series.frequency) == "D"
 
 
+def test_parquet_of_a_pandas_index_of_numbers(tmp_path):
+    """As a frame has it of which rows were left out: neither a series nor a value of one."""
+    days, index = ["2024-01-01", "2024-01-02", "2024-01-03"], "__index_level_0__"
+    table = {"date": days, "u": [1, 2, 3], index: [3, 0, 7]}
+    series, _ = open_series(str(parquet_file(tmp_path, table)), Columns(), None)
+    assert values(series) == {"u": [1, 2, 3]}
+    assert series.counts == {f"columns left unread: {index}": 1}
+    # beside a column called date an index of dates is left unread too
+    series, _ = open_series(str(parquet_file(tmp_path, {**table, index: days})), Columns(), None)
+    assert values(series) == {"u": [1, 2, 3]}
+    wide = {"id": ["a", "b"], "V1": [1, 2], "V2": [3, 4], index: [5, 9]}
+    series, _ = open_series(str(parquet_file(tmp_path, wide)), Columns(), None)
+    assert values(series) == {"a": [1, 3], "b": [2, 4]}
+    asked, _ = open_series(str(parquet_file(tmp_path, table)), Columns(target=(index,)), None)
+    assert values(asked) == {index: [3, 0, 7]}
+
+
+@pytest.mark.parametrize(
+    ("freq", "first"), [("M", "2020-11-01"), ("D", "2020-11-15"), ("Y-DEC", "2020-01-01")]
+)
+def test_parquet_of_periods(tmp_path, freq, first):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    index = pandas.period_range("2020-11-15", periods=4, freq=freq)
+    pandas.DataFrame({"u": [1, 2, 3, 4]}, index=index).to_parquet(tmp_path / "d.parquet")
+    series, _ = open_series(str(tmp_path / "d.parquet"), Columns(), None)
+    assert values(series) == {"u": [1, 2, 3, 4]}
+    assert (str(series.frequency), str(series.start[0])) == (freq[0], f"{first}T00:00:00")
+    odd = pandas.period_range("2020-11-15", periods=4, freq="W-SUN")
+    pandas.DataFrame({"u": [1, 2, 3, 4]}, index=odd).to_parquet(tmp_path / "d.parquet")
+    with pytest.raises(ValueError, match=r"has periods of W-SUN in column '__index_level_0__'"):
+        open_series(str(tmp_path / "d.parquet"), Columns(), None)
+
+
 def test_parquet_that_is_damaged_or_wrong_names_its_place(tmp_path):
     stamps = ["2024-01-01", "2024-01-02", "2024-01-03"]
     file = parquet_file(tmp_path, {"timestamp": stamps, "target": [1.0, float("inf"), 3.0]})
@@ -223,6 +293,12 @@ WRONG = [
     (HOURS + "2024-01-01 03:00,9,9\n", {}, r"line 5 has 3 cells, not 2"),
     (HOURS.replace(",2\n", ",two\n"), {}, r"line 3, column 'u': 'two' is no number"),
     (HOURS.replace(",2\n", ",inf\n"), {}, r"line 3, column 'u': 'inf' is too large"),
+    (HOURS.replace("01:00,", "00:00:00.5,"), {}, r"line 3, .*0:00.5' has a part of a second, and"),
+    ("month,u\n1,5\n2,6\n3,7\n", {}, r"line 2, column 'month': '1' is no date; write it as 2016"),
+    ("Month,u\nJan,5\nFeb,6\n", {}, r"line 2, column 'Month': 'Jan' is no date"),
+    ("year,month\n2020,1\n2021,2\n2022,3\n", {}, r"no column that is a series; its .* year, mon"),
+    ("id,month,y\na,1,5\na,2,6\n", {}, r"line 2, column 'month': '1' is no date"),
+    ("id,2016-01,2016-02,2016-13\na,1,2,3\n", {}, r"line 1, column '2016-13': '2016-13' is no da"),
     (HOURS.replace(",2\n", ",-2\n"), {"least": 0.0}, r"line 3, column 'u': '-2' is no count"),
     (HOURS, {"freq": "D"}, r"the dates of .* are H apart, and D is asked for"),
     (HOURS, {"target": ("w",)}, r"has no column 'w'; its columns are date, u"),
@@ -293,6 +369,54 @@ def test_a_column_without_a_name_is_no_series(tmp_path):
     assert values(read(tmp_path, ",u\n2024-01-01,5\n2024-01-02,6\n2024-01-03,7\n")) == {
         "u": [5, 6, 7]
     }
+
+
+def test_months_and_years_are_dates_and_no_series(tmp_path):
+    months = [f"{1949 + i // 12}-{1 + i % 12:02}" for i in range(30)]
+    wide = ",".join(["id", *months]) + "\n" + ",".join(["u", *"1" * 30]) + "\n"
+    texts = [
+        "Month,u\n" + "".join(f"{m},1\n" for m in months),
+        "item_id,month,target\n" + "".join(f"u,{m.replace('-', '/')},1\n" for m in months),
+        wide,
+    ]
+    for text in texts:
+        series = read(tmp_path, text)
+        assert values(series) == {"u": [1] * 30}
+        assert (str(series.frequency), series.dated) == ("M", True)
+        assert str(series.stamps(0, 30, 1)[0]) == "1951-07-01T00:00:00"
+    years = read(tmp_path, "Year,u\n1960,1\n1961,2\n1962,3\n1963,4\n")
+    assert values(years) == {"u": [1, 2, 3, 4]}
+    assert (str(years.frequency), str(years.start[0])) == ("Y", "1960-01-01T00:00:00")
+    # beside a date its parts are no series, unless somebody says so
+    parts = HOURS.replace("\n", ",1\n").replace("u,1", "u,hour")
+    series = read(tmp_path, parts)
+    assert values(series) == {"u": [1, 2, 3]}
+    assert series.counts == {"columns left unread: hour": 1}
+    assert values(read(tmp_path, parts, target=("hour",))) == {"hour": [1, 1, 1]}
+    assert read(tmp_path, parts, known=("hour",)).known(0)[:, 0].tolist() == [1, 1, 1]
+
+
+def test_months_go_on_at_their_day_and_at_their_ends_only_if_all_do(tmp_path):
+    starts = {"28": "2015-02-28", "30": "2015-02-28", "31": "2015-02-28"}
+    for day, first in starts.items():
+        months = np.arange("2015-02", "2016-01", dtype="M8[M]")
+        ends = (months + 1).astype("M8[D]") - 1
+        dates = np.minimum(months.astype("M8[D]") + (int(day) - 1), ends)
+        assert str(dates[0]) == first
+        text = "date,u,late\n" + "".join(f"{d},1,{1 if i else ''}\n" for i, d in enumerate(dates))
+        text += "2016-04-30,1,1\n" if day == "31" else ""
+        series = read(tmp_path, text)
+        ahead = [str(t)[:10] for t in series.stamps(0, 11, 3)]
+        february = "2016-02-28" if day == "28" else "2016-02-29"
+        assert ahead == [f"2016-01-{day}", february, f"2016-03-{day}"]
+        # a series that begins a month later stands on the same day
+        assert [str(t)[:10] for t in series.stamps(1, 10, 3)] == ahead
+        kept = series.only([1], "gone")
+        assert [str(t)[:10] for t in kept.stamps(0, 10, 3)] == ahead
+    # of a long table each series has a day of its own
+    rows = [f"{name},{m}-{day},1\n" for name, day in (("a", 28), ("b", 15)) for m in months]
+    long = read(tmp_path, "item_id,timestamp,target\n" + "".join(rows))
+    assert [str(long.stamps(i, 11, 1)[0])[:10] for i in (0, 1)] == ["2016-01-28", "2016-01-15"]
 
 
 def test_a_horizon_longer_than_the_data(tmp_path):

@@ -10,7 +10,7 @@ from subquad.data.frequency import Frequency
 from subquad.data.seasonal import seasonal
 from subquad.data.series import Collected
 from subquad.data.series_steps import Steps
-from subquad.data.series_units import scales, units
+from subquad.data.series_units import deviations, scales, units
 from subquad.data.series_windows import Told, ToldByWindow, Windows, together
 
 NAN = float("nan")
@@ -116,7 +116,34 @@ def test_what_is_constant_in_training_is_no_spread_to_divide_by():
     about = steps.about(series, 0, 0, 120)[:, -1]
     assert about[:100].tolist() == [0] * 100
     np.testing.assert_allclose(about[100:], 0.7, rtol=1e-6)
-    assert units(series, ends, "standard")[1].tolist() == [1]
+    assert deviations(series, ends).tolist() == [1]
+
+
+def test_a_constant_series_is_told_in_units_of_its_level():
+    """A spread of 1 would be a thousand times a level of 0.001."""
+    hours, start = Frequency.of("H"), np.datetime64("2024-01-01T00:00:00", "s")
+    levels = (0.001, -2.0, 3e4, 0.0)
+    made = Collected()
+    for level in levels:
+        made.add(str(level), np.full(20, level), start, hours)
+    series = made.done("s", "k", hours, dated=True)
+    centre, unit = units(series, series.length, "window")
+    np.testing.assert_allclose(unit, [0.001, 2, 3e4, 1], rtol=1e-6)
+    windowed = ToldByWindow(series, told().steps, centre, unit)
+    floors = [windowed.units(i, 0, 20)[1] for i in range(len(levels))]
+    np.testing.assert_allclose(floors, [1e-4, 0.2, 3e3, 0.1], rtol=1e-6)
+    assert deviations(series, series.length).tolist() == [1] * 4  # z-scores are not moved
+
+
+def test_covariates_that_are_missing_are_counted():
+    """What is known late has no future, and is not missed there."""
+    made, hours = Collected(("promo", "rain")), Frequency.of("H")
+    known = np.array([[1, 5], [NAN, 5], [1, NAN], [NAN, NAN], [1, NAN]])
+    values = np.array([1.0, 2.0, 3.0, NAN, NAN])
+    made.add("a", values, np.datetime64("2024-01-01T00:00:00", "s"), hours, known)
+    series = made.done("s", "k", hours, dated=True)
+    assert series.untold == 3
+    assert series.says == "s (1 series, 3 values, 3 values of covariates missing)"
 
 
 def test_covariates_that_were_not_given_stand_at_their_mean():

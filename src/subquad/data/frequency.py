@@ -8,7 +8,7 @@ Monday to Friday. Times have no zone: what is written with one is read as UTC.
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -33,15 +33,21 @@ _NAMES = {
 }
 _LARGER = {"s": (60, "min"), "min": (60, "H"), "H": (24, "D"), "D": (7, "W")}
 _SEASON = {"s": 60, "min": 1440, "H": 24, "D": 7, "B": 5, "W": 52, "M": 12}
+_MONTH = re.compile(r"\d{4}-\d\d")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Frequency:
-    """A step of time: `count` units of s, min, H, D, B, W or M."""
+    """A step of time: `count` units of s, min, H, D, B, W or M.
+
+    day: of the month on which steps of months stand, or its last day if it has none such, so 31 is
+    the last of all; 0 is not told, and then a first step on the last day of its month means 31.
+    """
 
     count: int
     unit: str
+    day: int = field(default=0, compare=False)
 
     @classmethod
     def of(cls, name: str) -> "Frequency":
@@ -71,12 +77,22 @@ class Frequency:
         """Steps after which things are expected to come again: a day of hours, a week of days."""
         return max(1, _SEASON[self.unit] // self.count)
 
-    def stamps(self, start: np.datetime64, first: int, count: int) -> np.ndarray:
-        """The times of `count` steps from step `first` on, (count,) datetime64[s].
+    def on(self, day: int) -> "Frequency":
+        """The same step, on a day of the month."""
+        return replace(self, day=int(day))
 
-        Months keep their day; where a month has none such, or the start is the last day of its own,
-        it is the last day.
-        """
+    def fitted(self, stamps: np.ndarray) -> "Frequency":
+        """The same step, on the day of the month of times (n,): one that starts on 28 February goes
+        on at the ends of months only if all of them are such."""
+        if self.unit != "M" or len(stamps) < 2:
+            return self
+        days, ends = _days_of_months(stamps)
+        most = 31 if (days == ends).all() else days.max()
+        # dates on no fixed day of the month go on at that of the first
+        return self.on(most if (days == np.minimum(most, ends)).all() else days[0])
+
+    def stamps(self, start: np.datetime64, first: int, count: int) -> np.ndarray:
+        """The times of `count` steps from step `first` on, (count,) datetime64[s]."""
         steps = np.arange(first, first + count) * self.count
         start = start.astype("M8[s]")
         if self.unit in _SECONDS:
@@ -86,10 +102,10 @@ class Frequency:
             days = np.busday_offset(day, steps, roll="forward")
         else:
             months = month + steps
+            (own,), (end,) = _days_of_months(np.asarray([start]))
+            at = self.day or (31 if own == end else own)
             ends = (months + 1).astype("M8[D]") - 1
-            last = day == (month + 1).astype("M8[D]") - 1
-            of = months.astype("M8[D]") + (day - month.astype("M8[D]"))
-            days = ends if last else np.minimum(of, ends)
+            days = np.minimum(months.astype("M8[D]") + (at - 1), ends)
         return days.astype("M8[s]") + (start - day.astype("M8[s]"))
 
     def places(self, start: np.datetime64, stamps: np.ndarray) -> np.ndarray:
@@ -140,17 +156,34 @@ class Frequency:
         return np.stack([*columns, self.years(stamps)], -1).astype(np.float32)
 
 
+def _days_of_months(stamps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of times (n,) the day of the month, from 1, and the last day of that month, (n,) int64."""
+    months = stamps.astype("M8[M]")
+    begin = months.astype("M8[D]")
+    ends = (months + 1).astype("M8[D]") - begin
+    return (stamps.astype("M8[D]") - begin).astype(np.int64) + 1, ends.astype(np.int64)
+
+
 def _standard(values: np.ndarray, many: int) -> np.ndarray:
     """Whole numbers from 0 to many - 1, at mean 0 and variance 1."""
     return (values - (many - 1) / 2) / np.sqrt((many**2 - 1) / 12)
 
 
 def moment(cell: object) -> int:
-    """The second since 1970 of a date or time. ValueError if it is none."""
+    """The second since 1970 of a date or time; a month, as 2016-07, is its first day.
+
+    ValueError, which goes on from the cell's name, if it is none or no whole second.
+    """
     if isinstance(cell, datetime):
         found = cell
     else:
-        found = datetime.fromisoformat(str(cell).strip().replace("/", "-"))
+        told = str(cell).strip().replace("/", "-")
+        try:
+            found = datetime.fromisoformat(f"{told}-01" if _MONTH.fullmatch(told) else told)
+        except ValueError:
+            raise ValueError("is no date; write it as 2016-07-01 13:00:00") from None
+    if found.microsecond:
+        raise ValueError("has a part of a second, and times are read in whole seconds")
     if found.tzinfo is None:
         found = found.replace(tzinfo=UTC)
     gone = found - _EPOCH

@@ -30,6 +30,7 @@ class Series:
     future, up to first[i + 1].  start: (S,) datetime64[s], the time of the first value.
     dated: False where no dates were given, and `start` is made up.
     blank: (S,), how many cells without a value stood before the first one.
+    day: (S,), the `Frequency.day` of each.
     counts: what was made of the data, in words -> how often.
     """
 
@@ -47,6 +48,7 @@ class Series:
     covariate_names: Sequence[str] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     blank: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    day: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,7 +65,18 @@ class Series:
     def stamps(self, number: int, first: int, count: int) -> np.ndarray:
         """The times of `count` steps of a series. Without a frequency steps are days."""
         frequency = self.frequency or Frequency(1, "D")
-        return frequency.stamps(self.start[number], first, count)
+        return frequency.on(self.day[number]).stamps(self.start[number], first, count)
+
+    @property
+    def untold(self) -> int:
+        """Covariates that are missing, which are read as their mean: those of the past, and of a
+        future that is told in part; what is known late has none."""
+        count = 0
+        for number in range(len(self) if self.covariates.size else 0):
+            missing, end = np.isnan(self.known(number)), int(self.length[number])
+            future = missing[end:]
+            count += int(missing[:end].sum() + future[:, ~future.all(0)].sum())
+        return count
 
     @property
     def says(self) -> str:
@@ -71,6 +84,7 @@ class Series:
         missing = sum(int(np.isnan(self.of(i)).sum()) for i in range(len(self)))
         told = [f"{len(self):,} series", f"{int(self.length.sum()):,} values"]
         told += [f"{missing:,} of them missing"] if missing else []
+        told += [f"{self.untold:,} values of covariates missing"] if self.untold else []
         told += [f"{many:,} {what}" for what, many in self.counts.items()]
         return f"{self.source} ({', '.join(told)})"
 
@@ -90,6 +104,7 @@ class Series:
             length=self.length[list(which)],
             start=self.start[list(which)],
             blank=self.blank[list(which)],
+            day=self.day[list(which)],
             names=[self.names[i] for i in which],
             counts=gone,
         )
@@ -103,7 +118,7 @@ class Collected:
         self.values, self.known = array("f"), array("f")
         self.first, self.length = [0], list[int]()
         self.start, self.names = list[np.datetime64](), list[str]()
-        self.blank = list[int]()
+        self.blank, self.day = list[int](), list[int]()
         self.counts: Counter[str] = Counter()
 
     def add(
@@ -131,6 +146,7 @@ class Collected:
         self.length.append(end - begin)
         self.start.append(start)
         self.blank.append(begin)
+        self.day.append(0 if frequency is None else frequency.day)
         self.names.append(name)
 
     def done(
@@ -165,6 +181,7 @@ class Collected:
             self.covariate_names,
             dict(self.counts),
             np.asarray(self.blank, np.int64),
+            np.asarray(self.day, np.int64),
         )
 
 

@@ -30,7 +30,8 @@ Row = tuple[int, Sequence[object]]
 
 LAYOUTS = ("auto", "wide", "columns", "long")
 MISSING = {"", "nan", "na", "n/a", "null", "none", "<na>"}
-_DATE = re.compile(r"\d{1,4}[-/]\d{1,2}[-/]\d{1,4}([T ].*)?")
+_DATE = re.compile(r"\d{1,4}[-/]\d{1,2}[-/]\d{1,4}([T ].*)?|\d{4}[-/]\d{1,2}")
+_YEAR = re.compile(r"\d{4}")
 _SPARSE = 1000  # steps to a row, above which a date is taken for a slip
 
 
@@ -79,20 +80,25 @@ class Sheet:
         elif cell is not None:
             try:
                 found = float(cell)  # type: ignore[arg-type]
+            except OverflowError:  # whole numbers of JSON have any length
+                found = math.inf
             except (TypeError, ValueError):
                 self.wrong(line, column, f"{cell!r} is no number")
         if abs(found) > 3e38:
-            self.wrong(line, column, f"{cell!r} is too large")
+            self.wrong(line, column, f"{_short(cell)} is too large")
         if least is not None and found < least:
             self.wrong(line, column, f"{cell!r} is no count; choose another --task.likelihood")
         return found
 
     def date(self, cell: object, line: int, column: str) -> int:
         """A cell as the second since 1970. ValueError if it is no date."""
+        told = str(cell).strip()
+        if column.strip().lower() == "year" and _YEAR.fullmatch(told):
+            cell = f"{told}-01-01"
         try:
             return moment(cell)
-        except ValueError:
-            self.wrong(line, column, f"{cell!r} is no date; write it as 2016-07-01 13:00:00")
+        except ValueError as error:
+            self.wrong(line, column, f"{_short(cell)} {error}")
 
     def name(self, cell: object, line: int, column: str) -> str:
         """A cell as the name of a series. ValueError if it is empty."""
@@ -163,8 +169,9 @@ def placed(
     frequency: Frequency,
     made: Collected,
     item: str = "",
-) -> tuple[np.ndarray, np.datetime64]:
-    """Rows, (dates (n,), lines, values (n, K)), on the steps of a frequency; and the first date.
+) -> tuple[np.ndarray, np.datetime64, Frequency]:
+    """Rows, (dates (n,), lines, values (n, K)), on the steps of a frequency; the first date; and
+    the frequency on the day of the month of these dates.
 
     Steps without a row are NaN, and counted in `made`.  ValueError for a date that comes twice, or
     is no step.
@@ -202,7 +209,12 @@ def placed(
         made.counts["steps without a row, filled as missing"] += steps - len(stamps)
     grid = np.full((steps, table.shape[1]), np.nan, np.float32)
     grid[places] = table
-    return grid, stamps[0]
+    return grid, stamps[0], frequency.fitted(stamps)
+
+
+def _short(cell: object) -> str:
+    told = repr(cell)
+    return told if len(told) <= 60 else f"{told[:60]}..."
 
 
 def _told(stamp: np.datetime64) -> str:

@@ -12,6 +12,7 @@ Rules. Rows of a long table may stand in any order. A date that comes twice is r
 one that is no multiple of the step away from the first. Steps without a row are missing values,
 and counted. Empty cells, nan, na and null are missing values.
 A series without a name is refused; a column without one is left unread, unless it holds the dates.
+Columns that `series_head` takes for no series are left unread too, and counted.
 """
 
 from array import array
@@ -21,29 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from subquad.data.frequency import Frequency, moment
+from subquad.data.frequency import Frequency
 from subquad.data.series import Collected
-from subquad.data.series_sheet import (
-    MISSING,
-    Columns,
-    Row,
-    Sheet,
-    agreed,
-    find,
-    find_each,
-    is_date,
-    placed,
-)
+from subquad.data.series_head import form, is_series, named, time_column, usual, without_index
+from subquad.data.series_sheet import Row, Sheet, agreed, find, find_each, is_date, placed
 
 __all__ = ["collect"]
 
 Read = tuple[Collected, dict[str, Any]]
-
-_USUAL = {
-    "item": ("item_id", "unique_id", "series_id", "item", "series", "id"),
-    "time": ("timestamp", "date", "datetime", "time", "ds"),
-    "target": ("target", "y", "value"),
-}
 
 
 def collect(sheet: Sheet, frequency: Frequency | None) -> Read:
@@ -61,32 +47,20 @@ def collect(sheet: Sheet, frequency: Frequency | None) -> Read:
             f"{sheet.file} line {line} is one cell, {str(cells[0])[:60]!r}: cells stand between "
             "commas in a .csv, tabs in a .tsv"
         )
+    head, rows, unread = without_index(head, rows, sheet.columns)
     layout = sheet.columns.layout
-    layout = _layout(head, sheet.columns) if layout == "auto" else layout
+    layout = form(head, sheet.columns) if layout == "auto" else layout
     read = {"wide": _wide, "columns": _columns, "long": _long}[layout]
-    return read(sheet, chain(head, rows), frequency)
-
-
-def _layout(head: list[Row], told: Columns) -> str:
-    """What the first rows of a table, and the names that are told, say of its form."""
-    first = [_word(cell) for cell in head[0][1]]
-    item, time, target = (
-        given is not None or any(name in _USUAL[kind] for name in first)
-        for kind, given in (("item", told.item), ("time", told.time), ("target", None))
-    )
-    if (target and (item or time)) or (item and time and len(first) > 2):
-        return "long"
-    if first[0] in _USUAL["time"] or any(is_date(cell) for cell in head[-1][1]):
-        return "columns"
-    numbers = all(_is_number(cell) for cell in head[-1][1])
-    return "columns" if numbers and first[0] not in _USUAL["item"] else "wide"
+    made, how = read(sheet, chain(head, rows), frequency)
+    _count_unread(made, unread)
+    return made, how
 
 
 def _wide(sheet: Sheet, rows: Iterator[Row], frequency: Frequency | None) -> Read:
     told = sheet.columns
     if told.covariates:
         raise ValueError(f"{sheet.file} has a row per series, which holds no covariates")
-    names, rows = _named(rows)
+    names, rows = named(rows)
     if told.time or told.target or told.item not in (None, *names[:1]):
         raise ValueError(
             f"{sheet.file} is read as a row per series, its name first; leave --task.item, "
@@ -94,9 +68,9 @@ def _wide(sheet: Sheet, rows: Iterator[Row], frequency: Frequency | None) -> Rea
         )
     start = None
     if len(names) > 3 and all(is_date(name) for name in names[1:]):
-        stamps = np.asarray([moment(name) for name in names[1:]], "M8[s]")
+        stamps = np.asarray([sheet.date(name, 1, name) for name in names[1:]], "M8[s]")
         frequency = agreed(sheet.file, frequency, stamps)
-        start = stamps[0]
+        start, frequency = stamps[0], frequency.fitted(stamps)
         if (frequency.places(start, stamps) != np.arange(len(stamps))).any():
             raise ValueError(f"{sheet.file}: the dates in its first line are not {frequency} apart")
     made = Collected()
@@ -116,7 +90,7 @@ def _wide(sheet: Sheet, rows: Iterator[Row], frequency: Frequency | None) -> Rea
 
 def _columns(sheet: Sheet, rows: Iterator[Row], frequency: Frequency | None) -> Read:
     told = sheet.columns
-    names, rows = _named(rows)
+    names, rows = named(rows)
     first = next(rows, None)
     if first is None:
         raise ValueError(f"{sheet.file} names columns, and has no rows of values")
@@ -126,12 +100,13 @@ def _columns(sheet: Sheet, rows: Iterator[Row], frequency: Frequency | None) -> 
             "say --task.layout long"
         )
     names = names or [str(1 + i) for i in range(len(first[1]))]
-    time = told.time or _usual("time", names)
-    if time is None:
-        pairs = zip(names, first[1], strict=False)
-        time = next((name for name, cell in pairs if is_date(cell)), None)
+    time = time_column(told, names, first[1])
     others = [name for name in names if name != time and name not in told.covariates]
-    targets = told.target or [name for name in others if name.strip()]
+    targets = told.target or [name for name in others if is_series(name)]
+    if not targets:
+        raise ValueError(
+            f"{sheet.file} has no column that is a series; its columns are {', '.join(names)}"
+        )
     at = find_each(sheet.file, [*targets, *told.covariates], names)
     when = None if time is None else find(sheet.file, time, names)
     found, stamps, lines = array("f"), array("q"), array("q")
@@ -147,29 +122,18 @@ def _columns(sheet: Sheet, rows: Iterator[Row], frequency: Frequency | None) -> 
         )
     table = np.frombuffer(found, np.float32).reshape(len(lines), len(at))
     made = Collected(told.covariates)
-    start = None
+    start, step = None, frequency
     if when is not None:
         dates = np.frombuffer(stamps, "M8[s]")
         frequency = agreed(sheet.file, frequency, dates)
-        table, start = placed(sheet.file, names[when], (dates, lines, table), frequency, made)
+        rows_of = (dates, lines, table)
+        table, start, step = placed(sheet.file, names[when], rows_of, frequency, made)
     for j, name in enumerate(targets):
         known = table[:, len(targets) :] if told.covariates else None
-        made.add(name, table[:, j], start, frequency, known)
+        made.add(name, table[:, j], start, step, known)
     _count_unread(made, [n for n in others if n not in targets])
     how = {"frequency": frequency, "dated": when is not None, "together": True}
     return made, how
-
-
-def _named(rows: Iterator[Row]) -> tuple[list[str], Iterator[Row]]:
-    """The names in the first row, if it holds names, and the rows of values."""
-    first = next(rows)
-    word = [_word(cell) for cell in first[1]]
-    said = word[0] in _USUAL["item"] + _USUAL["time"] or (
-        len(word) == 1 and not _is_number(word[0])
-    )
-    if said or any(not _is_number(one) and one not in MISSING for one in word[1:]):
-        return [str(cell) for cell in first[1]], rows
-    return [], chain([first], rows)
 
 
 class _Item:
@@ -182,8 +146,8 @@ class _Item:
 def _long(sheet: Sheet, rows: Iterator[Row], frequency: Frequency | None) -> Read:
     told = sheet.columns
     names = [str(cell) for cell in next(rows)[1]]
-    target = told.target[0] if told.target else _usual("target", names)
-    time, item = told.time or _usual("time", names), told.item or _usual("item", names)
+    target = told.target[0] if told.target else usual("target", names)
+    time, item = time_column(told, names), told.item or usual("item", names)
     if target is None or len(told.target) > 1:
         raise ValueError(
             f"{sheet.file} wants one column with the values, called target or named by "
@@ -213,36 +177,18 @@ def _long(sheet: Sheet, rows: Iterator[Row], frequency: Frequency | None) -> Rea
         frequency = agreed(sheet.file, frequency, np.frombuffer(longest.stamps, "M8[s]"))
     for name, one in items.items():
         table = np.frombuffer(one.values, np.float32).reshape(-1, len(at))
-        start = None
+        start, step = None, frequency
         if when is not None and frequency is not None:
             stamps = np.frombuffer(one.stamps, "M8[s]")
             found = (stamps, one.lines, table)
-            table, start = placed(sheet.file, names[when], found, frequency, made, name)
+            table, start, step = placed(sheet.file, names[when], found, frequency, made, name)
         known = table[:, 1:] if told.covariates else None
-        made.add(name or target, table[:, 0], start, frequency, known)
+        made.add(name or target, table[:, 0], start, step, known)
     _count_unread(made, [n for n in names if n not in {*read, time, item}])
     return made, {"frequency": frequency, "dated": when is not None}
-
-
-def _usual(kind: str, names: Sequence[str]) -> str | None:
-    """The first column with one of the usual names."""
-    lower = {_word(name): name for name in reversed(names)}
-    return next((lower[name] for name in _USUAL[kind] if name in lower), None)
 
 
 def _count_unread(made: Collected, names: Sequence[str]) -> None:
     if names:
         told = ", ".join(name if name.strip() else "(no name)" for name in names)
         made.counts[f"columns left unread: {told}"] += len(names)
-
-
-def _word(cell: object) -> str:
-    return str(cell).strip().lower()
-
-
-def _is_number(cell: object) -> bool:
-    try:
-        float(cell)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return False
-    return True

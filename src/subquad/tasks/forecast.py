@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from subquad.data.rows import spread
 from subquad.data.series import Parts, Series, divided
-from subquad.data.series_units import units
+from subquad.data.series_units import deviations
 from subquad.hf import SubquadConfig, SubquadForTimeSeries
 from subquad.nn.choices import choose
 from subquad.tasks.backtest import backtest, origins_of
@@ -111,11 +111,12 @@ class Forecast(SeriesTask):
         for name, value in how.items():
             if value is not None and value < 1:
                 raise ValueError(f"--{name} is {value}; it must be positive")
-        series, parts = self._opened(data, trained_on, horizon + ((origins or 1) - 1) * stride)
+        last = None if origins is None else horizon + (origins - 1) * stride
+        series, parts = self._opened(data, trained_on, last)
         where = origins_of(series, parts, horizon, stride, origins, which)
         some = [where[i] for i in spread(len(where), windows or len(where))]
         told = self.scaled(series, parts.valid if which == "test" else parts.train)
-        deviation = units(series, parts.train, "standard")[1]
+        deviation = deviations(series, parts.train)
 
         total, points = scored(model, told, some, self.config, Share())
         if not points:
@@ -125,28 +126,36 @@ class Forecast(SeriesTask):
             return drawn(model, told, pairs, self.config, samples or 200, (seed or 0, number))
 
         rows = backtest(draw, series, some, horizon, self.season, deviation, report)
-        last = f"{stride} apart" if len(where) > len(series) else "one of each series"
+        every = f"{stride} apart" if len(where) > len(series) else "one of each series"
         said = (
-            f"{len(some):,} of {len(where):,} forecasts of {horizon} steps, {last}, over the "
+            f"{len(some):,} of {len(where):,} forecasts of {horizon} steps, {every}, over the "
             f"{which} part of {series.says}; {samples or 200} paths, seed {seed or 0}; season "
             f"{self.season}{rows.says}"
         )
         return rows.result(said, total / points)
 
     def _opened(
-        self, data: str | None, trained_on: dict[str, Any], last: int
+        self, data: str | None, trained_on: dict[str, Any], last: int | None
     ) -> tuple[Series, Parts]:
-        """The run's own series and parts, or those of other data, of which the `last` steps are
-        test unless files say so."""
+        """The run's own series and parts, or those of other data: of these the `last` steps are
+        test unless files say so; None: by the run's split or held, or else one horizon."""
         found, held = self.open(trained_on["path"] if data is None else data, self.steps.frequency)
         if data is None and found.key != trained_on["key"]:
             raise ValueError(
                 f"{found.source} is not what this run was trained on: it has moved, or its size or "
                 "time has changed; name what to score with --data"
             )
+        # a file that was copied has another key, and is to be scored as the one it is a copy of
         if found.key == trained_on["key"]:
             return self.parted(found, held)
-        return divided(found, self.config.horizon, [last] * len(found) if held is None else held)
+        if last is None and (self.config.split or self.config.held):
+            try:
+                return self.parted(found, held)
+            except ValueError as error:
+                raise ValueError(f"{error}; --origins 1 scores the end of each series") from None
+        if held is None and last is not None:
+            held = [last] * len(found)
+        return divided(found, self.config.horizon, held)
 
     def compared(self, multiple: int, limit: int) -> dict[str, Any] | None:
         # a forecast is as long as its horizon
@@ -163,7 +172,7 @@ class Forecast(SeriesTask):
                 some = range(at, min(at + _TOGETHER, len(series)))
                 windows = [(i, int(series.length[i])) for i in some]
                 for i in some:
-                    self._check_future(series, i)
+                    self.check_future(series, i)
                 paths = drawn(model, told, windows, self.config, _PATHS, (0, at))
                 for i, own in zip(some, paths.unbind(1), strict=True):
                     yield self._answer(series, i, own)
@@ -191,15 +200,6 @@ class Forecast(SeriesTask):
         first = max(0, end - self.config.context)
         told = self.scaled(series, series.length)
         return {"inputs": told.window(0, first, end, end + 1)["inputs"][None]}
-
-    def _check_future(self, series: Series, number: int) -> None:
-        there = len(series.known(number)) - int(series.length[number])
-        if self.config.known and there < self.config.horizon:
-            raise ValueError(
-                f"series {series.names[number]!r} tells {', '.join(self.config.known)} for {there} "
-                f"steps after its last value, and {self.config.horizon} are forecast; add rows "
-                "with an empty target"
-            )
 
     def _answer(self, series: Series, number: int, paths: Tensor) -> dict[str, Any]:
         """paths: (S, horizon)."""

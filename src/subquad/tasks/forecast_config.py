@@ -81,6 +81,8 @@ class ForecastConfig:
                 f"lag {min(self.lags)} is shorter than the horizon, {self.horizon}: its values "
                 "would not be known for all steps of a forecast"
             )
+        if len({*self.lags}) < len(self.lags):
+            raise ValueError(f"lags {list(self.lags)} name a lag twice; once tells all")
         if self.split and (len(self.split) != 3 or min(self.split) < 1 or self.held is not None):
             raise ValueError(
                 f"split {self.split} must be rows of train, valid and test, without held"

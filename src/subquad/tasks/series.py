@@ -90,6 +90,11 @@ class SeriesTask(Task):
             raise ValueError(f"the embedded series are hourly; leave --freq {c.freq} out")
         self.series, self.parts = self.parted(*self.open(data, c.freq))
         ends = self.parts.train
+        if c.lags and max(c.lags) >= ends.max():
+            raise ValueError(
+                f"lag {max(c.lags)} reaches back before all that is trained on: the longest "
+                f"training part of {self.series.source} has {int(ends.max()):,} values"
+            )
         self.steps = Steps.fit(
             self.series, ends, known=len(c.known), late=c.horizon, named=c.named, lags=c.lags
         )
@@ -151,9 +156,27 @@ class SeriesTask(Task):
             return self._as_trained(from_row(raw, self.config.columns, step or None, least))
         return self.open(str(raw), self.steps.frequency)[0]
 
+    def check_future(self, series: Series, number: int) -> None:
+        """ValueError if what is known ahead of a series is not told for a forecast."""
+        known, horizon = self.config.known, self.config.horizon
+        future = series.known(number)[int(series.length[number]) :][:horizon]
+        if known and len(future) < horizon:
+            raise ValueError(
+                f"series {series.names[number]!r} tells {', '.join(known)} for {len(future)} "
+                f"steps after its last value, and {horizon} are forecast; add rows with an empty "
+                "target"
+            )
+        for column, name in enumerate(known):
+            missing = future[:, column] != future[:, column]
+            if missing.all():
+                raise ValueError(
+                    f"series {series.names[number]!r} has rows after its last value, and no "
+                    f"{name} in the {horizon} that are forecast; it is known ahead, so fill it in"
+                )
+
     def remark(self, row: Series) -> str:
         """What a file holds, if anything was left out or filled."""
-        return row.says if row.counts else ""
+        return row.says if row.counts or row.untold else ""
 
     def save(self, folder: Path) -> dict[str, Any]:
         kept = {"steps": self.steps.facts(), "own": self.own}
