@@ -484,6 +484,7 @@ def test_warnings_of_readers_are_not_for_users(tmp_path: Path):
     ("target", "data", "says"),
     [
         ("shell-config", b"NaN", "is no object"),
+        ("shell-config", b'{"model_type": "subquad", "model":' + b"[" * 9999, "is no object"),
         ("shell-config", b'{"model_type": "subquad", "stem": {"kind": []}}', r"is called \[\]"),
         ("run-yaml", b"arch:\n  name:", "no architecture is called None"),
     ],
@@ -493,6 +494,21 @@ def test_a_value_of_another_type_is_refused(target, data, says, tmp_path):
     path.write_bytes(data)
     with pytest.raises(ValueError, match=says):
         TARGETS[target].read(path)
+
+
+@pytest.mark.parametrize("reader", [sources.unpacked, sources.damage])
+def test_what_asks_for_too_much_memory_is_refused(reader, tmp_path, monkeypatch):
+    def full(*given: object, **how: object) -> None:
+        raise MemoryError
+
+    path = tmp_path / "a.xz"
+    path.write_bytes(lzma.compress(b"text"))
+    monkeypatch.setattr(lzma.LZMAFile, "read", full)
+    with pytest.raises(ValueError, match=r"a\.xz asks for more memory"), reader(path) as stream:
+        (stream or lzma.open(path)).read()
+    monkeypatch.setattr("PIL.Image.open", full)
+    with pytest.raises(ValueError, match="a picture is damaged: it asks for more memory"):
+        decode(b"", "a picture")
 
 
 def test_classes_that_are_no_list_are_refused(tmp_path):

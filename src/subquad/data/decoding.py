@@ -32,7 +32,8 @@ def decode(data: bytes | Path, says: str) -> np.ndarray:
     numbers of which nothing says how many are white.
     """
     image = pillow()
-    damage = (OSError, SyntaxError, ValueError, EOFError, image.DecompressionBombError)
+    bomb = image.DecompressionBombError
+    damage = (OSError, SyntaxError, ValueError, EOFError, MemoryError, bomb)
     try:
         source = data if isinstance(data, Path) else io.BytesIO(data)
         with image.open(source, formats=_FORMATS) as opened:
@@ -42,7 +43,8 @@ def decode(data: bytes | Path, says: str) -> np.ndarray:
             if mode not in {"I", "F"}:
                 return np.asarray(opened if mode == "L" else opened.convert("RGB"))
     except damage as error:  # Pillow's words for it, and for sizes that nobody means
-        raise ValueError(f"{says} is damaged: {error}") from None
+        reason = str(error) or "it asks for more memory than there is"
+        raise ValueError(f"{says} is damaged: {reason}") from None
     raise ValueError(f"{says} holds numbers of 32 bits; write it with 8 or 16 bits a channel")
 
 

@@ -210,3 +210,5 @@ def damage(file: Path) -> Iterator[None]:
         raise ValueError(f"{file} is damaged: {error}") from None
     except _DAMAGE as error:
         raise ValueError(f"{file} is damaged: {error}") from None
+    except MemoryError:  # what .xz declares of its window
+        raise ValueError(f"{file} asks for more memory than there is") from None

@@ -64,7 +64,7 @@ class SubquadConfig(PreTrainedConfig):
         """As transformers has it. ValueError for JSON that is no object, which it trips over."""
         try:
             return super().get_config_dict(name, **how)
-        except (TypeError, AttributeError) as error:
+        except (TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"the configuration of {name} is no object: {error}") from None
 
     @property
