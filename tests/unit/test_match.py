@@ -241,8 +241,8 @@ def test_what_predict_reads(tmp_path):
     assert task.told(one).splitlines()[0] == "a bar"
     with pytest.raises(ValueError, match="these are 0 pictures and 2 texts"):
         [*task.predict_all(model, map(task.read, ["a", "b"]))]
-    with pytest.raises(ValueError, match="a row wants image or caption; this one has text"):
-        task.read({"text": "x"})
+    with pytest.raises(ValueError, match="a row wants image or caption; this one has words"):
+        task.read({"words": "x"})
     with pytest.raises(ValueError, match=r"there is no file none\.png"):
         task.read("none.png")
 
