@@ -111,7 +111,9 @@ def _write_onnx(graph: Graph, stem: Path) -> tuple[Path, Runner]:
             )
     except torch.onnx.OnnxExporterError as error:
         missing = sorted(set(re.findall(r"found for <OpOverload\(op='([\w.]+)'", str(error))))
-        reason = f"ONNX has no {', '.join(missing)}" if missing else str(error).split("\n")[0]
+        said = str(error.__cause__ or error)  # its own first line tells what to do next, coloured
+        plain = re.sub(r"\x1b\[[\d;]*m", "", said).strip().split("\n")[0]
+        reason = f"ONNX has no {', '.join(missing)}" if missing else plain
         raise ValueError(f"{path.name} cannot be written: {reason}") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
