@@ -61,14 +61,17 @@ def spent(minutes: float, model: Any, goal: Goal, how: Recovery) -> tuple[Any, d
 
 
 def scratch(
-    folder: Path, make: Callable[[], Any], goal: Goal, minutes: float, seed: int
+    folder: Path, make: Callable[[], Any], goal: Goal, minutes: float, **how: Any
 ) -> tuple[Any, dict]:
-    """The model that a folder keeps, trained from scratch for so many minutes; and how it was."""
+    """The model that a folder keeps, trained from scratch for so many minutes; and how it was.
+
+    how: fields of `Recovery`, of which tuning takes a tenth of lr.
+    """
     facts = folder / "trained.json"
     if not facts.exists():
-        torch.manual_seed(seed)
-        how = Recovery(steps=0, tune_steps=1_000_000, lr=3e-2, seed=seed)  # tuning takes a tenth
-        model, told = spent(minutes, make(), goal, how)
+        torch.manual_seed(how["seed"])
+        alone = Recovery(steps=0, tune_steps=1_000_000, **how)
+        model, told = spent(minutes, make(), goal, alone)
         model.save_pretrained(folder)
         told = {"steps": told["tune_steps"], "processor seconds": told["processor seconds"]}
         told |= {"parameters": sum(p.numel() for p in model.parameters())}

@@ -106,7 +106,7 @@ def original(
 ) -> tuple[Any, dict]:
     """A trained model with places for all that is asked of it, and what it does as it is."""
     folder = args.runs / f"{family}-{seed}"
-    model, facts = scratch(folder, FAMILIES[family], goals[0], args.minutes, seed)
+    model, facts = scratch(folder, FAMILIES[family], goals[0], args.minutes, lr=3e-2, seed=seed)
     extend_positions(model, FAR + 2 * NEW)
     told = folder / "original.json"
     if not told.exists():
