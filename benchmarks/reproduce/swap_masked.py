@@ -6,9 +6,9 @@ Words are bytes of the embedded text (source files of the Python standard librar
 language model of width 96, 3 layers and 4 heads, its positions begun as sinusoids, is trained for
 --minutes (of the processor) at 128 tokens; its positions are repeated to 4,096. Arms: `exact` keeps
 its attention, `window` looks at 32 tokens to each side and the first one, `learned` has kernel
-features. Each recovers for half as long at 4,096 tokens. Measured: nats per hidden byte of held-out
-text at 128 and at 4,096 tokens, before recovery and after. Resumable: one JSON per arm and seed; the
-table says what is missing.
+features. Each recovers for half as long at 4,096 tokens. Measured: nats per hidden byte of
+held-out text at 128 and at 4,096 tokens, before recovery and after. Resumable: one JSON per arm and
+seed; the table says what is missing.
 """
 
 from __future__ import annotations
