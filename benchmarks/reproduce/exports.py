@@ -85,7 +85,9 @@ def table(folder: Path) -> str:
 
 def _cell(told: dict | str, form: str) -> str:
     one = told if isinstance(told, str) else told[form]
-    return one if isinstance(one, str) else f"{one['difference']:.1e}"
+    if isinstance(one, str):  # what torch says may look like a link
+        return one.replace("[", "\\[").replace("|", "\\|")
+    return f"{one['difference']:.1e}"
 
 
 def main() -> None:
