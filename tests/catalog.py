@@ -1,6 +1,7 @@
 """What the contract tests go through: every mixer and every architecture, at tiny size.
 
-A new mixer is tested by its line in MIXERS; a new architecture by its line in `subquad.ARCHS`.
+A new mixer is tested by its line in MIXERS; a new architecture by its line in `subquad.ARCHS`; a
+setting of one that takes another stack by its line in VARIANTS.
 
 Axes: B batch, N tokens, C model width.
 """
@@ -200,11 +201,16 @@ def context(x: Tensor, lengths: list[int] | None = None, marks: list[int] | None
     return Context(torch.arange(n)[None], valid, mark=mark)
 
 
+#: settings that take another stack: its name, the architecture, and they
+VARIANTS = {"perceiver_ar-prefix": ("perceiver_ar", {"read": "prefix"})}
+
+
 def model(arch: str, *, causal: bool = True, dtype: torch.dtype = torch.float64) -> Model:
     """The tiny preset of an architecture over 50 words, weights large enough to matter."""
     torch.manual_seed(7)
     fields = tiny(arch, causal=causal)
-    made = build(arch, fields, vocab_size=50).to(dtype).eval()
+    base, _ = VARIANTS.get(arch, (arch, {}))
+    made = build(base, fields, vocab_size=50).to(dtype).eval()
     for parameter in made.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.15)
@@ -213,7 +219,8 @@ def model(arch: str, *, causal: bool = True, dtype: torch.dtype = torch.float64)
 
 def tiny(arch: str, *, causal: bool = True) -> dict:
     """Fields of the tiny preset; one that always looks ahead has no field `causal`."""
-    fields = vars(sq.ARCHS[arch].PRESETS["tiny"])
+    base, more = VARIANTS.get(arch, (arch, {}))
+    fields = {**vars(sq.ARCHS[base].PRESETS["tiny"]), **more}
     return {**fields, "causal": causal} if "causal" in fields else dict(fields)
 
 
@@ -235,11 +242,15 @@ BOTH_WAYS = [
 
 CAUSAL = [arch for arch, causal in BOTH_WAYS if causal]
 
+#: for laws that ask for nothing but a model
+STACKS = [*BOTH_WAYS, *((name, True) for name in VARIANTS)]
+STREAMS = [name for name, causal in STACKS if causal]
 
 #: architectures whose state grows with what they have read, and says so
 GROWING = {
     "transformer",
     "perceiver_ar",
+    "perceiver_ar-prefix",
     "sparse_transformer",
     "logsparse",
     "lite_transformer",

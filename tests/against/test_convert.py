@@ -94,6 +94,9 @@ CASES = {
     "gpt2": Case("GPT2LMHeadModel", GPT2),
     "gpt2-untied": Case("GPT2LMHeadModel", {**GPT2, "tie_word_embeddings": False, "n_inner": 40}),
     "gpt2-body": Case("GPT2Model", GPT2, out="last_hidden_state"),
+    "gpt2-labels": Case("GPT2ForSequenceClassification", GPT2 | NAMED | {"pad_token_id": 1}),
+    "gpt2-tags": Case("GPT2ForTokenClassification", GPT2 | NAMED),
+    "gpt2-answers": Case("GPT2ForQuestionAnswering", GPT2, out="end_logits"),
     "llama": Case("LlamaForCausalLM", LLAMA, rounding=FLOAT32),
     "llama-biased": Case(
         "LlamaForCausalLM",
@@ -108,11 +111,16 @@ CASES = {
     "bert-labels": Case("BertForSequenceClassification", BERT | NAMED, KINDS),
     "bert-tags": Case("BertForTokenClassification", BERT | NAMED, KINDS),
     "bert-answers": Case("BertForQuestionAnswering", BERT, KINDS, out="start_logits"),
+    "bert-writes": Case("BertLMHeadModel", BERT | {"is_decoder": True}, KINDS),
+    "bert-follows": Case("BertForNextSentencePrediction", BERT, KINDS),
+    "bert-choices": Case("BertForMultipleChoice", BERT, KINDS),
     "bert-body": Case("BertModel", BERT, KINDS, out="last_hidden_state"),
     "roberta": Case("RobertaForMaskedLM", {**LATER, "type_vocab_size": 1}),
     "roberta-labels": Case("RobertaForSequenceClassification", LATER | NAMED),
     "roberta-tags": Case("RobertaForTokenClassification", LATER | NAMED),
     "roberta-answers": Case("RobertaForQuestionAnswering", LATER, out="end_logits"),
+    "roberta-writes": Case("RobertaForCausalLM", LATER | {"is_decoder": True}),
+    "roberta-choices": Case("RobertaForMultipleChoice", LATER),
     "roberta-body": Case("RobertaModel", LATER, out="last_hidden_state"),
     "longformer": Case("LongformerForMaskedLM", LONG, MARKED, FLOAT32),
     "longformer-labels": Case("LongformerForSequenceClassification", LONG | NAMED, {}, FLOAT32),
@@ -120,12 +128,20 @@ CASES = {
     "longformer-answers": Case(
         "LongformerForQuestionAnswering", LONG, MARKED, FLOAT32, "start_logits"
     ),
+    "longformer-choices": Case("LongformerForMultipleChoice", LONG, MARKED, FLOAT32),
     "longformer-body": Case("LongformerModel", LONG, MARKED, FLOAT32, "last_hidden_state"),
     # a block holds the whole input: all is looked at (test_bigbird.py has many blocks)
     "bigbird": Case("BigBirdForMaskedLM", BIG, KINDS),
+    "bigbird-dense": Case(
+        "BigBirdForMaskedLM",
+        {**BIG, "block_size": 2, "attention_type": "original_full"},
+        KINDS,
+    ),
     "bigbird-sentences": Case("BigBirdForPreTraining", BIG, KINDS, out="prediction_logits"),
     "bigbird-labels": Case("BigBirdForSequenceClassification", BIG | NAMED, KINDS),
     "bigbird-tags": Case("BigBirdForTokenClassification", BIG | NAMED, KINDS),
+    "bigbird-answers": Case("BigBirdForQuestionAnswering", BIG, out="start_logits"),
+    "bigbird-choices": Case("BigBirdForMultipleChoice", BIG, KINDS),
     "bigbird-body": Case("BigBirdModel", BIG, KINDS, out="last_hidden_state"),
     "led": Case(
         "LEDForConditionalGeneration",
@@ -165,7 +181,11 @@ def inputs(model: Any, case: Case) -> dict:
         return {"pixel_values": torch.randn(2, 3, 16, 16).double()}
     ids = torch.randint(3, WORDS, (2, LENGTH))
     mask = (torch.arange(LENGTH) < torch.tensor([LENGTH, 29])[:, None]).long()
-    return {"input_ids": ids.masked_fill(mask == 0, 1), "attention_mask": mask, **case.given}
+    given = {"input_ids": ids.masked_fill(mask == 0, 1), "attention_mask": mask, **case.given}
+    if case.kind.endswith("MultipleChoice"):  # the second is the first in other words
+        again = {**given, "input_ids": (WORDS + 2 - ids).masked_fill(mask == 0, 1)}
+        return {name: torch.stack((t, again[name]), 1) for name, t in given.items()}
+    return given
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -193,7 +213,7 @@ def test_equal_outputs_and_the_way_back(name, tmp_path):
     assert wanted.std() > 0.02
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen2"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen2", "bert-writes", "roberta-writes"])
 def test_equal_words(name, tmp_path):
     """Through the Auto class, with padding on the left."""
     model = theirs(CASES[name]).double()
@@ -298,26 +318,6 @@ def test_norms_by_their_first_names(name, tmp_path):
     came = load_file(tmp_path / "back" / "model.safetensors")
     assert went.keys() == came.keys()
     assert all(torch.equal(went[k], came[k]) for k in went)
-
-
-def test_bigbird_whose_marks_are_told(tmp_path, capsys):
-    """Theirs looks everywhere up to (5 + 2 r) blocks: so does ours with all marked, and it says so.
-
-    Beyond, its global tokens are those of its first and last block, and random blocks differ.
-    """
-    case = Case("BigBirdForMaskedLM", {**BIG, "block_size": 4})
-    model = theirs(case)
-    ours = converted(model, tmp_path).double()
-    (tmp_path / "again").mkdir()
-    says = "1 in the first and the last block, or everywhere up to 5 + 2 num_random_blocks blocks"
-    assert says in convert(tmp_path / "theirs", tmp_path / "again")
-    ids = torch.randint(3, WORDS, (2, 4 * (5 + 2 * 2)))
-    with torch.no_grad():
-        wanted = model.double()(ids).logits
-        found = ours(ids, global_attention_mask=torch.ones_like(ids)).logits
-        apart = ours(ids).logits
-    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
-    assert (apart - wanted).abs().max() > 0.01
 
 
 def test_longformer_marks_the_question_by_itself(tmp_path):

@@ -7,11 +7,13 @@ their files. float64, so that equal means to rounding.
 import argparse
 import itertools
 import json
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, pipeline
 
 from subquad.cli import main
 from subquad.convert.transfo_xl import DEFAULTS
@@ -209,7 +211,9 @@ def test_of_the_original(kind):
     c = config(**{**KINDS[kind], "untie_r": False})
     went = tensors(c, "")
     torch.save(went, "model.pt")
+    Path("vocab.txt").write_text(FORMS["vocab.txt"])
     assert main(["convert", "model.pt", "ours"]) == 0
+    assert AutoTokenizer.from_pretrained("ours")("w3 the")["input_ids"] == [9, 2]
     compare(went, c | {k: DEFAULTS[k] for k in ("mem_len", "clamp_len", "same_length")}, True)
     assert main(["convert", "ours", "back"]) == 0
     came = torch.load("back/model.pt", weights_only=True)
@@ -244,3 +248,40 @@ def test_bad_files(capsys, tmp_path):
     said = refused(capsys, "one.pt", "ours", "--to", "llama")
     assert "one.pt is no model of subquad; only those can go to llama" in said
     assert not (tmp_path / "ours").exists()
+
+
+LIST = ["<eos>", "<unk>", "the", "cat", ",", "@-@", *(f"w{i}" for i in range(WORDS - 6))]
+FORMS = {
+    "vocab.json": json.dumps({word: i for i, word in enumerate(LIST)}),
+    "vocab.txt": "\n".join(f"{word} {9 * i}" for i, word in enumerate(LIST)) + "\n",
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_words_become_a_tokenizer(name, capsys):
+    """Text in, text out; on the way back go the words alone, as they came."""
+    c = config(**CUT, **FAR)
+    Path("theirs").mkdir()
+    Path("theirs/config.json").write_text(json.dumps(c))
+    save_file({k: t.clone() for k, t in tensors(c, "").items()}, "theirs/model.safetensors")
+    Path("theirs", name).write_text(FORMS[name])
+    assert main(["convert", "theirs", "ours"]) == 0
+    said = capsys.readouterr().out
+    assert f"; tokenizer made of {name}: words between white space" in said
+    words = AutoTokenizer.from_pretrained("ours")
+    assert words.get_vocab() == {word: i for i, word in enumerate(LIST)}
+    assert (words.eos_token_id, words.unk_token_id) == (0, 1)
+    ids = words("the cat , w3  @-@ dog <eos>\nthe")["input_ids"]
+    assert ids == [2, 3, 4, 9, 5, 1, 0, 2]
+    assert words.decode(ids) == "the cat , w3 @-@ <unk> <eos> the"
+    write = pipeline("text-generation", model="ours", device="cpu")
+    how = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
+    (made,) = write("the cat", return_full_text=False, **how)
+    found = made["generated_text"].split()
+    assert len(found) == 4
+    assert {*found} <= {*LIST}
+
+    assert main(["convert", "ours", "back"]) == 0
+    came = sorted(path.name for path in Path("back").iterdir())
+    assert came == sorted(["config.json", "model.safetensors", name])
+    assert Path("back", name).read_bytes() == Path("theirs", name).read_bytes()

@@ -2,14 +2,18 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    BartModel,
     LEDConfig,
     LEDForConditionalGeneration,
+    LEDModel,
 )
 
-from converting import converted
+from converting import config, converted
+from subquad.convert.folder import convert
 
 SIZES = {
     "vocab_size": 60,
@@ -113,3 +117,45 @@ def test_equal_words(name, mode, in_full_precision, tmp_path):
     words = [m.generate(**given, **options) for m in (ours, theirs)]
     assert torch.equal(*words)
     assert len(words[0].unique()) > 9
+
+
+BODIES = {"led": (LEDModel, led), "bart": (BartModel, bart)}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_body_alone_writes_as_theirs_does(name, in_full_precision, tmp_path):
+    """As its class with a head reads it: equal features, logits and words; and the way back."""
+    body, make = BODIES[name]
+    whole = make()
+    model = loud(body(whole.config))
+    ours = converted(model, tmp_path)
+    assert config(tmp_path / "theirs")["architectures"] == [body.__name__]
+    (tmp_path / "back").mkdir()
+    convert(tmp_path / "ours", tmp_path / "back")
+    went, came = (load_file(tmp_path / w / "model.safetensors") for w in ("theirs", "back"))
+    assert went.keys() == came.keys()
+    assert all(torch.equal(went[k], came[k]) for k in went)
+    assert config(tmp_path / "theirs") == config(tmp_path / "back")
+
+    head = type(whole).from_pretrained(tmp_path / "theirs").eval()
+    given = source(**({"marks": [0]} if name == "led" else {}))
+    written = {"decoder_input_ids": torch.randint(3, 60, (3, 15))}
+    with torch.no_grad():
+        found, wanted = ours(**given, **written), model(**given, **written)
+        features = found.logits @ torch.linalg.pinv(model.shared.weight).T
+    real = given["attention_mask"] > 0
+    memory = wanted.encoder_last_hidden_state[real]
+    torch.testing.assert_close(found.encoder_last_hidden_state[real], memory, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(features, wanted.last_hidden_state, rtol=1e-8, atol=1e-8)
+    words = [m.generate(**given, max_new_tokens=9, no_repeat_ngram_size=1) for m in (ours, head)]
+    assert torch.equal(*words)
+
+
+def test_a_bias_that_a_body_has_no_place_for(tmp_path):
+    model = loud(BartModel(bart().config))
+    ours = converted(model, tmp_path)
+    torch.nn.init.ones_(ours.model.decoder.head.project.bias)
+    ours.save_pretrained(tmp_path / "ours")
+    (tmp_path / "back").mkdir()
+    with pytest.raises(ValueError, match=r"decoder.head.project.bias is not zero, and they have"):
+        convert(tmp_path / "ours", tmp_path / "back")

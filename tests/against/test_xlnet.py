@@ -88,7 +88,7 @@ def test_segments_with_their_memory(same_length, clamp):
 
 
 def test_whole_inputs_through_the_converter(tmp_path):
-    """One way; theirs takes no padding then. Both ways: test_convert.py."""
+    """One way; theirs takes no padding then. Both ways: test_convert_xlnet.py."""
     xlnet = theirs().float()
     model = converted(xlnet, tmp_path).double()
     (tmp_path / "back").mkdir()
@@ -104,9 +104,3 @@ def test_whole_inputs_through_the_converter(tmp_path):
         words = model.generate(ids[:1], **how)
         for n in range(37, 43):
             assert words[0, n] == xlnet(words[:, :n]).logits[0, -1].argmax()
-
-
-def test_its_words_both_ways_are_refused(tmp_path):
-    xlnet = XLNetLMHeadModel(XLNetConfig(vocab_size=9, d_model=8, n_layer=1, n_head=2, d_inner=8))
-    with pytest.raises(ValueError, match="has attn_type 'bi', which ours does not compute"):
-        converted(xlnet, tmp_path)

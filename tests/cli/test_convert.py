@@ -101,7 +101,7 @@ def unknown_family(folder):
 
 
 def unknown_head(folder):
-    change(folder, architectures=["GPT2DoubleHeadsModel"])
+    change(folder, architectures=["GPT2ForHaiku"])
 
 
 def other_scale(folder):
@@ -175,7 +175,7 @@ BAD = {
     no_json: "gpt2/config.json is not JSON",
     a_list: "gpt2/config.json holds a list, and settings by name are wanted",
     unknown_family: "no family to convert is called 'gpt3'; did you mean 'gpt2'? known: gpt2, ",
-    unknown_head: "GPT2DoubleHeadsModel of gpt2 is not known; known: GPT2LMHeadModel, GPT2Model",
+    unknown_head: "GPT2ForHaiku of gpt2 is not known; known: GPT2LMHeadModel, GPT2ForSequenceCla",
     other_scale: "this gpt2 has scale_attn_by_inverse_layer_idx True, which ours does not compute; "
     "it needs False",
     not_read: "the transformers at hand does not read gpt2/config.json: Validation error for field",
@@ -249,8 +249,8 @@ def test_bad_words(gpt2, capsys):
     assert main(["convert", "gpt2", "ours"]) == 0
     said = refused(capsys, "ours", "back", "--to", "barx")
     assert "no family to convert is called 'barx'; did you mean 'bart'" in said
-    said = refused(capsys, "ours", "back", "--to", "bert")
-    assert "bert has no class for SubquadForCausalLM" in said
+    said = refused(capsys, "ours", "back", "--to", "longformer")
+    assert "longformer has no class for SubquadForCausalLM" in said
     said = refused(capsys, "ours", "back", "--to", "llama")
     assert "llama has model.mlp 'swiglu', and this model 'gelu_tanh'" in said
 

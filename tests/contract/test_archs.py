@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import subquad as sq
-from catalog import BOTH_WAYS, CAUSAL, GROWING, cuts, model, tiny
+from catalog import BOTH_WAYS, CAUSAL, GROWING, STACKS, STREAMS, cuts, model, tiny
 from subquad.archs import configure
 from subquad.model import build, load, save
 from subquad.nn.state import nbytes, select
@@ -21,7 +21,7 @@ def tokens(batch, length):
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 63, 65, 127, 1025])
-@pytest.mark.parametrize(("arch", "causal"), BOTH_WAYS)
+@pytest.mark.parametrize(("arch", "causal"), STACKS)
 def test_any_length(arch, length, causal):
     m = model(arch, causal=causal, dtype=torch.float32)
     with torch.no_grad():
@@ -31,7 +31,7 @@ def test_any_length(arch, length, causal):
     assert state is None
 
 
-@pytest.mark.parametrize("arch", CAUSAL)
+@pytest.mark.parametrize("arch", STREAMS)
 def test_streamed_equals_whole(arch):
     m, ids = model(arch), tokens(2, 60)
     whole = m(ids)[0]
@@ -44,7 +44,7 @@ def test_streamed_equals_whole(arch):
         assert state.length.tolist() == [60, 60]
 
 
-@pytest.mark.parametrize("arch", CAUSAL)
+@pytest.mark.parametrize("arch", STREAMS)
 def test_prefix(arch):
     m, ids = model(arch), tokens(1, 300)
     whole = m(ids)[0]
@@ -52,7 +52,7 @@ def test_prefix(arch):
         torch.testing.assert_close(m(ids[:, :n])[0], whole[:, :n], rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("arch", CAUSAL)
+@pytest.mark.parametrize("arch", STREAMS)
 def test_the_future_changes_nothing_bit_for_bit(arch):
     m, ids = model(arch, dtype=torch.float32), tokens(2, 200)
     before = m(ids)[0]
@@ -63,7 +63,7 @@ def test_the_future_changes_nothing_bit_for_bit(arch):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize(("arch", "causal"), BOTH_WAYS)
+@pytest.mark.parametrize(("arch", "causal"), STACKS)
 def test_batched_equals_alone(arch, side, causal):
     m, ids, lengths = model(arch, causal=causal), tokens(3, 40), torch.tensor([40, 23, 1])
     slots = torch.arange(40)
@@ -74,7 +74,7 @@ def test_batched_equals_alone(arch, side, causal):
         torch.testing.assert_close(y[b][valid[b]], alone, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("arch", CAUSAL)
+@pytest.mark.parametrize("arch", STREAMS)
 def test_streams_on_after_left_padding(arch):
     m, ids, lengths = model(arch), tokens(3, 30), [30, 12, 2]
     valid = torch.arange(30) >= 30 - torch.tensor(lengths)[:, None]
@@ -118,7 +118,7 @@ def test_streams_with_marks_and_labels(arch):
         torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("position", ["alibi", "xl", "rotary"])
+@pytest.mark.parametrize("position", ["alibi", "xl", "rotary", "rotary_llama3:100,8,1,4,60"])
 @pytest.mark.parametrize("arch", ["transformer", "local"])
 def test_rows_that_begin_late_stream_with_any_position(arch, position):
     torch.manual_seed(7)
@@ -136,7 +136,7 @@ def test_rows_that_begin_late_stream_with_any_position(arch, position):
         torch.testing.assert_close(found[b, 90 - n :], alone, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("arch", CAUSAL)
+@pytest.mark.parametrize("arch", STREAMS)
 def test_selecting_a_state_is_reindexing_the_batch(arch):
     m, ids, index = model(arch), tokens(3, 40), torch.tensor([1, 1, 2])
     state = m(ids[:, :30], state=m.init_state(3))[1]
@@ -144,7 +144,7 @@ def test_selecting_a_state_is_reindexing_the_batch(arch):
     torch.testing.assert_close(picked, m(ids[:, 30:], state=state)[0][index], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("arch", [a for a in CAUSAL if a not in GROWING])
+@pytest.mark.parametrize("arch", [a for a in STREAMS if a not in GROWING])
 def test_state_stays_bounded(arch):
     m = model(arch, dtype=torch.float32)
     sizes = []
@@ -154,19 +154,19 @@ def test_state_stays_bounded(arch):
     assert sizes[0] == sizes[1]
 
 
-@pytest.mark.parametrize("arch", CAUSAL)
+@pytest.mark.parametrize("arch", STREAMS)
 def test_bounded_is_what_does_not_grow(arch):
     assert model(arch).bounded == (arch not in GROWING)
 
 
-@pytest.mark.parametrize(("arch", "causal"), BOTH_WAYS)
+@pytest.mark.parametrize(("arch", "causal"), STACKS)
 def test_every_parameter_takes_part_in_every_step(arch, causal):
     m = model(arch, causal=causal).train()
     m(tokens(2, 50))[0].square().mean().backward()
     assert all(p.grad is not None for p in m.parameters())
 
 
-@pytest.mark.parametrize(("arch", "causal"), BOTH_WAYS)
+@pytest.mark.parametrize(("arch", "causal"), STACKS)
 def test_every_parameter_learns(arch, causal):
     m = model(arch, causal=causal)
     ids = tokens(2, 50)

@@ -6,9 +6,10 @@ Zaheer et al., 2020, https://arxiv.org/abs/2007.14062
 Time O(N (window + random_blocks) block + N marks), memory O(N).  Never streams: a token looks at
 whole blocks, the rest of its own among them.
 Ours differs: any length; global tokens are those that the context marks, anywhere, per example,
-where the paper takes the first and last block; a block draws from the blocks below the least power
-of two above it, by a seed alone, where the paper draws anew for each length, so padding and batch
-change nothing; all heads of a layer share what it draws; positions are rotary.
+where the paper takes the first and last block (a token stem with `ends` marks those); a block
+draws from the blocks below the least power of two above it, by a seed alone, where the paper draws
+anew for each length, so padding and batch change nothing; all heads of a layer share what it draws;
+positions are rotary.
 """
 
 from dataclasses import dataclass

@@ -19,7 +19,10 @@ __all__ = ["PRESETS", "Config", "build"]
 
 @dataclass(frozen=True)
 class Config:
-    """`kinds` of layers, repeated to `num_layers`; `window` and `features` serve those that ask."""
+    """`kinds` of layers, repeated to `num_layers`; `window` and `features` serve those that ask.
+
+    `num_kv_heads` below `num_heads` shares keys and values among heads.
+    """
 
     dim: int = 512
     num_layers: int = 6
@@ -34,6 +37,8 @@ class Config:
     norm: str = "layer"
     mlp: str = "gelu"
     dropout: float = 0.1
+    num_kv_heads: int | None = None
+    bias: bool = True
 
 
 PRESETS = {
@@ -66,6 +71,8 @@ def build(config: Config) -> Stack:
         seed=c.seed,
         position=c.position,
         dropout=c.dropout,
+        num_kv_heads=c.num_kv_heads,
+        bias=c.bias,
     )
     mixers = [
         mixer_of(c.kinds[layer % len(c.kinds)], sizes, layer) for layer in range(c.num_layers)

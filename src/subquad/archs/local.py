@@ -19,7 +19,10 @@ __all__ = ["PRESETS", "Config", "build"]
 
 @dataclass(frozen=True)
 class Config:
-    """`window` counts tokens on each side that is looked at, the token itself apart."""
+    """`window` counts tokens on each side that is looked at, the token itself apart.
+
+    `num_kv_heads` below `num_heads` shares keys and values among heads.
+    """
 
     dim: int = 512
     num_layers: int = 6
@@ -31,6 +34,8 @@ class Config:
     norm: str = "layer"
     mlp: str = "gelu"
     dropout: float = 0.1
+    num_kv_heads: int | None = None
+    bias: bool = True
 
 
 PRESETS = {
@@ -48,6 +53,8 @@ def build(config: Config) -> Stack:
             c.num_heads,
             Window(c.window, 0 if c.causal else c.window) & SameLabel(),
             position=position(c.position, c.num_heads, divide(c.dim, c.num_heads)),
+            num_kv_heads=c.num_kv_heads,
+            bias=c.bias,
             dropout=c.dropout,
         )
         for _ in range(c.num_layers)

@@ -28,6 +28,9 @@ class Config:
 
     `dilations`: likewise, steps of the dilated heads, which are the last `dilated_heads` of a
     layer. (The paper gives two heads of the upper layers dilation, and windows that grow upwards.)
+
+    `wiring`: "reversible" keeps no activations of a layer, as in the Reformer (features are both
+    streams then).  `mlp_chunk`: positions of a feed-forward part at a time; None for all.
     """
 
     dim: int = 512
@@ -42,6 +45,7 @@ class Config:
     norm: str = "layer"
     mlp: str = "gelu"
     wiring: str = "pre"
+    mlp_chunk: int | None = None
     dropout: float = 0.1
 
 
@@ -101,6 +105,7 @@ def build(config: Config) -> Stack:
         mlp=c.mlp,
         wiring=c.wiring,
         dropout=c.dropout,
+        chunk=c.mlp_chunk,
     )
 
 

@@ -27,6 +27,9 @@ class Config:
 
     `redraw` counts optimizer steps between redraws of the features; None keeps them. The paper's
     experiments (its figure 5) need it to reach the softmax Transformer's perplexity.
+
+    `wiring`: "reversible" keeps no activations of a layer, as in the Reformer (features are both
+    streams then).  `mlp_chunk`: positions of a feed-forward part at a time; None for all.
     """
 
     dim: int = 512
@@ -42,6 +45,8 @@ class Config:
     position: str = "rotary"
     norm: str = "layer"
     mlp: str = "gelu"
+    wiring: str = "pre"
+    mlp_chunk: int | None = None
     dropout: float = 0.1
 
 
@@ -93,4 +98,14 @@ def build(config: Config) -> Stack:
         for layer in range(c.num_layers)
     ]
     causal = c.causal and all(mixer.streams for mixer in mixers)
-    return stack(mixers, c.dim, c.ffn_dim, causal=causal, norm=c.norm, mlp=c.mlp, dropout=c.dropout)
+    return stack(
+        mixers,
+        c.dim,
+        c.ffn_dim,
+        causal=causal,
+        norm=c.norm,
+        mlp=c.mlp,
+        wiring=c.wiring,
+        dropout=c.dropout,
+        chunk=c.mlp_chunk,
+    )

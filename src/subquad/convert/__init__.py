@@ -11,6 +11,7 @@ from types import MappingProxyType
 from subquad.convert import (
     adaptive_span,
     bert,
+    big_bird,
     gpt2,
     krasserm,
     led,
@@ -19,6 +20,8 @@ from subquad.convert import (
     llama,
     longformer,
     perceiver,
+    perceiver_ar,
+    perceiver_ar_pytorch,
     performer,
     reformer,
     reformer_pytorch,
@@ -42,7 +45,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             llama.QWEN2,
             bert.BERT,
             bert.ROBERTA,
-            bert.BIGBIRD,
+            big_bird.BIGBIRD,
             longformer.LONGFORMER,
             longformer.ALLENAI,
             led.LED,
@@ -62,20 +65,14 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             krasserm.LANGUAGE,
             krasserm.TEXTS,
             krasserm.IMAGES,
+            perceiver_ar.LANGUAGE,
+            perceiver_ar.SYMBOLIC,
+            perceiver_ar_pytorch.PERCEIVER_AR_PYTORCH,
         )
     }
 )
 
-_LATENTS = (
-    "it reads its prefix under one norm and its latents under another, so that a token has one key "
-    "before latents begin and another after; nothing here reads one input with two norms"
-)
 REFUSED = (
-    Refusal("perceiver-ar-causal-language-model", _LATENTS),
-    Refusal("perceiver-ar-symbolic-audio-model", _LATENTS),
-    Refusal(
-        "perceiver-ar-pytorch", _LATENTS, ("token_emb.weight", "perceive_layers.0.0.to_kv.weight")
-    ),
     Refusal(
         "perceiver-io-optical-flow",
         "it reads patches of two pictures and asks with what it has read; ours asks by places",

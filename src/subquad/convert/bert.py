@@ -1,7 +1,8 @@
-"""BERT, RoBERTa and BigBird: one scheme of names
-(https://huggingface.co/docs/transformers/model_doc/bert). RoBERTa's positions begin at 2. BigBird's
-global tokens are its first and last block, and short inputs are all global; ours has those that are
-marked (`global_attention_mask`). Its random blocks are drawn anew, as ours draws them."""
+"""BERT and RoBERTa (https://huggingface.co/docs/transformers/model_doc/bert): one scheme of names.
+
+Heads that other families have too are functions of their prefix. RoBERTa's positions begin at 2.
+Whether a sentence follows another are two labels of the pair here: the first says that it does.
+"""
 
 from dataclasses import replace
 
@@ -10,7 +11,24 @@ from subquad.convert.family import BODY, Family, Head
 from subquad.convert.fields import Field, Less, Named, Spelled
 from subquad.convert.rows import Entry, Row, Spare, Tied
 
-__all__ = ["BERT", "BIGBIRD", "FIELDS", "FIXED", "ROBERTA", "around", "embeddings", "lm_head"]
+__all__ = [
+    "BERT",
+    "CLS",
+    "FIELDS",
+    "FIXED",
+    "MASKED",
+    "NONLINEAR",
+    "ROBERTA",
+    "SELF",
+    "answers",
+    "around",
+    "causal",
+    "choices",
+    "embeddings",
+    "labels",
+    "lm_head",
+    "tags",
+]
 
 BLOCK = "backbone.blocks.{layer}"
 LAYER = "encoder.layer.{layer}"
@@ -141,6 +159,29 @@ def answers(prefix: str) -> Head:
     return Head("SubquadForQuestionAnswering", prefix, rows, fixed={"head.kind": "tags"})
 
 
+#: the pooler, as part of a head
+POOLED = {"head.kind": "labels", "head.pool": "first", "head.hidden": "tanh"}
+
+
+def choices(prefix: str, pooler: str = "pooler.dense") -> Head:
+    """How well each of several inputs does, by its first token: one number of each."""
+    rows = (
+        Row(f"{prefix}{pooler}.*", "head.hidden.dense.*"),
+        Row("classifier.*", "head.label.*"),
+    )
+    return Head("SubquadForMultipleChoice", prefix, rows, fixed=POOLED)
+
+
+def causal(head: Head) -> Head:
+    """The same head after layers that look back alone."""
+    fixed = {**head.fixed, "model.causal": True}
+    needs = {**head.needs, "is_decoder": True}
+    return replace(head, ours="SubquadForCausalLM", fixed=fixed, needs=needs)
+
+
+HIDDEN = Row("bert.pooler.dense.*", "head.hidden.dense.*")
+WORDS = Head("SubquadForMaskedLM", "bert.", CLS, **MASKED)
+
 BERT = Family(
     "bert",
     (*embeddings(), *SELF, *around("mixers.0"), POOLER),
@@ -149,19 +190,24 @@ BERT = Family(
     needs={"is_decoder": False, "add_cross_attention": False},
     sizes={"layer": "num_hidden_layers"},
     heads={
-        "BertForMaskedLM": Head("SubquadForMaskedLM", "bert.", CLS, **MASKED),
-        "BertForPreTraining": Head("SubquadForMaskedLM", "bert.", CLS, **MASKED),
+        "BertForMaskedLM": WORDS,
+        "BertForPreTraining": WORDS,
+        "BertLMHeadModel": causal(WORDS),
         "BertForSequenceClassification": Head(
             "SubquadForSequenceClassification",
             "bert.",
-            (
-                Row("bert.pooler.dense.*", "head.hidden.dense.*"),
-                Row("classifier.*", "head.label.*"),
-            ),
-            fixed={"head.kind": "labels", "head.pool": "first", "head.hidden": "tanh"},
+            (HIDDEN, Row("classifier.*", "head.label.*")),
+            fixed=POOLED,
+        ),
+        "BertForNextSentencePrediction": Head(
+            "SubquadForSequenceClassification",
+            "bert.",
+            (HIDDEN, Row("cls.seq_relationship.*", "head.label.*")),
+            fixed=POOLED,
         ),
         "BertForTokenClassification": tags("bert."),
         "BertForQuestionAnswering": answers("bert."),
+        "BertForMultipleChoice": choices("bert."),
         "BertModel": BODY,
     },
 )
@@ -174,43 +220,11 @@ ROBERTA = replace(
     needs={**BERT.needs, "pad_token_id": 1},
     heads={
         "RobertaForMaskedLM": lm_head("roberta."),
+        "RobertaForCausalLM": causal(lm_head("roberta.")),
         "RobertaForSequenceClassification": labels("roberta."),
         "RobertaForTokenClassification": tags("roberta."),
         "RobertaForQuestionAnswering": answers("roberta."),
+        "RobertaForMultipleChoice": choices("roberta."),
         "RobertaModel": BODY,
-    },
-)
-
-BIGBIRD = replace(
-    BERT,
-    name="big_bird",
-    rows=(*embeddings(), *SELF, *around("mixers.0"), Spare("pooler.*", "aside.pooler.*")),
-    fields=(
-        *FIELDS,
-        POSITIONS,
-        Field("block_size", "model.block"),
-        Field("num_random_blocks", "model.random_blocks"),
-    ),
-    fixed={"arch": "bigbird", "model.window": 1, **FIXED},
-    note=(
-        "theirs marks tokens by itself and ours does not: give global_attention_mask, 1 in the "
-        "first and the last block, or everywhere up to 5 + 2 num_random_blocks blocks of input"
-    ),
-    needs={
-        **BERT.needs,
-        "attention_type": "block_sparse",
-        "use_bias": True,
-        "rescale_embeddings": False,
-    },
-    heads={
-        "BigBirdForMaskedLM": Head("SubquadForMaskedLM", "bert.", CLS, **MASKED),
-        "BigBirdForPreTraining": Head("SubquadForMaskedLM", "bert.", CLS, **MASKED),
-        "BigBirdForSequenceClassification": replace(
-            labels("bert."),
-            fields=(Field("hidden_act", "head.hidden", NONLINEAR),),
-            fixed={"head.kind": "labels", "head.pool": "first"},
-        ),
-        "BigBirdForTokenClassification": tags("bert."),
-        "BigBirdModel": BODY,
     },
 )

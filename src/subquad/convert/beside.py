@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ _WRITERS = ("SubquadForCausalLM", "SubquadForSeq2SeqLM")
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 
 
-def copy(source: Path, dest: Path) -> None:
-    """Files that are the same on both sides, as they are."""
+def copy(source: Path, dest: Path, made: Collection[str] = ()) -> None:
+    """Files that are the same on both sides, as they are, without those that one side `made`."""
     for name in COPIED:
-        if (source / name).is_file():
+        if name not in made and (source / name).is_file():
             shutil.copyfile(source / name, dest / name)
     dictionaries(source, dest)
 

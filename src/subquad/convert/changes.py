@@ -164,21 +164,27 @@ class Turn(Change):
 class TurnHeads(Change):
     """Rows of every head alternate there, first and second half of a pair, and stand in halves in
     ours: other ways to write down the pairs that rotary positions turn.  heads: their size by name.
+    width: how many rows of a head turn, by name, the first ones; by default all.
     """
 
     heads: str
+    width: str | None = None
 
     def there(self, given: Sequence[Tensor], count: int, sizes: Sizes) -> list[Tensor]:
-        return [self._turn(t, (sizes[self.heads], -1, 2)) for t in given]
+        return [self._turn(t, sizes, (-1, 2)) for t in given]
 
     def back(self, given: Sequence[Tensor], count: int, sizes: Sizes) -> list[Tensor]:
-        return [self._turn(t, (sizes[self.heads], 2, -1)) for t in given]
+        return [self._turn(t, sizes, (2, -1)) for t in given]
 
-    @staticmethod
-    def _turn(t: Tensor, shape: tuple[int, int, int]) -> Tensor:
-        if t.shape[0] % (2 * shape[0]):
-            raise ValueError(f"{tuple(t.shape)} does not fall into pairs of {shape[0]} heads")
-        return t.unflatten(0, shape).transpose(1, 2).flatten(0, 2)
+    def _turn(self, t: Tensor, sizes: Sizes, pairs: tuple[int, int]) -> Tensor:
+        heads = sizes[self.heads]
+        rows, left = divmod(t.shape[0], heads)
+        width = rows if self.width is None else sizes[self.width]
+        if left or width % 2 or not 0 < width <= rows:
+            raise ValueError(f"{tuple(t.shape)} does not fall into pairs of {heads} heads")
+        every = t.unflatten(0, (heads, rows))
+        turned = every[:, :width].unflatten(1, pairs).transpose(1, 2).flatten(1, 2)
+        return torch.cat((turned, every[:, width:]), 1).flatten(0, 1)
 
 
 @dataclass(frozen=True)

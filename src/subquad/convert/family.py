@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -9,14 +10,12 @@ from torch import Tensor
 from subquad.convert import fields as settings
 from subquad.convert import rows as tables
 from subquad.convert.fields import Field
+from subquad.convert.heads import BODY, Head, Rows
 from subquad.convert.older import as_they_were, renewed
 from subquad.convert.paths import get, put
 from subquad.convert.rows import ASIDE, Entry
 
 __all__ = ["BODY", "SHARED", "Family", "Head"]
-
-#: a table, or what makes it of their settings
-Rows = Sequence[Entry] | Callable[[Mapping[str, Any]], Sequence[Entry]]
 
 #: settings with one name on both sides, carried where they are set
 SHARED = (
@@ -35,32 +34,14 @@ SHARED = (
 
 
 @dataclass(frozen=True)
-class Head:
-    """One of the family's classes: ours that does the same, and what the head itself adds.
-
-    prefix: before the names of the body there.  ours: a class of `subquad.hf`.
-    """
-
-    ours: str
-    prefix: str = ""
-    rows: Rows = ()
-    fields: Sequence[Field] = ()
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    needs: Mapping[str, Any] = field(default_factory=dict)
-
-
-#: of a class without a head
-BODY = Head("SubquadModel", fixed={"head.kind": "none"})
-
-
-@dataclass(frozen=True)
 class Family:
     """name: `model_type` of its config.json.  rows: of the body, in names without any prefix.
 
     fixed: settings of ours that are always so.  needs: settings of theirs that must be so (of a
     tuple, one of them; the first is written), or ours would compute something else.
     sizes: what rows count and shape by, by its path in their settings.
-    heads: by the name of their class.  derived: settings of ours that follow from theirs, by part.
+    heads: by the name of their class.  refused: of other classes, by name, why they have none.
+    derived: settings of ours that follow from theirs, by part.
     defaults: their settings where transformers has no such class (any more).
     neutral: where settings are the arguments of a class, by hand: those that change nothing here;
     what is in no table besides is refused.
@@ -70,6 +51,7 @@ class Family:
     tells: by what else than its `model_type` a config.json is known.
     signature, infer: of a torch file without settings, names that it holds, and what tells them,
     by the tensors and the options of the training command that stand beside them, if any.
+    beside: what more is made of the files in their folder for ours, and says so.
     """
 
     name: str
@@ -79,6 +61,7 @@ class Family:
     heads: Mapping[str, Head]
     sizes: Mapping[str, str | Callable[[Mapping[str, Any]], Any]]
     needs: Mapping[str, Any] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
     derived: Callable[[Mapping[str, Any]], dict[str, dict]] = lambda config: {}
     defaults: Mapping[str, Any] | None = None
     neutral: Sequence[str] | None = None
@@ -88,18 +71,35 @@ class Family:
     tells: Callable[[Mapping[str, Any]], bool] | None = None
     signature: Sequence[str] = ()
     infer: Callable[[Mapping[str, Tensor], Mapping[str, Any]], dict[str, Any]] | None = None
+    beside: Callable[[Path, Path, Mapping[str, Any]], str] = lambda source, dest, config: ""
 
     def head(self, config: Mapping[str, Any]) -> tuple[str, Head]:
         """Their class, by default the first whose needs are met, and ours.
 
         ValueError for one that is not in the table.
         """
-        met = (n for n, h in self.heads.items() if _met(h.needs, config))
+        met = (n for n, h in self.heads.items() if h.meant(config).met(config))
         first = next(met, next(iter(self.heads)))
         name = (config.get("architectures") or [first])[0]
+        if name in self.refused:
+            raise ValueError(f"{name} of {self.name} is not converted: {self.refused[name]}")
         if name not in self.heads:
             raise ValueError(f"{name} of {self.name} is not known; known: {', '.join(self.heads)}")
-        return name, self.heads[name]
+        return name, self.heads[name].meant(config)
+
+    def standing(self, ours: Mapping[str, Any]) -> tuple[str, Head]:
+        """Their class that stands for a model with our settings: of several, the first whose fixed
+        settings it has.
+
+        ValueError if there is none.
+        """
+        kinds = [*(ours.get("architectures") or ())]
+        every = [(name, one) for name, head in self.heads.items() for one in head.every()]
+        same = [(name, one) for name, one in every if [one.ours] == kinds]
+        if not same:
+            said = ", ".join(kinds) or "a model without one"
+            raise ValueError(f"{self.name} has no class for {said}")
+        return next((found for found in same if found[1].holds(ours)), same[0])
 
     def signed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """The tensors of a torch file without any prefix, or None if they are another family's."""
@@ -233,10 +233,6 @@ def _own(head: Head, config: Mapping[str, Any], sizes: Mapping[str, Any]) -> set
 def _of(row: Entry) -> tuple[str, ...]:
     names = getattr(row, "theirs", ())
     return (names,) if isinstance(names, str) else names
-
-
-def _met(needs: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    return all(name not in config or config[name] == wanted for name, wanted in needs.items())
 
 
 def _check_need(family: str, config: Mapping[str, Any], path: str, wanted: Any) -> None:

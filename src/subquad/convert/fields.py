@@ -167,7 +167,8 @@ class Doubled(Told):
 class Field:
     """One setting there, one or several here that are equal.
 
-    otherwise: where theirs says None, a multiple of another of their settings.
+    otherwise: where a side says None, a multiple of another of their settings, which a field before
+    this one tells.
     when: what is told in place of `how` where another of their settings, which a field before this
     one tells, is true.
     """
@@ -224,8 +225,12 @@ def told(
         if base and one.ours_of(base) == values[0]:
             put(made, one.theirs, get(base, one.theirs))
             continue
+        value = values[0]
+        if value is None and one.otherwise is not None:
+            other, times = one.otherwise
+            value = times * get(made, other)
         try:
-            put(made, one.theirs, one.told_by(made).back(values[0]))
+            put(made, one.theirs, one.told_by(made).back(value))
         except ValueError as error:
             raise ValueError(f"{one.places[0]}: {error}") from error
     return made

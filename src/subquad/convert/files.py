@@ -79,10 +79,18 @@ def read_torch(path: Path) -> Any:
         if foreign:
             raise ValueError(
                 f"{path} holds a {foreign[1]}, and reading that would run its code; where that "
-                "code is installed, save the tensors alone: torch.save(model.state_dict(), path)"
+                f"code is installed, save the tensors alone: {_alone(path)}"
             ) from error
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{path} is damaged, or no file of torch.save: {reason}") from error
+
+
+def _alone(path: Path) -> str:
+    """What saves the tensors of a pickled model, in the torch that wrote it."""
+    return (
+        f'model = torch.load("{path.name}", map_location="cpu"); '
+        'torch.save(model.state_dict(), "state.pt")'
+    )
 
 
 def _check_members(path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from subquad.convert import FAMILIES, REFUSED
 from subquad.convert.beside import copy, dictionaries, made_ours
-from subquad.convert.family import Family, Head
+from subquad.convert.family import Family
 from subquad.convert.files import (
     options,
     read_config,
@@ -69,12 +69,13 @@ def to_ours(source: Path, dest: Path) -> str:
         config = _their_config(source)
     else:
         check_arguments(family, plain)
-        config = {**family.defaults, **plain}
+        config = merged(family.defaults, plain)
+    family.head(config)  # first: a class that is refused is so whatever its weights
     said = _write(family, config, read_tensors(source), dest, {"config": plain})
     copy(source, dest)
     if family.defaults is None:
         made_ours(source, dest, plain)
-    return said
+    return said + family.beside(source, dest, config)
 
 
 def from_file(source: Path, dest: Path) -> str:
@@ -98,7 +99,7 @@ def from_file(source: Path, dest: Path) -> str:
         origin = {"config": config, "file": source.name, "inside": inside, "options": told}
         said = _write(family, config, tensors, dest, origin)
         dictionaries(source.parent, dest)
-        return said
+        return said + family.beside(source.parent, dest, config)
     known = ", ".join(family.name for family in FAMILIES.values() if family.signature)
     raise ValueError(
         f"{source} holds tensors of no family that is known from its names ({known}); its first "
@@ -148,10 +149,13 @@ def to_theirs(source: Path, dest: Path, to: str | None = None) -> str:
         )
     settings = shell.SubquadConfig.from_pretrained(source)
     ours = settings.to_dict()
-    name, head = _their_head(family, origin, ours)
-    tensors = check(getattr(shell, head.ours), settings, read_tensors(source))
     base = {} if origin is None else origin["config"]
     was = _whole(family, base) if base else {}
+    if origin is None:
+        name, head = family.standing(ours)
+    else:
+        name, head = family.head({**was, "architectures": [origin["class"]]})
+    tensors = check(getattr(shell, head.ours), settings, read_tensors(source))
     config = merged(base, family.theirs(ours, head, was)) | {"architectures": [name]}
     family.agree(_whole(family, config), ours)
     named = {"prefix": head.prefix, "tied": []} if origin is None else origin
@@ -163,7 +167,7 @@ def to_theirs(source: Path, dest: Path, to: str | None = None) -> str:
         return f"{head.ours} to {named['file']}, {len(made)} tensors"
     _write_config(family, config, dest)
     _save(made, dest)
-    copy(source, dest)
+    copy(source, dest, named.get("made", ()))
     return f"{head.ours} to {name}, {len(made)} tensors"
 
 
@@ -186,12 +190,17 @@ def check(kind: type, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, T
 
 
 def _whole(family: Family, config: Mapping[str, Any]) -> dict[str, Any]:
-    """All their settings, defaults too."""
+    """All their settings, defaults too. ValueError for some that go together in no model there."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     if family.defaults is not None:
-        return {**family.defaults, **config}
-    return AutoConfig.for_model(family.name, **_without_type(config)).to_dict()
+        return merged(family.defaults, config)
+    try:
+        return AutoConfig.for_model(family.name, **_without_type(config)).to_dict()
+    except StrictDataclassError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{family.name} has no such settings: {reason}") from error
 
 
 def _write_config(family: Family, config: Mapping[str, Any], dest: Path) -> None:
@@ -217,17 +226,6 @@ def _their_config(source: Path) -> dict[str, Any]:
         raise ValueError(
             f"the transformers at hand does not read {source}/config.json: {reason}"
         ) from error
-
-
-def _their_head(family: Family, origin: dict | None, ours: Mapping[str, Any]) -> tuple[str, Head]:
-    """The class that stands for ours."""
-    if origin is not None:
-        return family.head({"architectures": [origin["class"]]})
-    kinds = ours.get("architectures") or []
-    for name, head in family.heads.items():
-        if [head.ours] == [*kinds]:
-            return name, head
-    raise ValueError(f"{family.name} has no class for {', '.join(kinds) or 'a model without one'}")
 
 
 def _without_type(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """GPT-2 (https://huggingface.co/docs/transformers/model_doc/gpt2): maps are (inputs, outputs), and
-query, key and value one map."""
+query, key and value one map. The label of a row is read from its last token: theirs finds it by
+`pad_token_id`, ours by `attention_mask`."""
 
+from subquad.convert.bert import answers, tags
 from subquad.convert.changes import Split, Transpose
 from subquad.convert.family import BODY, Family, Head
 from subquad.convert.fields import Field, Named, Spelled
-from subquad.convert.rows import Constant, Row, Tied
+from subquad.convert.rows import Absent, Constant, Row, Tied
 
 __all__ = ["GPT2"]
 
@@ -81,6 +83,22 @@ GPT2 = Family(
             rows=(Tied("lm_head.weight", "wte.weight", "head.project.weight"),),
             fixed={"head.kind": "tokens", "head.bias": False},
         ),
+        "GPT2ForSequenceClassification": Head(
+            "SubquadForSequenceClassification",
+            "transformer.",
+            rows=(
+                Row("score.weight", "head.label.weight"),
+                Absent("head.label.bias", "head.label.weight"),
+            ),
+            fixed={"head.kind": "labels", "head.pool": "last", "head.hidden": "none"},
+        ),
+        "GPT2ForTokenClassification": tags("transformer."),
+        "GPT2ForQuestionAnswering": answers("transformer."),
         "GPT2Model": BODY,
+    },
+    refused={
+        "GPT2DoubleHeadsModel": (
+            "it writes and chooses at once; save its GPT2LMHeadModel, or the body alone"
+        )
     },
 )

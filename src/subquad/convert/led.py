@@ -1,12 +1,13 @@
 """LED and BART (https://huggingface.co/docs/transformers/model_doc/led): an encoder and a decoder
-in BART's names. BART's first two positions are of no token."""
+in BART's names. BART's first two positions are of no token. A body alone is read as transformers
+reads it for summaries: its words are its table's, without a bias."""
 
 from collections.abc import Iterator, Sequence
 
 from subquad.convert.changes import Cut, Lead
 from subquad.convert.family import Family, Head
 from subquad.convert.fields import Doubled, Field, Named
-from subquad.convert.rows import Entry, Row, Spare, Tied
+from subquad.convert.rows import Absent, Entry, Row, Spare, Tied
 
 __all__ = ["BART", "LED"]
 
@@ -109,6 +110,15 @@ def writes(prefix: str) -> Head:
     )
 
 
+def body(prefix: str) -> Head:
+    """Both sides without a head."""
+    bias = Absent("decoder.head.project.bias", "decoder.stem.embedding.weight")
+    return Head("SubquadForSeq2SeqLM", prefix, (bias,), needs={"tie_word_embeddings": True})
+
+
+#: whatever is read from the decoder but words
+NO_HEAD = "it reads {} from the decoder's features, and the head of a pair here writes words"
+
 SIZES = {"encoder": "encoder_layers", "decoder": "decoder_layers"}
 
 LED = Family(
@@ -122,7 +132,8 @@ LED = Family(
     ),
     fixed={**FIXED, "encoder.arch": "longformer", "encoder.model.dilations": [1]},
     sizes=SIZES,
-    heads={"LEDForConditionalGeneration": writes("led.")},
+    heads={"LEDForConditionalGeneration": writes("led."), "LEDModel": body("led.")},
+    refused={"LEDForQuestionAnswering": NO_HEAD.format("spans")},
 )
 
 BART = Family(
@@ -144,5 +155,13 @@ BART = Family(
     },
     needs={"scale_embedding": False},
     sizes=SIZES,
-    heads={"BartForConditionalGeneration": writes("model.")},
+    heads={"BartForConditionalGeneration": writes("model."), "BartModel": body("model.")},
+    refused={
+        "BartForSequenceClassification": NO_HEAD.format("labels"),
+        "BartForQuestionAnswering": NO_HEAD.format("spans"),
+        "BartForCausalLM": (
+            "it is a decoder alone whose cross-attention reads nothing, and ours has one only "
+            "beside an encoder; save the whole BartForConditionalGeneration"
+        ),
+    },
 )

@@ -1,10 +1,14 @@
-"""Llama (https://huggingface.co/docs/transformers/model_doc/llama) and two of its kin: Mistral
-where no window is set, and Qwen2, whose output map alone has no bias."""
+"""Llama (https://huggingface.co/docs/transformers/model_doc/llama) and two of its kin: Mistral, and
+Qwen2, whose output map alone has no bias. Their window counts the token itself, ours those behind
+it. Without one they are a `transformer`; with one Mistral is `local`, and Qwen2, whose layers
+differ then, a `hybrid`."""
 
 from dataclasses import replace
+from typing import Any
 
 from subquad.convert.family import BODY, Family, Head
-from subquad.convert.fields import Field, Spelled
+from subquad.convert.fields import Each, Field, Less, Spelled
+from subquad.convert.rope import Rope
 from subquad.convert.rows import Absent, Row, Spare, Tied
 
 __all__ = ["LLAMA", "MISTRAL", "QWEN2"]
@@ -45,20 +49,19 @@ FIELDS = (
     Field("num_key_value_heads", "model.num_kv_heads", otherwise=("num_attention_heads", 1)),
     Field("intermediate_size", "model.ffn_dim"),
     Field("rms_norm_eps", "model.norm", Spelled("rms", 1e-6)),
-    Field("rope_parameters.rope_theta", "model.position", Spelled("rotary", 10000.0)),
+    Field("rope_parameters", "model.position", Rope()),
     Field("attention_dropout", "model.dropout"),
 )
 
 FIXED = {
-    "arch": "transformer",
     "model.causal": True,
     "model.mlp": "swiglu",
-    "model.wiring": "pre",
     "stem.kind": "tokens",
     "stem.position": "none",
 }
+DENSE = {"arch": "transformer", "model.wiring": "pre"}
 
-NEEDS = {"hidden_act": "silu", "rope_parameters.rope_type": "default"}
+NEEDS = {"hidden_act": "silu"}
 
 LM = Head(
     "SubquadForCausalLM",
@@ -67,15 +70,31 @@ LM = Head(
     fixed={"head.kind": "tokens", "head.bias": False},
 )
 
+
+def windowed(head: Head, arch: str, **more: Any) -> Head:
+    """A head of a dense model where no window is set, else of `arch`, as `more` tells of it."""
+    other = replace(head, fixed={**head.fixed, "arch": arch}, **more)
+    none = {"sliding_window": None}
+    return replace(head, fixed={**head.fixed, **DENSE}, needs=none, other=other)
+
+
 LLAMA = Family(
     "llama",
     ROWS + BIASES,
     (*FIELDS, Field("attention_bias", "model.bias")),
-    fixed=FIXED,
+    fixed={**FIXED, **DENSE},
     needs={**NEEDS, "mlp_bias": False},
     sizes={"layer": "num_hidden_layers"},
     heads={"LlamaForCausalLM": LM, "LlamaModel": BODY},
 )
+
+WINDOW = Field("sliding_window", "model.window", Less(1))
+
+
+def mistral(head: Head) -> Head:
+    """The same window in all layers, or none."""
+    return windowed(head, "local", fields=(WINDOW,))
+
 
 MISTRAL = replace(
     LLAMA,
@@ -83,9 +102,22 @@ MISTRAL = replace(
     rows=ROWS,
     fields=FIELDS,
     fixed={**FIXED, "model.bias": False},
-    needs={**NEEDS, "sliding_window": None},
-    heads={"MistralForCausalLM": LM, "MistralModel": BODY},
+    needs=NEEDS,
+    heads={"MistralForCausalLM": mistral(LM), "MistralModel": mistral(BODY)},
 )
+
+LAYERS = Each({"full_attention": "full", "sliding_attention": "local"})
+
+
+def qwen2(head: Head) -> Head:
+    """A window in some layers, or in none."""
+    return windowed(
+        head,
+        "hybrid",
+        fields=(WINDOW, Field("layer_types", "model.kinds", LAYERS)),
+        needs={"use_sliding_window": True},
+    )
+
 
 QWEN2 = replace(
     LLAMA,
@@ -100,6 +132,6 @@ QWEN2 = replace(
     ),
     fields=FIELDS,
     fixed={**FIXED, "model.bias": True},
-    needs={**NEEDS, "use_sliding_window": False},
-    heads={"Qwen2ForCausalLM": LM, "Qwen2Model": BODY},
+    needs=NEEDS,
+    heads={"Qwen2ForCausalLM": qwen2(LM), "Qwen2Model": qwen2(BODY)},
 )

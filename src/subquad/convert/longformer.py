@@ -14,6 +14,7 @@ from subquad.convert.bert import (
     POOLER,
     answers,
     around,
+    choices,
     embeddings,
     labels,
     lm_head,
@@ -51,6 +52,7 @@ LONGFORMER = Family(
         "LongformerForSequenceClassification": labels("longformer."),
         "LongformerForTokenClassification": tags("longformer."),
         "LongformerForQuestionAnswering": answers("longformer."),
+        "LongformerForMultipleChoice": choices("longformer."),
         "LongformerModel": BODY,
     },
 )

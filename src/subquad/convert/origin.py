@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["KEPT", "ORIGIN", "held", "kept_aside", "read_origin"]
+__all__ = ["KEPT", "ORIGIN", "held", "kept_aside", "note", "read_origin"]
 
 ORIGIN, KEPT = "convert.json", "aside.safetensors"
 
@@ -29,6 +29,13 @@ def read_origin(source: Path) -> dict[str, Any] | None:
     if Path(found.get("file", "x")).name != found.get("file", "x"):
         raise ValueError(f"{path} names the file {found['file']!r}, which is no plain name")
     return found
+
+
+def note(folder: Path, **told: Any) -> None:
+    """Write more into convert.json, which is there."""
+    path = folder / ORIGIN
+    found = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**found, **told}, indent=2) + "\n", encoding="utf-8")
 
 
 def kept_aside(source: Path) -> dict[str, Tensor]:

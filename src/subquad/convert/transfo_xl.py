@@ -19,6 +19,7 @@ from subquad.convert.changes import Flip, Join, Split
 from subquad.convert.family import BODY, Family, Head
 from subquad.convert.fields import Field, Less, Named, Spelled, Unset
 from subquad.convert.rows import Entry, Row, Spare, Tied
+from subquad.convert.vocabulary import word_level
 
 __all__ = ["ORIGINAL", "TRANSFO_XL"]
 
@@ -187,6 +188,7 @@ def family(name: str, crit: Any, prefix: str, **more: Any) -> Family:
         },
         derived=lambda c: {"stem": {"scale": c["d_model"] ** 0.5}},
         defaults=DEFAULTS,
+        beside=lambda source, dest, c: word_level(source, dest, c["vocab_size"]),
         **more,
     )
 

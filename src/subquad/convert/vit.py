@@ -70,4 +70,9 @@ VIT = Family(
         ),
         "ViTModel": BODY,
     },
+    refused={
+        "ViTForMaskedImageModeling": (
+            "it paints hidden patches of a picture, and no head of ours paints"
+        )
+    },
 )

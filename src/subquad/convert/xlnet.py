@@ -2,7 +2,13 @@
 attention over whole inputs, both ways or one way. What tells segments apart (`token_type_ids`), the
 second stream of its training (`perm_mask`, `target_mapping`) and a memory (`mems`) have no place in
 ours: what is converted is what it computes without them, and their tensors are kept aside. Kinds
-that differ within a row are refused."""
+that differ within a row are refused.
+
+Its language model, as released, looks both ways: without `perm_mask` each token sees itself and all
+others, and its words are those of a model of hidden words. Labels are read from the last token,
+which in theirs may be padding: pad on the left, as its tokenizer does."""
+
+from dataclasses import replace
 
 from subquad.convert.changes import Reshape, Transpose
 from subquad.convert.family import BODY, Family, Head
@@ -36,7 +42,28 @@ LM = (
     Row("lm_loss.bias", "head.project.bias"),
     Tied("lm_loss.weight", "word_embedding.weight", "head.project.weight"),
 )
-WORDS = {"head.kind": "tokens", "head.bias": True}
+
+
+def words(ours: str, way: str) -> Head:
+    """Its language model, which looks both ways or one way."""
+    fixed = {"head.kind": "tokens", "head.bias": True}
+    return Head(ours, "transformer.", LM, fixed=fixed, needs={"attn_type": way})
+
+
+def summary(ours: str) -> Head:
+    """Labels by the last token, with a map and a nonlinearity between."""
+    return Head(
+        ours,
+        "transformer.",
+        (
+            Row("sequence_summary.summary.*", "head.hidden.dense.*"),
+            Row("logits_proj.*", "head.label.*"),
+        ),
+        (Field("summary_last_dropout", "head.dropout"),),
+        fixed={"head.kind": "labels", "head.pool": "last", "head.hidden": "tanh"},
+        needs={"summary_type": "last", "summary_use_proj": True, "summary_activation": "tanh"},
+    )
+
 
 XLNET = Family(
     "xlnet",
@@ -65,9 +92,11 @@ XLNET = Family(
     limits={"token_types": 1},
     sizes={"layer": "n_layer", "dim": "d_model", "heads": "n_head"},
     heads={
-        "XLNetLMHeadModel": Head(
-            "SubquadForCausalLM", "transformer.", LM, fixed=WORDS, needs={"attn_type": "uni"}
+        "XLNetLMHeadModel": replace(
+            words("SubquadForMaskedLM", "bi"), other=words("SubquadForCausalLM", "uni")
         ),
+        "XLNetForSequenceClassification": summary("SubquadForSequenceClassification"),
+        "XLNetForMultipleChoice": summary("SubquadForMultipleChoice"),
         "XLNetForTokenClassification": Head(
             "SubquadForTokenClassification",
             "transformer.",
@@ -81,5 +110,11 @@ XLNET = Family(
             fixed={"head.kind": "tags"},
         ),
         "XLNetModel": BODY,
+    },
+    refused={
+        "XLNetForQuestionAnswering": (
+            "it looks for ends of answers from each of its best starts, and ours for both at once, "
+            "as XLNetForQuestionAnsweringSimple does"
+        ),
     },
 )

@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForCTC,
     AutoModelForImageClassification,
     AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
     AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
@@ -33,6 +34,7 @@ from subquad.hf.ctc import SubquadForCTC
 from subquad.hf.images import SubquadForImageClassification
 from subquad.hf.match import SubquadForImageTextMatching
 from subquad.hf.modeling import SubquadForCausalLM, SubquadForMaskedLM, SubquadModel
+from subquad.hf.multiple_choice import SubquadForMultipleChoice
 from subquad.hf.seq2seq import SubquadForSeq2SeqLM
 from subquad.hf.series import SubquadForTimeSeries
 from subquad.hf.swapping import restore, swap
@@ -47,6 +49,7 @@ __all__ = [
     "SubquadForImageClassification",
     "SubquadForImageTextMatching",
     "SubquadForMaskedLM",
+    "SubquadForMultipleChoice",
     "SubquadForQuestionAnswering",
     "SubquadForSeq2SeqLM",
     "SubquadForSequenceClassification",
@@ -67,6 +70,7 @@ AutoModelForSequenceClassification.register(
 AutoModelForTokenClassification.register(
     SubquadConfig, SubquadForTokenClassification, exist_ok=True
 )
+AutoModelForMultipleChoice.register(SubquadConfig, SubquadForMultipleChoice, exist_ok=True)
 AutoModelForQuestionAnswering.register(SubquadConfig, SubquadForQuestionAnswering, exist_ok=True)
 AutoModelForImageClassification.register(
     SubquadConfig, SubquadForImageClassification, exist_ok=True

@@ -16,29 +16,33 @@ from transformers.modeling_outputs import (
 
 from subquad.hf.config import SubquadConfig
 from subquad.hf.inputs import loss_options, real_outputs
+from subquad.hf.marks import first_token, question, through_separator, unmarked
 from subquad.hf.modeling import SubquadPreTrainedModel
 from subquad.model import build
 
 __all__ = [
+    "Labelled",
     "SubquadForQuestionAnswering",
     "SubquadForSequenceClassification",
     "SubquadForTokenClassification",
 ]
 
 
-class _Labelled(SubquadPreTrainedModel):
+class Labelled(SubquadPreTrainedModel):
     """A model whose head has one logit for each of `config.num_labels`."""
 
     kind: str
+    #: how many logits, where that is no setting
+    num_logits: int | None = None
 
     def __init__(self, config: SubquadConfig) -> None:
         super().__init__(config)
-        config.set_labels(self.kind)
+        config.set_labels(self.kind, self.num_logits)
         self.model = build(**config.parts())
         self.post_init()
 
 
-class SubquadForSequenceClassification(_Labelled):
+class SubquadForSequenceClassification(Labelled):
     """One label for each row."""
 
     kind = "labels"
@@ -55,11 +59,10 @@ class SubquadForSequenceClassification(_Labelled):
         """Logits (B, L); labels (B,). Without marks the first token of each row is marked."""
         options = loss_options(inputs)
         given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
-        marks = global_attention_mask
-        if marks is None and (tokens := _tokens(given)) is not None:
-            real = torch.ones_like(tokens) if attention_mask is None else attention_mask.bool()
-            marks = real.bool() & (real.cumsum(1) == 1)
-        y, _ = self.features({**given, "global_attention_mask": marks})
+        given["global_attention_mask"] = global_attention_mask
+        if unmarked(self.model.stem, given):
+            given["global_attention_mask"] = first_token(given)
+        y, _ = self.features(given)
         logits = self.model.head(y, real_outputs(self.model.stem, attention_mask))
         loss = None
         if labels is not None:
@@ -68,7 +71,7 @@ class SubquadForSequenceClassification(_Labelled):
         return out if return_dict is not False else out.to_tuple()
 
 
-class SubquadForTokenClassification(_Labelled):
+class SubquadForTokenClassification(Labelled):
     """One label for each token."""
 
     kind = "tags"
@@ -92,7 +95,7 @@ class SubquadForTokenClassification(_Labelled):
         return out if return_dict is not False else out.to_tuple()
 
 
-class SubquadForQuestionAnswering(_Labelled):
+class SubquadForQuestionAnswering(Labelled):
     """The span of a document that answers a question: where it starts, and where it ends."""
 
     kind = "tags"
@@ -114,14 +117,15 @@ class SubquadForQuestionAnswering(_Labelled):
 
         Padding has the lowest logit there is. `global_attention_mask` marks the question; without
         it, what stands before the first separator is marked, if `config.sep_token_id` tells one.
+        Under a head of kind "answers" it holds no answer, and is of the first kind of tokens, and
+        the rest of the second, unless token_type_ids say otherwise.
         """
         options = loss_options(inputs)
         given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
         separator = getattr(self.config, "sep_token_id", None)
-        if separator is not None and given.get("global_attention_mask") is None:
-            given["global_attention_mask"] = _question(input_ids, attention_mask, separator)
-        y, _ = self.features(given)
-        logits = self.model.head(y)
+        if unmarked(self.model.stem, given):
+            given["global_attention_mask"] = question(given, separator)
+        logits = self._logits(given, separator)
         if attention_mask is not None:
             lowest = torch.finfo(logits.dtype).min
             logits = logits.masked_fill(~attention_mask.bool().unsqueeze(-1), lowest)
@@ -132,17 +136,14 @@ class SubquadForQuestionAnswering(_Labelled):
         out = QuestionAnsweringModelOutput(loss=loss, start_logits=start, end_logits=end)
         return out if return_dict is not False else out.to_tuple()
 
-
-def _question(ids: Tensor | None, attention_mask: Tensor | None, separator: int) -> Tensor | None:
-    """The tokens (B, N) before the first separator; none in rows without one, or if embedded."""
-    if ids is None:
-        return None
-    ends = ids == separator
-    marks = (ends.cumsum(1) == 0) & ends.any(1, keepdim=True)
-    return marks if attention_mask is None else marks & attention_mask.bool()
-
-
-def _tokens(given: dict[str, Any]) -> Tensor | None:
-    """A tensor (B, N) of the size of the inputs."""
-    ids, embedded = given.get("input_ids"), given.get("inputs_embeds")
-    return ids if embedded is None else embedded[..., 0].long()
+    def _logits(self, given: dict[str, Any], separator: int | None) -> Tensor:
+        """Logits (B, N, 2); of a head that tells the question apart, without those of it."""
+        apart = getattr(self.model.head, "without", None)
+        asked = None if apart is None else through_separator(given, separator)
+        if asked is not None and given.get("token_type_ids") is None:
+            given = {**given, "token_type_ids": (~asked).long()}
+        logits = self.model.head(self.features(given)[0])
+        if apart is None or asked is None:
+            return logits
+        # what is read from the first token is that there is no answer
+        return apart(logits, asked & ~first_token(given))

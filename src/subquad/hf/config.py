@@ -11,6 +11,9 @@ from subquad.pair import complete_cross, complete_encoder
 
 __all__ = ["SubquadConfig"]
 
+#: kinds of heads that give what another gives: those that ask, and those with a layer of their own
+_LIKE = {"labels": ("query_label",), "tags": ("answers",)}
+
 
 @strict
 class SubquadConfig(PreTrainedConfig):
@@ -100,12 +103,13 @@ class SubquadConfig(PreTrainedConfig):
             )
         raise ValueError(f"to predict what comes next, it needs {self.arch} with causal=True")
 
-    def set_labels(self, kind: str) -> None:
-        """Give the head the kind `kind` and `num_labels` labels, if it has not both already; a
-        head that asks for labels stays."""
-        kinds = (kind, "query_label") if kind == "labels" else (kind,)
+    def set_labels(self, kind: str, num_labels: int | None = None) -> None:
+        """Give the head the kind `kind` and `num_labels` labels, by default the configuration's, if
+        it has not both already; a head that does the same otherwise stays."""
+        kinds = (kind, *_LIKE.get(kind, ()))
         head = self.head if self.head and self.head["kind"] in kinds else {"kind": kind}
-        head = {**head, "num_labels": self.num_labels}
+        labels = self.num_labels if num_labels is None else num_labels
+        head = {**head, "num_labels": labels}
         self.head = complete(self.arch, self.model, self.stem, head)["head"]
 
     def parts(self) -> dict[str, Any]:

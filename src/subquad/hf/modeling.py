@@ -202,6 +202,8 @@ class SubquadForCausalLM(SubquadPreTrainedModel, StateGenerationMixin):
             "document_ids": document_ids,
             **inputs,
         }
+        if getattr(self.model.stem, "types", None) is not None:
+            given["token_type_ids"] = token_type_ids
         bare = labels is None and targets is None
         last = logits_to_keep if bare and isinstance(logits_to_keep, int) else 0
         y, cache = self.features(given, past_key_values, use_cache, last or None)

@@ -9,6 +9,7 @@ from subquad.nn.context import Context
 from subquad.nn.conv import ConvModule
 from subquad.nn.conv_attention import ConvAttention
 from subquad.nn.cross import CrossAttention
+from subquad.nn.ends import Ends
 from subquad.nn.features import EluFeatures, PositiveRandomFeatures, ReLUFeatures
 from subquad.nn.forecast import ForecastHead
 from subquad.nn.frames import FrameStem
@@ -42,6 +43,7 @@ from subquad.nn.position import (
     XLBiases,
     XLRelative,
 )
+from subquad.nn.prefix import PrefixRead, PrefixStack
 from subquad.nn.queries import FieldHead, QueryHead
 from subquad.nn.read import Read
 from subquad.nn.reversible import (
@@ -59,6 +61,7 @@ from subquad.nn.stacks import ChunkEncoder, Decoder, Encoder
 from subquad.nn.state import detach, nbytes, select
 from subquad.nn.stems import TokenStem
 from subquad.nn.waves import WaveStem
+from subquad.ops.positions import LinearRates, Llama3Rates
 
 __all__ = [
     "MLP",
@@ -82,6 +85,7 @@ __all__ = [
     "DynamicSpan",
     "EluFeatures",
     "Encoder",
+    "Ends",
     "FieldHead",
     "ForecastHead",
     "FrameStem",
@@ -95,6 +99,8 @@ __all__ = [
     "Learned",
     "LearnedFeatures",
     "LightConv",
+    "LinearRates",
+    "Llama3Rates",
     "LogMel",
     "LowRankAttention",
     "LowRankCrossAttention",
@@ -112,6 +118,8 @@ __all__ = [
     "PositiveRandomFeatures",
     "PostNorm",
     "PreNorm",
+    "PrefixRead",
+    "PrefixStack",
     "Projection",
     "QueryHead",
     "QueryStack",

@@ -3,7 +3,7 @@
 Strings exist in configurations only; `stack` turns them into objects.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from math import inf
@@ -25,6 +25,7 @@ from subquad.nn.reversible import (
     ReversibleEncoder,
 )
 from subquad.nn.stacks import Decoder, Encoder, Stack
+from subquad.ops.positions import LinearRates, Llama3Rates
 
 __all__ = [
     "blocks",
@@ -74,10 +75,19 @@ WIRINGS: Mapping[str, Wiring] = {
 POSITIONS: Mapping[str, Callable[..., Position]] = {
     "none": lambda heads, width: Position(),
     "rotary": lambda heads, width, base=10000.0: Rotary(width, base=base),
+    "rotary_linear": lambda heads, width, base, factor: Rotary(
+        width, base=base, rates=LinearRates(factor)
+    ),
+    "rotary_llama3": lambda heads, width, base, *bands: Rotary(
+        width, base=base, rates=Llama3Rates(*bands)
+    ),
     "rotary_half": lambda heads, width: Rotary(width, width=width // 4 * 2),
     "alibi": lambda heads, width: ALiBi(heads),
     "xl": lambda heads, width: XLRelative(heads, width),
 }
+
+#: how many numbers stand after a colon in the name of a position
+_NUMBERS = {"rotary": 1, "rotary_linear": 2, "rotary_llama3": 5}
 
 
 def choose(kind: str, name: str, table: Mapping[str, Any]) -> Any:
@@ -135,34 +145,42 @@ def of_layer(name: str, values: tuple[int, ...], layer: int, num_layers: int) ->
 
 
 def position(name: str, num_heads: int, head_dim: int) -> Position:
-    """A position inside attention, by its name in settings; "rotary:500000" has that base."""
-    word, number = _numbered("position", name, ("rotary",))
-    base = {} if number is None else {"base": number}
-    return choose("position", word, POSITIONS)(num_heads, head_dim, **base)
+    """A position inside attention, by its name in settings; "rotary:500000" has that base.
+
+    "rotary_linear:BASE,FACTOR" and "rotary_llama3:BASE,FACTOR,LOW,HIGH,LENGTH" turn slower
+    (`subquad.ops.positions`). ValueError for other numbers than a name takes.
+    """
+    word, numbers = _numbered("position", name, _NUMBERS)
+    return choose("position", word, POSITIONS)(num_heads, head_dim, *numbers)
 
 
 def normalise(name: str) -> Callable[[int], nn.Module]:
     """A norm, by its name in a configuration: width -> module; "layer:1e-12" has that epsilon."""
-    word, number = _numbered("norm", name, NORMS)
+    word, numbers = _numbered("norm", name, dict.fromkeys(NORMS, 1))
     made = choose("norm", word, NORMS)
-    return made if number is None else partial(made, eps=number)
+    return partial(made, eps=numbers[0]) if numbers else made
 
 
-def _numbered(kind: str, name: str, known: Iterable[str]) -> tuple[str, float | None]:
-    """A name, and the number after its colon. ValueError where there can be none, or none is."""
+def _numbered(kind: str, name: str, known: Mapping[str, int]) -> tuple[str, tuple[float, ...]]:
+    """A name, and the numbers after its colon, as many as are `known` of it; one may be left out.
+
+    ValueError where there can be none, or other ones.
+    """
     word, colon, said = str(name).partition(":")
-    if not colon:
-        return name, None
+    count = known.get(word, 0)
+    if not colon and count < 2:
+        return name, ()
     try:
-        number = float(said)
+        numbers = tuple(float(number) for number in said.split(","))
     except ValueError:
-        number = 0.0
-    if word not in known or not 0 < number < inf:
+        numbers = ()
+    if len(numbers) != count or not all(0 < number < inf for number in numbers):
+        few = "stands a positive number"
+        wanted = f"stand {count} positive numbers, commas between" if count > 1 else few
         raise ValueError(
-            f"{kind} {name!r}: after a colon stands a positive number, and before it one of "
-            f"{', '.join(known)}"
+            f"{kind} {name!r}: after a colon {wanted}, and before it one of {', '.join(known)}"
         )
-    return word, number
+    return word, numbers
 
 
 def feed_forward(name: str) -> Callable[..., nn.Module]:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from subquad.nn.adaptive import AdaptiveHead, Tables, share
+from subquad.nn.answers import AnswerHeadConfig
 from subquad.nn.choices import choose, normalise
 from subquad.nn.ctc import CTCHeadConfig
 from subquad.nn.forecast import ForecastHeadConfig
@@ -206,6 +207,7 @@ HEADS = {
     "adaptive": AdaptiveHeadConfig,
     "labels": LabelHeadConfig,
     "tags": TagHeadConfig,
+    "answers": AnswerHeadConfig,
     "vector": VectorHeadConfig,
     "none": NoHeadConfig,
     "query": QueryHeadConfig,

@@ -12,6 +12,8 @@ from subquad.nn.features import EluFeatures, PositiveRandomFeatures
 from subquad.nn.kernel import KernelAttention
 from subquad.nn.mixer import Mixer
 from subquad.nn.position import Position
+from subquad.ops.linear import FeatureMap
+from subquad.ops.pattern import Pattern
 from subquad.ops.patterns import Causal, Full, SameLabel, Window
 
 __all__ = ["KINDS", "Sizes", "mixer_of"]
@@ -33,6 +35,8 @@ class Sizes:
     seed: int = 0
     position: str = "none"
     dropout: float = 0.0
+    num_kv_heads: int | None = None
+    bias: bool = True
 
 
 def mixer_of(kind: str, sizes: Sizes, layer: int) -> Mixer:
@@ -41,24 +45,44 @@ def mixer_of(kind: str, sizes: Sizes, layer: int) -> Mixer:
 
 
 def _full(c: Sizes, layer: int) -> Mixer:
-    pattern = (Causal() if c.causal else Full()) & SameLabel()
-    return Attention(c.dim, c.num_heads, pattern, position=_position(c), dropout=c.dropout)
+    return _softmax(c, Causal() if c.causal else Full())
 
 
 def _local(c: Sizes, layer: int) -> Mixer:
-    pattern = Window(c.window, 0 if c.causal else c.window) & SameLabel()
-    return Attention(c.dim, c.num_heads, pattern, position=_position(c), dropout=c.dropout)
+    return _softmax(c, Window(c.window, 0 if c.causal else c.window))
 
 
 def _kernel(c: Sizes, layer: int) -> Mixer:
     width = divide(c.dim, c.num_heads)
-    phi = PositiveRandomFeatures(width, c.features, seed=1000 * c.seed + layer)
-    return KernelAttention(c.dim, c.num_heads, phi, causal=c.causal, position=_position(c))
+    return _features(c, PositiveRandomFeatures(width, c.features, seed=1000 * c.seed + layer))
 
 
 def _linear(c: Sizes, layer: int) -> Mixer:
-    phi = EluFeatures()
-    return KernelAttention(c.dim, c.num_heads, phi, causal=c.causal, position=_position(c))
+    return _features(c, EluFeatures())
+
+
+def _softmax(c: Sizes, pattern: Pattern) -> Mixer:
+    return Attention(
+        c.dim,
+        c.num_heads,
+        pattern & SameLabel(),
+        position=_position(c),
+        num_kv_heads=c.num_kv_heads,
+        bias=c.bias,
+        dropout=c.dropout,
+    )
+
+
+def _features(c: Sizes, phi: FeatureMap) -> Mixer:
+    return KernelAttention(
+        c.dim,
+        c.num_heads,
+        phi,
+        causal=c.causal,
+        position=_position(c),
+        num_kv_heads=c.num_kv_heads,
+        bias=c.bias,
+    )
 
 
 def _position(c: Sizes) -> Position:

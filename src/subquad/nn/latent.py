@@ -26,7 +26,7 @@ from subquad.nn.blocks import Block
 from subquad.nn.context import Context, take
 from subquad.nn.groups import Groups
 from subquad.nn.mixer import check_state
-from subquad.nn.past import Past
+from subquad.nn.past import Past, Seen
 from subquad.nn.read import Read
 from subquad.nn.stacks import Decoder
 from subquad.nn.state import register, select
@@ -78,6 +78,9 @@ class LatentStack(Decoder):
     than tokens make a plain decoder. ValueError as `nn.groups.Groups`.
     """
 
+    #: its state
+    keeps: ClassVar[type] = Latents
+
     def __init__(
         self,
         read: Read,
@@ -98,7 +101,7 @@ class LatentStack(Decoder):
         ValueError for a state of another kind, or of other latents.
         """
         if state is not None:
-            check_state(self, state, Latents)
+            check_state(self, state, self.keeps)
         x, context, n = context.clean(x), replace(context, mark=None), x.shape[1]
         if state is None and self.training and n > self.groups.latents:
             return self._crop(x, context), None
@@ -108,21 +111,21 @@ class LatentStack(Decoder):
         skip = self._skip(context, n, streams=state is not None)
         last = n - skip if context.last is None else min(context.last, n - skip)
         context = context.rows(torch.arange(skip, n, device=x.device)) if skip else context
-        z = self.read(x[:, skip:], context, seen)
+        z = self.enter(x[:, skip:], context, seen)
         after = None
         if state is None or read is None:
-            y = self._whole(z, context, skip)
+            y = self._whole(z, context, seen, skip)
         else:
             # behind an anchor that all rows pass nothing counts but what `read` keeps
             kept = self.init_state(x.shape[0]) if skip else state
-            y, tail, layers = self._piece(z, context, kept, fresh=skip > 0)
-            after = Latents(read, tail, layers)
+            y, tail, layers = self._piece(z, context, seen, kept, fresh=skip > 0)
+            after = self.keeps(read, tail, layers)
         return y[:, n - skip - last :], after
 
     def init_state(self, batch: int) -> Any:
         read = self.read.mixer.init_state(batch)
         z = read.k.new_zeros(batch, 0, self.out_dim)
-        return Latents(read, Tail(z=z, pos=read.pos), super().init_state(batch))
+        return self.keeps(read, Tail(z=z, pos=read.pos), self.begin(batch))
 
     def init_memory(self, batch: int) -> Any:
         raise ValueError(
@@ -130,9 +133,26 @@ class LatentStack(Decoder):
             "train without a memory"
         )
 
-    def think(self, z: Tensor, context: Context, layers: Any = None) -> tuple[Tensor, Any]:
-        """Features of latents (R, W, C) that see each other alone, and the layers' states."""
+    def enter(self, x: Tensor, context: Context, seen: Seen) -> Tensor:
+        """What is kept of inputs x (B, N, C), the last ones seen, to think with them: z."""
+        return self.recompute(self.read, x, context, seen)
+
+    def begin(self, batch: int) -> tuple:
+        """The layers' states at an anchor."""
+        return super().init_state(batch)
+
+    def think(
+        self, z: Tensor, context: Context, seen: Seen, row: Tensor, layers: Any = None
+    ) -> tuple[Tensor, Any]:
+        """Features of latents (R, W, C) that see each other alone, and the layers' states.
+
+        They are of the rows `row` (R,) of the batch whose inputs are `seen`.
+        """
         return super().forward(z, context, layers)
+
+    def at_once(self, width: int, seen: Seen) -> int:
+        """How many windows of this width are thought about side by side."""
+        return max(1, SIDE_BY_SIDE // max(width, 1))
 
     def _crop(self, x: Tensor, context: Context) -> Tensor:
         """The outputs of each row's last tokens, (B, L, C), all from one anchor."""
@@ -146,8 +166,9 @@ class LatentStack(Decoder):
             x, context = take(x, order), Context(pos, take(context.valid, order), label)
         seen, _ = self.read.inputs(x, context, None)
         context = context.rows(torch.arange(n - k, n, device=x.device))
-        z = self.recompute(self.read, x[:, n - k :], context, seen)
-        return context.clean(self.think(z, context)[0])
+        z = self.enter(x[:, n - k :], context, seen)
+        rows = torch.arange(len(z), device=z.device)
+        return context.clean(self.think(z, context, seen, rows)[0])
 
     def _skip(self, context: Context, n: int, *, streams: bool) -> int:
         """How many slots lie before the anchors of all outputs that are wanted."""
@@ -157,7 +178,7 @@ class LatentStack(Decoder):
         first = n - max(context.last, 1)
         return max(0, min((self.groups.anchor(p + first) - p for p in starts), default=0))
 
-    def _whole(self, z: Tensor, context: Context, skip: int) -> Tensor:
+    def _whole(self, z: Tensor, context: Context, seen: Seen, skip: int) -> Tensor:
         """Outputs (B, N, C): all groups side by side. The first z stands at position `skip`."""
         (b, n), stride = z.shape[:2], self.groups.stride
         first, width = skip // stride, min(self.groups.latents, n)
@@ -166,15 +187,15 @@ class LatentStack(Decoder):
         window = torch.arange(b * count, device=z.device)
         row, slot = window // count, window % count * stride
         # in a graph all at once, for there their number is not known
-        some = b * count if torch.compiler.is_compiling() else self._at_once(width)
+        some = b * count if torch.compiler.is_compiling() else self.at_once(width, seen)
         parts = zip(row.split(some), slot.split(some), strict=True)
-        y = torch.cat([self.think(*source.windows(r, s, width))[0] for r, s in parts])
+        y = torch.cat([self.think(*source.windows(r, s, width), seen, r)[0] for r, s in parts])
         at = torch.arange(n, device=z.device)
         group = (self.groups.of(at + skip) - first).clamp(min=0)
         return y.reshape(b, count * width, self.out_dim)[:, group * (width - stride) + at]
 
     def _piece(
-        self, z: Tensor, context: Context, state: Latents, *, fresh: bool
+        self, z: Tensor, context: Context, seen: Seen, state: Latents, *, fresh: bool
     ) -> tuple[Tensor, Tail, Any]:
         """Outputs (B, N, C) of the next tokens of a stream, and its tail and layers after them."""
         (b, n), at, layers, outs = z.shape[:2], z.device, state.layers, []
@@ -191,26 +212,24 @@ class LatentStack(Decoder):
         stay = max(piece.stay.tolist(), default=0)
         if stay:
             told = context.rows(torch.arange(stay, device=at))
-            y, layers = self.think(z[:, :stay], _first(told, piece.stay), layers)
+            rows = torch.arange(b, device=at)
+            y, layers = self.think(z[:, :stay], _first(told, piece.stay), seen, rows, layers)
             outs.append(y.flatten(0, 1))
         new = self.groups.windows(piece)
         slot = new.group * self.groups.stride - piece.start[new.row] + state.tail.count
         width = max(new.real.tolist(), default=0)
-        for some in torch.arange(len(slot)).split(self._at_once(width)):
-            row = new.row[some]
-            window, told = source.windows(row.to(at), slot[some].to(at), width)
-            begin = super().init_state(len(some))
-            y, made = self.think(window, _first(told, new.real[some]), begin)
+        every = torch.arange(len(slot)).split(self.at_once(width, seen)) if len(slot) else ()
+        for some in every:
+            row = new.row[some].to(at)
+            window, told = source.windows(row, slot[some].to(at), width)
+            told = _first(told, new.real[some])
+            y, made = self.think(window, told, seen, row, self.begin(len(some)))
             outs.append(y.flatten(0, 1))
-            ends = new.final[some].nonzero()[:, 0]
-            layers = _renew(layers, row[ends].to(at), select(made, ends), b)
+            ends = new.final[some].nonzero()[:, 0].to(at)
+            layers = _renew(layers, row[ends], select(made, ends), b)
         tail = source.trim(spare, ragged=ragged)
         formed = torch.cat((*outs, z.new_zeros(1, self.out_dim)))
         return formed[self.groups.places(piece, n, stay, width).to(at)], tail, layers
-
-    @staticmethod
-    def _at_once(width: int) -> int:
-        return max(1, SIDE_BY_SIDE // max(width, 1))
 
 
 def _first(context: Context, real: Tensor) -> Context:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from subquad.ops.partial import Distance, wide
-from subquad.ops.positions import alibi_slopes, rotate, sinusoids
+from subquad.ops.positions import Rates, alibi_slopes, rotate, sinusoids
 
 __all__ = [
     "ALiBi",
@@ -53,13 +53,21 @@ class Position(nn.Module):
 class Rotary(Position):
     """Rotation of queries and keys by their positions (RoFormer, arXiv 2104.09864).
 
-    `width` channels of a head turn (default all); it must be even. Scores depend on distance alone.
+    `width` channels of a head turn (default all); it must be even. `rates` may slow them down, so
+    that a model reads further than it was trained to. Scores depend on distance alone.
     """
 
-    def __init__(self, head_dim: int, *, width: int | None = None, base: float = 10000.0) -> None:
+    def __init__(
+        self,
+        head_dim: int,
+        *,
+        width: int | None = None,
+        base: float = 10000.0,
+        rates: Rates | None = None,
+    ) -> None:
         super().__init__()
         self.width = head_dim if width is None else width
-        self.base = base
+        self.base, self.rates = base, rates or Rates()
         if self.width % 2 or not 0 < self.width <= head_dim:
             raise ValueError(
                 "rotary positions turn an even number of channels, at most the head width "
@@ -67,7 +75,7 @@ class Rotary(Position):
             )
 
     def turn(self, x: Tensor, pos: Tensor) -> Tensor:
-        return rotate(x, pos, self.width, self.base)
+        return rotate(x, pos, self.width, self.base, self.rates)
 
 
 class ALiBi(Position):

@@ -116,7 +116,8 @@ class _Row(torch.autograd.Function):
             )
         a, b, *labels = ctx.saved_tensors
         ctx.maybe_clear_saved_tensors()
-        db, da = grads.pop(), grads.pop()
+        # where both come as halves of one tensor, neither may hold the memory of the other
+        db, da = grads.pop().contiguous(), grads.pop().contiguous()
         found: dict[nn.Parameter, Tensor] = {}
         steps = zip(ctx.halves, ctx.random, labels[: len(ctx.halves)], strict=True)
         for half, random, label in reversed(list(steps)):

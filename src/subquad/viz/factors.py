@@ -1,13 +1,12 @@
 """What the product of a mixer is made of: matrix, values, and the map behind, by positions.
 
 Columns of the same token are added (the second projections of marked queries); blends of all tokens
-are multiplied out (low rank: A = softmax(q (E k)^T) F beside v); of windows side by side (Perceiver
-AR) each position's row is that of the window its output comes from.
+are multiplied out (low rank: A = softmax(q (E k)^T) F beside v).
 
-Axes: B batch, N queries, M keys, H heads, R rows asked for, D head width, W tokens of a window.
+Axes: B batch, N queries, M keys, H heads, R rows asked for, D head width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from subquad.nn.mixer import Mixer
 from subquad.nn.past import Seen
 from subquad.nn.read import Read
 
-__all__ = ["Factors", "of_mixer", "of_read", "of_windows", "pull"]
+__all__ = ["Factors", "of_mixer", "of_read", "pull"]
 
 
 class Factors(NamedTuple):
@@ -68,45 +67,6 @@ def of_read(read: Read, x: Tensor, context: Context, seen: Seen) -> Factors:
         partial(read.output, x, context),
         torch.arange(seen.k.shape[2], device=x.device),
         partial(read.product, x, context, seen),
-    )
-
-
-def of_windows(
-    mixer: Mixer, calls: Sequence[tuple[Tensor, Context, int]], count: int
-) -> tuple[Callable[[Tensor], Tensor], Factors]:
-    """Of calls over windows of `count` positions: rows (R,) -> (H, R, N), each by the window that
-    its output comes from, the first that holds it; and the factors of the last position's."""
-    x = torch.cat([one[0] for one in calls])
-    # at least one position more than there are may stand in the last window: nobody asks for it
-    pos = torch.cat([one[1].pos.expand(len(one[0]), -1) for one in calls])
-    ends, columns = pos[:, -1].contiguous(), pos.masked_fill(pos >= count, -1)
-
-    def within(w: int, rows: Tensor) -> Tensor:
-        """Rows (H, R, W) of one window, by their positions."""
-        return mixer.weights(x[w : w + 1], Context(pos[w : w + 1]), rows - pos[w, 0])[0]
-
-    def look(rows: Tensor) -> Tensor:
-        owner = torch.searchsorted(ends, rows)
-        out = x.new_zeros(mixer.num_heads, len(rows), count)
-        for w in owner.unique().tolist():
-            out[:, owner == w] = pull(within(w, rows[owner == w]), columns[w], count)
-        return out
-
-    last = int(torch.searchsorted(ends, count - 1))
-    first = int(pos[last, 0])
-
-    def of_last(rows: Tensor) -> Tensor:
-        out = x.new_zeros(mixer.num_heads, len(rows), pos.shape[1])
-        out[:, rows >= first] = within(last, rows[rows >= first])
-        return out
-
-    one = x[last : last + 1], Context(pos[last : last + 1])
-    return look, Factors(
-        of_last,
-        lambda: mixer.values(*one)[0],
-        mixer.output,
-        columns[last],
-        window=(last, first),
     )
 
 

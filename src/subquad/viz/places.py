@@ -8,6 +8,7 @@ from torch import nn
 from subquad.nn.latent import LatentStack
 from subquad.nn.mixer import Mixer
 from subquad.nn.perceive import QueryStack
+from subquad.nn.prefix import PrefixStack
 from subquad.nn.read import Read
 from subquad.pair import Pair
 from subquad.towers import Towers
@@ -16,14 +17,14 @@ __all__ = ["Place", "places"]
 
 
 class Place(NamedTuple):
-    """A module that looks, what its tokens and a memory are, and whether it is given windows of
-    its tokens side by side."""
+    """A module that looks, what its tokens and a memory are, and the stack that gives it windows of
+    its tokens side by side, if one does."""
 
     name: str
     module: nn.Module
     here: str
     memory: str
-    windows: bool = False
+    windows: nn.Module | None = None
 
 
 def places(
@@ -36,9 +37,15 @@ def places(
     for part, child in module.named_children():
         inside = f"{name}.{part}" if name else part
         found = places(child, inside, *_axes(module, part, here, memory))
-        if isinstance(module, LatentStack) and part == "blocks":
-            found = (place._replace(windows=True) for place in found)
-        yield from found
+        yield from (_cut(module, part, place) for place in found)
+
+
+def _cut(module: nn.Module, part: str, place: Place) -> Place:
+    """A place in a part of a module that may give it windows."""
+    cuts = isinstance(module, LatentStack) and part == "blocks"
+    if cuts or (isinstance(module, PrefixStack) and part == "read"):
+        return place._replace(windows=module)
+    return place
 
 
 def _axes(module: nn.Module, part: str, here: str, memory: str) -> tuple[str, str]:

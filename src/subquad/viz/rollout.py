@@ -153,19 +153,18 @@ def _of_product(sight: Sight, slope: Tensor) -> Tensor:
     assert factors is not None
     assert factors.values is not None
     assert factors.output is not None
-    if factors.window is not None:
-        row, first = factors.window
-        part = slope[row, : sight.queries - first]
-        slope = F.pad(part, (0, 0, first, sight.queries - first - len(part)))[None]
+    row, first = factors.window or (0, 0)
+    slope = slope[row : row + 1]
     with torch.enable_grad():
         if factors.product is None:
             values = factors.values()
-            product = values.new_zeros(1, len(values), sight.queries, values.shape[-1])
+            product = values.new_zeros(1, len(values), slope.shape[1], values.shape[-1])
         else:
             product = factors.product().detach()
         product.requires_grad_()
         (found,) = torch.autograd.grad(factors.output(product), product, slope)
-    return found[0]
+    found = found[0, :, : sight.queries - first]
+    return F.pad(found, (0, 0, first, sight.queries - first - found.shape[1]))
 
 
 def _expected(model: Any, params: Tensor) -> Tensor:

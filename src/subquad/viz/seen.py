@@ -19,8 +19,9 @@ from subquad.nn.cross import CrossAttention
 from subquad.nn.kernel import KernelCrossAttention
 from subquad.nn.mixer import Mixer
 from subquad.nn.read import Read
-from subquad.viz.factors import Factors, of_mixer, of_read, of_windows, pull
+from subquad.viz.factors import Factors, of_mixer, of_read, pull
 from subquad.viz.places import Place, places
+from subquad.viz.windows import Call, of_windows
 
 __all__ = ["Inputs", "Sight", "call", "joined", "sights"]
 
@@ -63,9 +64,15 @@ def sights(model: nn.Module, inputs: Inputs) -> list[Sight]:
     runs, so that nothing is dropped.
     """
     seen: list[tuple[Place, tuple[Any, ...]]] = []
+    counts: dict[nn.Module, int] = {}
+    found = list(places(model))
     hooks = [
-        place.module.register_forward_pre_hook(_noting(place, seen), with_kwargs=True)
-        for place in places(model)
+        place.module.register_forward_pre_hook(_noting(place, seen, counts), with_kwargs=True)
+        for place in found
+    ]
+    hooks += [
+        stack.register_forward_pre_hook(partial(_counting, counts), with_kwargs=True)
+        for stack in {place.windows for place in found if place.windows is not None}
     ]
     was = model.training
     model.eval()
@@ -80,14 +87,18 @@ def sights(model: nn.Module, inputs: Inputs) -> list[Sight]:
     return [_sight(place, calls) for place, calls in joined(seen)]
 
 
-def _noting(place: Place, seen: list) -> Callable:
+def _counting(counts: dict, stack: nn.Module, args: tuple, given: dict[str, Any]) -> None:
+    """How many positions there are before they are cut."""
+    counts[stack] = (args[0] if args else given["x"]).shape[1]
+
+
+def _noting(place: Place, seen: list, counts: Mapping[nn.Module, int]) -> Callable:
     def note(module: nn.Module, args: tuple, given: dict[str, Any]) -> None:
         names = ("x", "context", "seen" if isinstance(module, Read) else "state")
         told = dict(zip(names, args, strict=False)) | given
         x, context, extra = told["x"], told["context"], told.get("seen")
-        if place.windows:
-            # what was read comes first, and tells how many positions there are
-            extra = next(x.shape[1] for one, (x, *_) in reversed(seen) if not one.windows)
+        if place.windows is not None:
+            extra = counts[place.windows], extra
         elif len(x) != 1:
             raise ValueError(
                 f"a map is of one row, and this batch has {len(x)}: give one row of it at a time"
@@ -101,10 +112,10 @@ def joined(seen: Sequence[tuple[Place, Any]]) -> Iterator[tuple[Place, list[Any]
     """Calls of each mixer; those over windows that were run by and by are one."""
     together: dict[int, list[Any]] = {}
     for place, one in seen:
-        if place.windows:
+        if place.windows is not None:
             together.setdefault(id(place.module), []).append(one)
     for place, one in seen:
-        if not place.windows:
+        if place.windows is None:
             yield place, [one]
         elif (calls := together.pop(id(place.module), None)) is not None:
             yield place, calls
@@ -115,10 +126,12 @@ def _sight(place: Place, calls: list[tuple]) -> Sight:
     module, here = place.module, place.here
     mixer = module.mixer if isinstance(module, Read) else module
     assert isinstance(mixer, Mixer)
+    assert isinstance(module, Mixer | Read)
     queries, keys, keys_are = x.shape[1], x.shape[1], here
-    if place.windows:
-        queries = keys = seen
-        look, factors = of_windows(mixer, calls, seen)
+    if place.windows is not None:
+        queries = keys = seen[0]
+        cut = [Call(x, context, extra[1]) for x, context, extra in calls]
+        look, factors = of_windows(module, cut, queries)
         x, context = x[:1], Context(context.pos[:1])
     else:
         factors = (
