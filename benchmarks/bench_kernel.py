@@ -78,7 +78,13 @@ def bidirectional(n: int, reps: int, slow: int) -> dict:
 
 
 def low_precision(n: int, reps: int) -> dict:
-    """The same work in bfloat16 and in float32: causal features, and a causal window of 256."""
+    """The same work in bfloat16 and in float32: causal features, and a causal window of 256.
+
+    Where the CPU has no units for bfloat16, that is missing.
+    """
+    units = torch.cpu.get_capabilities()
+    if not (units.get("avx512_bf16") or units.get("amx_bf16")):
+        return {"missing": "units for bfloat16"}
     result = {}
     for name, attend in {"features": ours(), "window": _window}.items():
         attends = {"bfloat16": _in_bfloat16(attend), "float32": attend}

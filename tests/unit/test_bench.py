@@ -16,7 +16,7 @@ from subquad.bench.party import Made, Party, Size
 from subquad.bench.peers import PEERS, absent, present
 from subquad.bench.speed import Plan, Row, measure
 from subquad.bench.speed_table import break_evens, comma_separated, markdown
-from subquad.bench.timing import samples
+from subquad.bench.timing import LONG, samples
 from subquad.bench.work import cost, inputs, work
 from subquad.cli import main
 
@@ -41,6 +41,9 @@ def test_parties_take_turns_after_an_untimed_call():
     times = samples(calls, {"a": 2, "b": 1}, lambda: next(ticks))
     assert said == ["a", "a", "b", "b", "a", "a"]
     assert times == {"a": [1, 1], "b": [1]}
+    said.clear()
+    assert samples(calls, {"a": 2, "b": 1}, lambda: next(ticks) * LONG)["a"] == [LONG, LONG]
+    assert said == ["a", "a", "b", "b", "a"]  # a long one goes without later on
 
 
 @pytest.mark.parametrize("law", [lambda n: 3 * n, lambda n: n * n, lambda n: 7 * n + 2 * n * n])
