@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import bench_decode
 import bench_hashing
 import bench_kernel
 import bench_models
@@ -87,6 +88,7 @@ SECTIONS: dict[str, Callable[[Scale], object]] = {
     "hashing-growth": lambda s: bench_hashing.growth([s(32_768), s(65_536)], min(5, s.reps)),
     "models": lambda s: bench_models.steps(s(16_384), s.slow, s.size),
     "models-depth": lambda s: bench_models.depth(s(16_384), s.size),
+    "decode": lambda s: bench_decode.growth([s(2048), s(16_384)], 4 * s.reps, s.size),
     "start": lambda s: bench_start.start(min(5, s.reps)),
 }
 

@@ -112,6 +112,18 @@ TARGETS: list[Target] = [
         for kind in ("features", "window")
         for mode in MODES
     ),
+    (
+        "decoding for 32 streams: time of a token after 16k tokens, times that after 2k, worst",
+        "<=",
+        1.1,
+        lambda r: max(r["decode"]["median"]["growth"].values()),
+    ),
+    (
+        "decoding: state after 16k tokens, times that after 2k, worst",
+        "<=",
+        1.0,
+        lambda r: max(r["decode"]["state growth"].values()),
+    ),
     ("import, seconds beyond torch", "<=", 0.3, lambda r: r["start"]["median"]["beyond torch"]),
     ("--help, seconds", "<=", 1.5, lambda r: r["start"]["median"]["seconds"]["subquad --help"]),
 ]
