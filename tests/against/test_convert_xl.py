@@ -285,3 +285,28 @@ def test_words_become_a_tokenizer(name, capsys):
     came = sorted(path.name for path in Path("back").iterdir())
     assert came == sorted(["config.json", "model.safetensors", name])
     assert Path("back", name).read_bytes() == Path("theirs", name).read_bytes()
+
+
+def test_what_another_tokenizer_told_goes_back_alone():
+    """It named a word that the model has not, and a class that is gone."""
+    c = config(**CUT, **FAR)
+    Path("theirs").mkdir()
+    told = {
+        "config.json": c,
+        "tokenizer_config.json": {"tokenizer_class": "TransfoXLTokenizer", "eos_token": "<eos>"},
+        "special_tokens_map.json": {"additional_special_tokens": ["<formula>"]},
+    }
+    for name, one in told.items():
+        Path("theirs", name).write_text(json.dumps(one))
+    Path("theirs/vocab.json").write_text(FORMS["vocab.json"])
+    save_file({k: t.clone() for k, t in tensors(c, "").items()}, "theirs/model.safetensors")
+    assert main(["convert", "theirs", "ours"]) == 0
+    words = AutoTokenizer.from_pretrained("ours")
+    assert len(words) == WORDS
+    assert words("the <formula>")["input_ids"] == [2, 1]
+    assert main(["convert", "ours", "back"]) == 0
+    came = sorted(path.name for path in Path("back").iterdir())
+    assert came == sorted([*told, "model.safetensors", "vocab.json"])
+    for name in came[1:]:
+        if name.endswith(".json"):
+            assert Path("back", name).read_bytes() == Path("theirs", name).read_bytes()

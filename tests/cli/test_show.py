@@ -152,6 +152,14 @@ def test_models_of_transformers(tmp_path, capsys):
         assert f"the input has {count + 1} tokens and 9 are the limit" in long
     assert "there is no token in this text" in fails(capsys, folder, "--input", " ")
 
+    # what it was made is looked at by its own mixers
+    ours = tmp_path / "ours"
+    assert main(["convert", str(folder), str(ours)]) == 0
+    assert main(["show", str(ours), "--input", text, "--out", str(tmp_path / "y.html")]) == 0
+    page = (tmp_path / "y.html").read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    assert data["models"][0]["layers"][0]["kind"] == "Attention"
+
     both = tmp_path / "bart"
     sizes = {f"{side}_{what}": 1 for side in ("encoder", "decoder") for what in ("layers",)}
     heads = {f"{side}_attention_heads": 2 for side in ("encoder", "decoder")}

@@ -88,9 +88,9 @@ def _read(folder: Path) -> Any:
         )
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder} holds no model of transformers: {error}") from error
-    name, swapped = (config.architectures or ["AutoModel"])[0], config.model_type == "subquad-swap"
+    swapped = config.model_type == "subquad-swap"
+    name = (config.head if swapped else None) or (config.architectures or ["AutoModel"])[0]
     if swapped:
-        name = config.head or name
         words = name.endswith(("ForCausalLM", "LMHeadModel"))
         kind = transformers.AutoModelForCausalLM if words else transformers.AutoModel
     else:

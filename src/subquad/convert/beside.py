@@ -2,15 +2,17 @@
 
 import json
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from subquad.convert.files import COPIED, read_config
 
-__all__ = ["copy", "dictionaries", "made_ours"]
+__all__ = ["copy", "dictionaries", "made_ours", "put_aside"]
 
 GENERATION = "generation_config.json"
+#: before the name of a file that ours made another of
+_ASIDE = "aside."
 #: any of them is a tokenizer
 _WORDS = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "spiece.model")
 _WORDS += ("vocab.txt", "vocab.json")
@@ -20,11 +22,21 @@ _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_
 
 
 def copy(source: Path, dest: Path, made: Collection[str] = ()) -> None:
-    """Files that are the same on both sides, as they are, without those that one side `made`."""
+    """Files that are the same on both sides, as they are; of those that one side `made`, what was
+    put aside for them, if anything was."""
     for name in COPIED:
-        if name not in made and (source / name).is_file():
-            shutil.copyfile(source / name, dest / name)
+        path = source / (_ASIDE + name if name in made else name)
+        if path.is_file():
+            shutil.copyfile(path, dest / name)
     dictionaries(source, dest)
+
+
+def put_aside(dest: Path, names: Sequence[str]) -> set[str]:
+    """Keep files of these names under others, for the way back; which there were."""
+    found = {name for name in names if (dest / name).is_file()}
+    for name in found:
+        (dest / name).rename(dest / (_ASIDE + name))
+    return found
 
 
 def dictionaries(source: Path, dest: Path) -> None:

@@ -9,11 +9,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from subquad.convert.beside import put_aside
 from subquad.convert.origin import note
 
 __all__ = ["word_level"]
 
 PICKLES = ("vocab.pkl", "vocab.bin")
+#: where tokenizers tell of themselves, besides their words
+TOLD = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 #: what the published vocabularies call them: WikiText-103 and One Billion Word
 SPECIAL = {"unk_token": ("<unk>", "<UNK>"), "eos_token": ("<eos>", "<S>")}
 
@@ -22,7 +25,8 @@ def word_level(source: Path, dest: Path, size: int) -> str:
     """Write a tokenizer of the `size` words in vocab.json (numbers by word) or vocab.txt (a word
     begins each line) into `dest`, which is written; what was done, or why it was not.
 
-    convert.json notes what was made, which does not go back.
+    convert.json notes what was made, which does not go back. What another tokenizer told of itself
+    is put aside: it may have words that the model has not.
     """
     if (source / "tokenizer.json").is_file():
         return ""
@@ -35,9 +39,10 @@ def word_level(source: Path, dest: Path, size: int) -> str:
             _check(words, size)
         except (ValueError, RecursionError) as error:
             return f"; no tokenizer made: {name}: {' '.join(str(error).split())}"
+        aside = put_aside(dest, TOLD)
         before = {one.name for one in dest.iterdir()}
         _save(words, dest)
-        note(dest, made=sorted({one.name for one in dest.iterdir()} - before))
+        note(dest, made=sorted({one.name for one in dest.iterdir()} - before | aside))
         return f"; tokenizer made of {name}: words between white space"
     found = next((name for name in PICKLES if (source / name).is_file()), None)
     if found is None:

@@ -35,7 +35,10 @@ class Half:
     size: int | None = None
 
     def __call__(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        return _joined([self.part(piece, labels) for piece in self._pieces(x)])
+        whole = _Whole(x.shape[1])
+        for piece in self._pieces(x):
+            whole.take(self.part(piece, labels))
+        return whole.done()
 
     def undo(
         self,
@@ -50,11 +53,12 @@ class Half:
         sums: a list of the sum alone, which is taken out and not held to the end.  grad: its
         gradient.  Those of parameters are added to `found`.
         """
-        totals, done = list(self._pieces(sums.pop())), []
+        totals = list(self._pieces(sums.pop()))
+        before, dx = _Whole(x.shape[1]), _Whole(x.shape[1])
         for piece, g in zip(self._pieces(x), self._pieces(grad), strict=True):
-            done.append(self._undo(piece, totals, labels, g, found))
-        before, dx = zip(*done, strict=True)
-        return _joined(before), _joined(dx)
+            was, d = self._undo(piece, totals, labels, g, found)
+            before.take(was), dx.take(d)
+        return before.done(), dx.done()
 
     def _undo(
         self,
@@ -162,5 +166,27 @@ class _Random:
             yield
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts), 1)
+class _Whole:
+    """A tensor (B, N, C) that comes in pieces along N: each goes to its place at once, for pieces
+    that wait to be joined are held twice, in blocks so small that the heap keeps them when freed.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length, self.at = length, 0
+        self.whole: Tensor | None = None
+
+    def take(self, piece: Tensor) -> None:
+        """The next piece (B, n, C)."""
+        if self.whole is None:
+            alone = piece.shape[1] == self.length
+            size = (piece.shape[0], self.length, *piece.shape[2:])
+            self.whole = piece if alone else piece.new_empty(size)
+        if self.whole is not piece:
+            self.whole[:, self.at : self.at + piece.shape[1]] = piece
+        self.at += piece.shape[1]
+
+    def done(self) -> Tensor:
+        """All pieces, (B, N, C)."""
+        assert self.whole is not None
+        assert self.at == self.length
+        return self.whole

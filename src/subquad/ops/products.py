@@ -21,8 +21,8 @@ from subquad.ops.tiles import LOG2_E, Tile, tile_backward, tile_forward
 
 __all__ = ["Product", "Products"]
 
-#: scores in a tile
-BUDGET = 1 << 18
+#: scores in a tile: a larger one does not fit the caches, of a smaller one the calls take longer
+BUDGET = 1 << 19
 #: farther than any position
 FAR = 1 << 60
 
