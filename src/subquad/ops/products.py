@@ -21,12 +21,13 @@ from subquad.ops.tiles import LOG2_E, Tile, tile_backward, tile_forward
 
 __all__ = ["Product", "Products"]
 
-#: scores in a tile: a larger one does not fit the caches, of a smaller one the calls take longer
-BUDGET = 1 << 19
+#: scores in a tile, heads that it takes together, and keys that make its products worth their call
+BUDGET, LANES, SPAN = 1 << 19, 8, 512
 #: farther than any position
 FAR = 1 << 60
 
-#: rows of the batch, heads, queries and keys
+#: rows of the batch, heads and queries, without and with keys
+Rows = tuple[slice, slice, slice]
 Cut = tuple[slice, slice, slice, slice]
 
 
@@ -48,16 +49,19 @@ class Product:
         if keys.real is not None:
             self.usable = self.usable & keys.real
         self.near = self._near()
-        self._memo: tuple[slice, slice, Tensor] | None = None
+        self._memo: tuple[slice, dict[int, Tensor]] = (slice(0), {})
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """out (B, H, T, Dv) and lse (B, H, T) of the queries on this side."""
         out, lse = replace(self.call, q=self.q).empty_result()
-        for cut in self._cuts():
-            part, part_lse = tile_forward(self._tile(cut)[0])
-            rows = cut[:3]
-            out[rows] = part.view(out[rows].shape)
-            lse[rows] = part_lse.view(lse[rows].shape)
+        for rows, spans in self._cuts():
+            whole: list[Partial] = []
+            for keys in spans:
+                part = Partial(*tile_forward(self._tile((*rows, keys))[0]))
+                whole = [merge([*whole, part])]
+            for into, found in ((out, whole[0].out), (lse, whole[0].lse)):
+                assert found is not None
+                into[rows] = found.view(into[rows].shape).to(into.dtype)
         return out, lse
 
     def backward(
@@ -70,22 +74,21 @@ class Product:
             lse = lse.where(self.queries.real, EMPTY)
         dq, dk, dv = (c.sums(t) for t in (self.q, self.k, self.v))
         drel, dspan = (None if t is None else c.sums(t) for t in (self.rel, self.span))
-        for cut in self._cuts():
-            tile, relative = self._tile(cut)
-            rows, (b, h, _, s) = cut[:3], cut
-            grads = tile_backward(tile, *(t[rows].flatten(0, 1) for t in (grad, lse, delta)))
-            dq[rows] = (grads.q * c.scale).view(dq[rows].shape).to(dq.dtype)
-            dk[b, h, s] += grads.k.view(dk[b, h, s].shape)
-            dv[b, h, s] += grads.v.view(dv[b, h, s].shape)
-            if relative is None:
-                continue
-            scores = grads.scores.view(*dq[rows].shape[:3], -1)
-            add = relative.add_grads(scores, _of(total[4], h), _of(total[5], h))
-            if drel is not None and add is not None:
-                drel[rows] = add.to(drel.dtype)
-            end = relative.span_grad(scores)
-            if dspan is not None and end is not None:
-                dspan[rows] = end
+        for rows, spans in self._cuts():
+            (b, h, _), given = rows, [t[rows].flatten(0, 1) for t in (grad, lse, delta)]
+            for s in spans:
+                tile, relative = self._tile((*rows, s))
+                grads = tile_backward(tile, *given)
+                dq[rows] += (grads.q * c.scale).view(dq[rows].shape)
+                dk[b, h, s] += grads.k.view(dk[b, h, s].shape)
+                dv[b, h, s] += grads.v.view(dv[b, h, s].shape)
+                if relative is None:
+                    continue
+                scores = grads.scores.view(*dq[rows].shape[:3], -1)
+                add = relative.add_grads(scores, _of(total[4], h), _of(total[5], h))
+                for into, part in ((drel, add), (dspan, relative.span_grad(scores))):
+                    if into is not None and part is not None:
+                        into[rows] += part
         sides = (self.queries, self.keys, self.keys, self.queries, self.queries)
         into_all = (*total[:4], total[6])
         for side, into, part in zip(sides, into_all, (dq, dk, dv, drel, dspan), strict=True):
@@ -107,26 +110,26 @@ class Product:
         last = torch.searchsorted(k, q + (FAR - 1 if ahead is None else ahead), right=True)
         return first.flatten(0, 1).amin(0).tolist(), last.flatten(0, 1).amax(0).tolist()
 
-    def _cuts(self) -> Iterator[Cut]:
-        """Which batch rows, heads, queries and keys make a tile."""
+    def _cuts(self) -> Iterator[tuple[Rows, list[slice]]]:
+        """Which batch rows, heads and queries go together, and the keys of each of their tiles."""
         b, h, n, d = self.q.shape
-        if self.k.shape[2] == 0:
-            return
-        s = max(self.k.shape[2], d)  # few keys: then the queries themselves fill the cache
+        m = self.k.shape[2]
         # reading rows of a table pair by pair takes D times the room
         room = BUDGET if self.rel is None else max(1, 4 * BUDGET // d)
-        t = max(1, min(n, max(16, room // s)))
-        together = max(1, room // (t * s))
-        hs, bs = min(h, together), max(1, together // max(h, 1))
+        hs, bs = min(h, LANES), max(1, min(b, LANES // max(h, 1)))
+        # few keys: then the queries themselves fill the cache
+        t = max(1, min(n, room // (LANES * max(min(m, SPAN), d))))
+        keys = max(1, room // (t * max(1, hs * bs)))
         for i in range(0, n, t):
-            near = slice(0, self.k.shape[2])
+            first, last = 0, m
             if self.near is not None:
-                near = slice(min(self.near[0][i : i + t]), max(self.near[1][i : i + t]))
-            if near.stop <= near.start:
+                first, last = min(self.near[0][i : i + t]), max(self.near[1][i : i + t])
+            spans = [slice(j, min(j + keys, last)) for j in range(first, last, keys)]
+            if not spans:
                 continue
             for b0 in range(0, b, bs):
                 for h0 in range(0, h, hs):
-                    yield slice(b0, b0 + bs), slice(h0, h0 + hs), slice(i, i + t), near
+                    yield (slice(b0, b0 + bs), slice(h0, h0 + hs), slice(i, i + t)), spans
 
     def _tile(self, cut: Cut) -> tuple[Tile, Relative | None]:
         c, (b, h, t, s) = self.call, cut
@@ -165,8 +168,10 @@ class Product:
         (b, h, t, s), real = cut, self.queries.real
         shared = all(x.shape[:2] == (1, 1) for x in (self.usable, self.at.pos, self.to.pos))
         shared = shared and (real is None or real.shape[:2] == (1, 1))
-        if shared and self._memo is not None and self._memo[:2] == (t, s):
-            return self._memo[2]
+        if self._memo[0] != t:  # other heads have the same queries and keys next
+            self._memo = t, {}
+        if shared and s.start in self._memo[1]:
+            return self._memo[1][s.start]
         at, to = _coords(self.at, b, h, t), _coords(self.to, b, h, s)
         allowed = _lead(self.usable, b, h)[:, :, None, s]
         if self.call.pattern is not None:
@@ -175,7 +180,8 @@ class Product:
             allowed = allowed & _lead(real, b, h)[:, :, t, None]
         zero = torch.zeros((), dtype=self.call.wide, device=allowed.device)
         bias = zero.where(allowed, EMPTY)
-        self._memo = (t, s, bias) if shared else None
+        if shared:
+            self._memo[1][s.start] = bias
         return bias
 
 
