@@ -142,6 +142,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--reps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="+", default=list(SECTIONS), choices=SECTIONS)
     parser.add_argument("--allocators", nargs="*", default=list(ALLOCATORS), choices=ALLOCATORS)
     today = datetime.datetime.now(datetime.UTC).date()
     parser.add_argument("--out", type=Path, default=RESULTS / f"speed-{today}")
@@ -155,7 +156,7 @@ def main() -> None:
         return
     for run in range(1, args.runs + 1):
         for allocator in args.allocators if run == 1 else args.allocators[:1]:
-            for section in SECTIONS:
+            for section in args.only:
                 path = args.out / allocator / f"{section}-{run}.json"
                 if path.exists():
                     continue

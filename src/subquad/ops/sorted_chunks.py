@@ -95,12 +95,13 @@ def attend_chunks(
         allowed = (j != i) & _take(real, i) & _take(real, j)
         if causal:
             allowed = allowed & (j < i)
-        times = torch.ones_like(allowed)
-        if not cut.circle:
+        times = None  # by how they are cut, i and j meet in this round
+        if cut.count_once:
             pairs = zip(chunks.unbind(2), labels.unbind(2), strict=True)
             held = torch.stack([_meet(c, label, i, j, cut.same_bucket) for c, label in pairs])
-            times = held.sum(0) if cut.count_once else times
-            allowed = allowed & held[r]
+            times, allowed = held.sum(0), allowed & held[r]
+        elif cut.same_bucket:
+            allowed = allowed & _meet(chunks[:, :, r], labels[:, :, r], i, j, True)
         out, lse = _softmax(q, k, v, (i, j), allowed, times, (dropout, seed))
         parts.append(Partial(*(_take(t.flatten(2, 3), place[:, :, r]) for t in (out, lse))))
     out, found = merge(parts)
@@ -154,7 +155,8 @@ def _softmax(q, k, v, pair, allowed, times, drop) -> tuple[Tensor, Tensor]:
     i, j = pair
     kind = wide(q.dtype)
     rows, keys = _take(q, i.squeeze(-1)).to(kind), _take(k, j.squeeze(-2)).to(kind)
-    scores = q.shape[-1] ** -0.5 * rows @ keys.mT - times.clamp(min=1).to(kind).log()
+    scores = q.shape[-1] ** -0.5 * rows @ keys.mT
+    scores = scores if times is None else scores - times.clamp(min=1).to(kind).log()
     scores = torch.where(allowed, scores, EMPTY)
     lse = scores.logsumexp(-1)
     p = (scores - lse.unsqueeze(-1)).exp() * allowed
