@@ -508,11 +508,16 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_import_loads_torch_only():
-    """And so takes about the time of `import torch`; numpy is torch's own doing."""
-    loaded = loaded_by("import subquad")
+    """All public names take about the time of `import torch`; numpy is torch's own doing."""
+    loaded = loaded_by("from subquad import *")
     heavy = {*PACKAGES, "torch._inductor"} - {"torch", "numpy"}
     assert {name for name in loaded if _fits(name, heavy)} == set()
-    assert "torch" in loaded or not (SRC / "__init__.py").is_file()
+    assert "torch" in loaded
+
+
+def test_a_name_is_imported_when_it_is_used():
+    assert not {name for name in loaded_by("import subquad.cli") if _fits(name, PACKAGES)}
+    assert "torch" in loaded_by("import subquad\nsubquad.attend")
 
 
 def test_loaded_by_sees_what_is_loaded():

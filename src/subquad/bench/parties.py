@@ -86,10 +86,10 @@ def _architecture(name: str, causal: bool, size: Size, length: int) -> Made:
         "ffn_dim": size.ffn,
         "causal": causal,
         "max_len": length,
-        "dropout": 0.0,
     }
     has = ARCHS[name].Config.__dataclass_fields__
     chosen = {field: value for field, value in known.items() if field in has}
+    chosen |= dict.fromkeys((field for field in has if "drop" in field), 0.0)  # any kind of it
     configure(name, chosen)
     model = build(name, chosen, vocab_size=size.words)
 
