@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from subquad.ops.chunk_tiles import Round, attend_round
 from subquad.ops.hashing import ABSENT
 from subquad.ops.partial import EMPTY, Partial, factors, merge, wide
 
@@ -82,32 +83,22 @@ def attend_chunks(
     if n == 0:
         return v.clone()
     place, ends = places(labels), last_chunks(labels, cut.size)
-    # of a slot beyond the last: no chunk, no label
-    chunks = nnf.pad(place // cut.size, (0, 1), value=-2)
-    labels = nnf.pad(labels, (0, 1), value=ABSENT)
-    q, k, v = (nnf.pad(t, (0, 0, 0, 1)) for t in (q, k, v))
     seed = torch.randint(2**31, (), device=q.device)
-    parts = []
+    kind = wide(q.dtype)
+    flat = _Flat(place, labels, cut, causal, (dropout, seed), kind)
+    rows = [nnf.pad(t.to(kind), (0, 0, 0, 1)).flatten(0, 2) for t in (q, k, v)]
     owns = [_own(one, cut.size, n) for one in place.unbind(2)]
+    parts = []
     for r, own in enumerate(owns):
-        i, j = _tokens(own, n, _chunk(owns[r - 1], ends[:, :, r - 1]) if cut.circle else None)
-        real = labels[:, :, r] != ABSENT
-        allowed = (j != i) & _take(real, i) & _take(real, j)
-        if causal:
-            allowed = allowed & (j < i)
-        times = None  # by how they are cut, i and j meet in this round
-        if cut.count_once:
-            pairs = zip(chunks.unbind(2), labels.unbind(2), strict=True)
-            held = torch.stack([_meet(c, label, i, j, cut.same_bucket) for c, label in pairs])
-            times, allowed = held.sum(0), allowed & held[r]
-        elif cut.same_bucket:
-            allowed = allowed & _meet(chunks[:, :, r], labels[:, :, r], i, j, True)
-        out, lse = _softmax(q, k, v, (i, j), allowed, times, (dropout, seed))
-        parts.append(Partial(*(_take(t.flatten(2, 3), place[:, :, r]) for t in (out, lse))))
+        first = _chunk(owns[r - 1], ends[:, :, r - 1]) if cut.circle else None
+        found = attend_round(*rows, flat.round(r, *_tokens(own, n, first)))
+        there = (t.unflatten(0, own.shape[:3]).flatten(2, 3) for t in found)
+        parts.append(Partial(*(_take(t, place[:, :, r]) for t in there)))
     out, found = merge(parts)
     own = v[:, :, :n]
     if dropout > 0:
-        lanes, slots = _lanes(q)[..., None], torch.arange(n, device=q.device)
+        lanes = torch.arange(q.shape[0] * q.shape[1], device=q.device).view(*q.shape[:2], 1)
+        slots = torch.arange(n, device=q.device)
         own = own * factors(seed, dropout, lanes, slots, slots).unsqueeze(-1).to(own.dtype)
     assert found is not None
     return torch.where((found > EMPTY / 2).unsqueeze(-1), out.to(v.dtype), own)
@@ -133,43 +124,63 @@ def _chunk(own: Tensor, which: Tensor) -> Tensor:
 
 
 def _tokens(own: Tensor, n: int, first: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Slots of queries (B, H, K, m, 1) and of their keys (B, H, K, 1, 2 m), n for none; `first`
+    """Slots of queries (B, H, K, m) and of their keys (B, H, K, 2 m), n for none; `first`
     (B, H, 1, m) stands before the first chunk.
     """
     if first is None:
         before = nnf.pad(own, (0, 0, 1, 0), value=n)[:, :, :-1]
     else:
         before = torch.cat((first, own[:, :, :-1]), 2)
-    return own.unsqueeze(-1), torch.cat((before, own), -1).unsqueeze(-2)
+    return own, torch.cat((before, own), -1)
 
 
-def _meet(chunks: Tensor, labels: Tensor, i: Tensor, j: Tensor, same_bucket: bool) -> Tensor:
-    """Which pairs this round holds: (B, H, K, m, 2 m)."""
-    step = _take(chunks, i) - _take(chunks, j)
-    held = (step == 0) | (step == 1)
-    return held & (_take(labels, i) == _take(labels, j)) if same_bucket else held
+class _Flat:
+    """Places (B, H, R, N) and labels of all lanes in a row, one slot more for no token each."""
 
+    def __init__(self, place, labels, cut: Chunking, causal: bool, drop, kind) -> None:
+        self.cut, self.causal, self.drop = cut, causal, drop
+        self.zero = torch.zeros((), dtype=kind, device=labels.device)
+        self.slots = place.shape[-1] + 1
+        # of no token: no chunk, no label
+        self.chunks = nnf.pad(place // cut.size, (0, 1), value=-2).transpose(1, 2).flatten(2)
+        self.labels = nnf.pad(labels, (0, 1), value=ABSENT).transpose(1, 2).flatten(2)
+        # (B, R, H S) to (R, B H S)
+        self.chunks, self.labels = (
+            t.transpose(0, 1).flatten(1) for t in (self.chunks, self.labels)
+        )
 
-def _softmax(q, k, v, pair, allowed, times, drop) -> tuple[Tensor, Tensor]:
-    """out (B, H, K, m, Dv) and lse (B, H, K, m) of one round."""
-    i, j = pair
-    kind = wide(q.dtype)
-    rows, keys = _take(q, i.squeeze(-1)).to(kind), _take(k, j.squeeze(-2)).to(kind)
-    scores = q.shape[-1] ** -0.5 * rows @ keys.mT
-    scores = scores if times is None else scores - times.clamp(min=1).to(kind).log()
-    scores = torch.where(allowed, scores, EMPTY)
-    lse = scores.logsumexp(-1)
-    p = (scores - lse.unsqueeze(-1)).exp() * allowed
-    rate, seed = drop
-    if rate > 0:
-        p = p * factors(seed, rate, _lanes(q)[..., None, None, None], i, j).to(kind)
-    return p @ _take(v, j.squeeze(-2)).to(kind), torch.where(allowed.any(-1), lse, EMPTY)
+    def round(self, r: int, i: Tensor, j: Tensor) -> Round:
+        """Round r of queries i (B, H, K, m) and keys j (B, H, K, 2 m), slots of their lanes."""
+        lanes = i.shape[0] * i.shape[1]
+        base = torch.arange(lanes, device=i.device).view(*i.shape[:2], 1, 1) * self.slots
+        i, j = ((t + base).flatten(0, 2) for t in (i, j))
+        return Round(
+            i, j, lambda i, j: self._weigh(r, i, j), self._factors if self.drop[0] else None
+        )
 
+    def _weigh(self, r: int, i: Tensor, j: Tensor) -> Tensor:
+        """0 where round r counts a pair, minus the logarithm of how many count it, or EMPTY."""
+        real = self.labels[r] != ABSENT
+        # one comparison: nothing is before a query that does not exist, nor a key that does not
+        at, to = torch.where(real[i], i, -1), torch.where(real[j], j, real.numel())
+        allowed = to < at if self.causal else (to != at) & (at >= 0) & (to < real.numel())
+        if self.cut.count_once:
+            held = torch.stack([self._meet(one, i, j) for one in range(len(self.labels))])
+            allowed, times = allowed & held[r], held.sum(0).clamp(min=1)
+            return torch.where(allowed, -times.to(self.zero.dtype).log(), EMPTY)
+        if self.cut.same_bucket:
+            allowed = allowed & self._meet(r, i, j)
+        return torch.where(allowed, self.zero, EMPTY)
 
-def _lanes(q: Tensor) -> Tensor:
-    """The number b * H + h of each lane: (B, H)."""
-    b, h = q.shape[:2]
-    return torch.arange(b * h, device=q.device).view(b, h)
+    def _meet(self, r: int, i: Tensor, j: Tensor) -> Tensor:
+        """Which pairs round r holds."""
+        step = self.chunks[r][i] - self.chunks[r][j]
+        held = (step == 0) | (step == 1)
+        return held & (self.labels[r][i] == self.labels[r][j]) if self.cut.same_bucket else held
+
+    def _factors(self, i: Tensor, j: Tensor) -> Tensor:
+        rate, seed = self.drop
+        return factors(seed, rate, i // self.slots, i % self.slots, j % self.slots)
 
 
 def _take(t: Tensor, index: Tensor) -> Tensor:
