@@ -13,6 +13,7 @@ from subquad.nn.context import Context
 from subquad.nn.hashed import HashedPast
 from subquad.nn.mixer import Mixer
 from subquad.nn.state import nbytes, select
+from subquad.ops import chunk_tiles
 from subquad.ops.hashing import ABSENT
 from subquad.ops.lsh import unit
 from subquad.ops.sorted_chunks import attend_chunks, places
@@ -247,6 +248,29 @@ def chunk_sets(label: Tensor, chunk: int, causal: bool, same: bool) -> list[list
         return near and i != j and (j < i or not causal) and (label[i] == label[j] or not same)
 
     return [[j for j in place if i in place and held(i, j)] for i in range(len(label))]
+
+
+@pytest.mark.parametrize("once", [True, False])
+@pytest.mark.parametrize("circle", [True, False])
+def test_sorted_chunks_alike_in_one_tile_in_many_and_in_a_graph(monkeypatch, circle, once):
+    if circle and once:
+        pytest.skip("chunks in a circle count each time")
+    qk, v = (torch.randn(2, 2, 41, 6, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    labels = torch.randint(0, 3, (2, 2, 3, 41))
+    labels[1, :, :, 30:] = ABSENT
+    cut, grad = nn.Chunking(5, once, once, circle), torch.randn_like(v)
+
+    def found(budget: int) -> list[torch.Tensor]:
+        monkeypatch.setattr(chunk_tiles, "BUDGET", budget)
+        out = attend_chunks(qk, unit(qk), v, labels, cut, causal=True)
+        return [out, *torch.autograd.grad(out, (qk, v), grad)]
+
+    one = found(1 << 18)
+    for a, b in zip(one, found(1), strict=True):
+        assert_close(a, b)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    for a, b in zip(one, found(1), strict=True):
+        assert_close(a, b)
 
 
 @pytest.mark.parametrize("once", [True, False], ids=["once", "often"])

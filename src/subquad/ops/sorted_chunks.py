@@ -7,7 +7,7 @@
 Kitaev, Kaiser, Levskaya, Reformer, https://arxiv.org/abs/2001.04451, equations 5 and 16. N_ij is
 how many rounds hold the pair, so that it counts once. A token sees itself only if nothing else.
 
-O(N rounds m D) time, and as many scores are kept for backward as are formed. NOT STRICTLY CAUSAL:
+O(N rounds m D) time, O(N rounds D) memory: scores are formed again in backward. NOT STRICTLY CAUSAL:
 with `causal` a token looks at earlier ones only, but which ones depends on where chunks end, and
 that on later tokens. Nothing stands before the first chunk, unless they go round in a circle.
 
