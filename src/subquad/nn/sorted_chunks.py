@@ -5,7 +5,8 @@
 
 Kitaev, Kaiser, Levskaya, Reformer, https://arxiv.org/abs/2001.04451
 
-O(N rounds chunk D) time, O(N rounds D) memory. NOT STRICTLY CAUSAL: chunk borders depend on later tokens.
+O(N rounds chunk D) time, O(N rounds D) memory. NOT STRICTLY CAUSAL: chunk borders depend on later
+tokens.
 
 Axes: B batch, N queries, M keys, H heads, R rounds, D head width, C model width.
 """

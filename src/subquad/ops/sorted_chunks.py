@@ -7,9 +7,10 @@
 Kitaev, Kaiser, Levskaya, Reformer, https://arxiv.org/abs/2001.04451, equations 5 and 16. N_ij is
 how many rounds hold the pair, so that it counts once. A token sees itself only if nothing else.
 
-O(N rounds m D) time, O(N rounds D) memory: scores are formed again in backward. NOT STRICTLY CAUSAL:
-with `causal` a token looks at earlier ones only, but which ones depends on where chunks end, and
-that on later tokens. Nothing stands before the first chunk, unless they go round in a circle.
+O(N rounds m D) time, O(N rounds D) memory: scores are formed again in backward. NOT STRICTLY
+CAUSAL: with `causal` a token looks at earlier ones only, but which ones depends on where chunks
+end, and that on later tokens. Nothing stands before the first chunk, unless they go round in a
+circle.
 
 Axes: B batch, H heads, R rounds, N tokens, K chunks, m tokens of a chunk, D head width.
 """
