@@ -49,12 +49,6 @@ def test_ours_alone_goes_to_the_class_that_says_it(arch, family, fields, tmp_pat
         ("hybrid", "mistral", {}, "mistral has arch 'transformer', and this model 'hybrid'"),
         ("hybrid", "qwen2", {"bias": True, "kinds": ["local", "kernel"]}, "model.kinds: 'kernel'"),
         (
-            "hybrid",
-            "qwen2",
-            {"bias": True, "kinds": ["local"]},
-            r"equal to the number of `layer_types` \(1",
-        ),
-        (
             "transformer",
             "llama",
             {"position": "rotary_llama3:1e4,8,1,4,99.5"},

@@ -57,7 +57,8 @@ def real(lengths: list[int], slots: int) -> Tensor:
 
 # --- all of them --------------------------------------------------------------------------------
 
-FULL = ("bart", "bert", "big_bird", "gpt2", "led", "longformer", "roberta", "vit")
+FULL = ("bart", "bert", "big_bird", "gpt2", "led", "llama", "longformer", "mistral", "qwen2")
+FULL += ("roberta", "vit", "xlnet")
 
 
 def heads(family: str) -> set[str]:
@@ -65,7 +66,8 @@ def heads(family: str) -> set[str]:
     tables = [t for name, t in vars(modeling_auto).items() if name.endswith("_MAPPING_NAMES")]
     found = [t[family] for t in tables if family in t]
     names = {n for one in found for n in ([one] if isinstance(one, str) else one)}
-    return {name for name in names if not name.endswith("Config")}
+    own = modeling_auto.MODEL_MAPPING_NAMES[family].removesuffix("Model")  # others build on it
+    return {name for name in names if name.startswith(own) and not name.endswith("Config")}
 
 
 @pytest.mark.parametrize("family", FULL)

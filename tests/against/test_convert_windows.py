@@ -183,17 +183,31 @@ def test_as_older_files_spell_it(word, tmp_path):
     assert torch.equal(again(ids).logits, model(ids).logits)
 
 
+NO_WINDOW = "sliding_window: a window of 0 holds no token; 1 is the token itself, null all"
+NO_WIDTH = "head_dim is 16, and hidden_size 32 by num_attention_heads 4 is 8: ours gives each head"
+
+
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("kind", "fields", "says"),
     [
-        (MISTRAL | {"sliding_window": 0}, "Window(behind=-1, ahead=0) holds no distance"),
-        (MISTRAL | {"rope_parameters": LINEAR | {"factor": 0.5}}, "factor is 0.5; rates are div"),
-        (MISTRAL | {"rope_parameters": LLAMA3 | {"low_freq_factor": 4.0}}, "low is 4.0, high 4.0"),
+        ("Mistral", MISTRAL | {"sliding_window": 0}, NO_WINDOW),
+        ("Qwen2", QWEN2 | {"sliding_window": 0, "layer_types": LISTED}, NO_WINDOW),
+        (
+            "Mistral",
+            MISTRAL | {"rope_parameters": LINEAR | {"factor": 0.5}},
+            "factor is 0.5; rates are div",
+        ),
+        (
+            "Mistral",
+            MISTRAL | {"rope_parameters": LLAMA3 | {"low_freq_factor": 4.0}},
+            "low is 4.0, high 4.0",
+        ),
+        *((kind, SIZES | {"head_dim": 16}, NO_WIDTH) for kind in ("Llama", "Mistral", "Qwen2")),
     ],
-    ids=["window", "factor", "bands"],
+    ids=["window", "window-qwen2", "factor", "bands", "width", "width-mistral", "width-qwen2"],
 )
-def test_what_cannot_be_is_said_in_one_line(fields, says, tmp_path, capsys):
-    made("MistralForCausalLM", fields).save_pretrained(tmp_path / "theirs")
+def test_what_cannot_be_is_said_in_one_line(kind, fields, says, tmp_path, capsys):
+    made(f"{kind}ForCausalLM", fields).save_pretrained(tmp_path / "theirs")
     capsys.readouterr()
     assert main(["convert", str(tmp_path / "theirs"), str(tmp_path / "ours")]) == 2
     said = capsys.readouterr().err

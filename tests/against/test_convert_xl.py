@@ -267,7 +267,7 @@ def test_words_become_a_tokenizer(name, capsys):
     Path("theirs", name).write_text(FORMS[name])
     assert main(["convert", "theirs", "ours"]) == 0
     said = capsys.readouterr().out
-    assert f"; tokenizer made of {name}: words between white space" in said
+    assert f"; tokenizer made of {name}: words between white space\n" in said
     words = AutoTokenizer.from_pretrained("ours")
     assert words.get_vocab() == {word: i for i, word in enumerate(LIST)}
     assert (words.eos_token_id, words.unk_token_id) == (0, 1)

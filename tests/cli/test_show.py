@@ -6,7 +6,15 @@ import re
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BartConfig, BartModel, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    BartConfig,
+    BartModel,
+    BertConfig,
+    BertForMultipleChoice,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
 
 from subquad.cli import main
 
@@ -167,3 +175,25 @@ def test_models_of_transformers(tmp_path, capsys):
     BartModel(config).save_pretrained(both)
     kept_words(both)
     assert "bart has an encoder and a decoder" in fails(capsys, both, "--input", text)
+
+
+@pytest.mark.parametrize("kind", ["theirs", "ours"])
+def test_a_model_of_choices_is_shown_one(kind, tmp_path, capsys):
+    """Each choice is read by itself: the text is one of them, and its maps are those of a row."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=7, intermediate_size=8, max_position_embeddings=16, **sizes)
+    BertForMultipleChoice(config).save_pretrained(tmp_path / "theirs")
+    kept_words(tmp_path / "theirs")
+    assert main(["convert", str(tmp_path / "theirs"), str(tmp_path / "ours")]) == 0
+    out, text = tmp_path / "x.html", "the cat sat on a mat"
+    capsys.readouterr()
+    assert main(["show", str(tmp_path / kind), "--input", text, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "choices: the input is one of them, with its question" in said
+    assert "no gradient" not in said
+    data = json.loads(re.search(r'id="data">(.*?)</script>', out.read_text(), re.DOTALL)[1])
+    layers = data["models"][0]["layers"]
+    assert [layer["title"] for layer in layers] == ["layer 1", "rollout", "rollout by gradient"]
+    assert (layers[0]["queries"], layers[0]["keys"]) == (6, 6)
+    assert data["models"][0]["labels"]["tokens"] == text.split()

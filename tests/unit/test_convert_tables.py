@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from subquad.convert.changes import TurnHeads
-from subquad.convert.fields import Listed, Repeated, Squared
+from subquad.convert.fields import Field, Listed, Named, told
+from subquad.convert.fields import there as settings
+from subquad.convert.longformer import Repeated
 from subquad.convert.paths import get, merged, put
+from subquad.convert.perceiver import Squared
 from subquad.convert.rows import Made, Row, back, there
 from subquad.nn.position import Sinusoidal
 
@@ -27,6 +30,53 @@ def test_settings_that_cannot_be_said():
         Repeated().there([1, 2])
     with pytest.raises(ValueError, match=r"\[8, 9\] is no square, as theirs is"):
         Squared().back([8, 9])
+
+
+#: a rate that may be absent, its substitute likewise
+RATE = Field("rate", "head.rate", otherwise=("other", 2), default=0.1)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ({}, 0.1),
+        ({"rate": None}, 0.1),
+        ({"other": None}, 0.1),
+        ({"other": 0.2}, 0.4),
+        ({"rate": None, "other": 0.0}, 0.0),
+        ({"rate": 0.3, "other": 0.2}, 0.3),
+    ],
+)
+def test_a_setting_that_may_be_absent(theirs, ours):
+    """What was not said is not said on the way back, unless it was changed here."""
+    assert settings([RATE], theirs) == {"head": {"rate": ours}}
+    if theirs:  # else there was none
+        held = {name: value for name, value in theirs.items() if name == "rate" and value}
+        assert told([RATE], {"head": {"rate": ours}}, theirs) == held
+    assert told([RATE], {"head": {"rate": 0.7}}, theirs) == {"rate": 0.7}
+    with pytest.raises(ValueError, match="its configuration has no rate"):
+        settings([Field("rate", "head.rate")], {})
+
+
+def test_a_list_that_ours_repeats():
+    count = Field("count", "layers")
+    kinds = Field("kinds", "kinds", Named({"x": "a", "y": "b"}), along="count")
+    each = Field("kinds", "kinds", along="count")
+    assert told([count, each], {"layers": 3, "kinds": ["a", "b"]}, {})["kinds"] == ["a", "b", "a"]
+    assert told([count, each], {"layers": 1, "kinds": ["a", "b"]}, {})["kinds"] == ["a"]
+    with pytest.raises(ValueError, match=r"kinds: .* is none of 'a', 'b'"):
+        told([count, kinds], {"layers": 3, "kinds": ["a", "b"]}, {})
+
+
+@pytest.mark.parametrize("base", [{}, {"rate": 0.2}])
+def test_one_setting_there_has_one_value(base):
+    both = [Field("rate", "model.rate"), Field("rate", "head.rate")]
+    ours = {"model": {"rate": 0.2}, "head": {"rate": 0.2}}
+    assert told(both, ours, base) == {"rate": 0.2}
+    ours["head"]["rate"] = 0.3
+    says = "rate is one setting there: head.rate would have it 0.3, and others 0.2"
+    with pytest.raises(ValueError, match=says):
+        told(both, ours, base)
 
 
 def test_pairs_of_every_head():

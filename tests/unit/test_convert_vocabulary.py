@@ -52,8 +52,14 @@ def test_words_without_a_word_for_others():
     """What is not known is refused by the tokenizers, rather than left out."""
     Path("theirs/vocab.txt").write_text("a\nb\n")
     Path("theirs/convert.json").write_text("{}")
-    assert "tokenizer made of vocab.txt" in word_level(Path("theirs"), Path("theirs"), 2)
+    said = word_level(Path("theirs"), Path("theirs"), 2)
+    assert "tokenizer made of vocab.txt" in said
+    assert said.endswith(
+        "no word for what it does not know (<unk>), so a text with others is refused"
+    )
     words = AutoTokenizer.from_pretrained("theirs")
+    with pytest.raises(Exception, match=r"Missing .* token from the vocabulary"):
+        words("b c")
     assert torch.equal(words("b a b", return_tensors="pt")["input_ids"], torch.tensor([[1, 0, 1]]))
     assert words.eos_token is None
     told = json.loads(Path("theirs/convert.json").read_text())["made"]

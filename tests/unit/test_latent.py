@@ -281,6 +281,21 @@ def test_labels_follow_the_outputs_in_training():
     assert m.eval()(ids, labels=ids).logits.shape == (2, 40, 50)
 
 
+def test_one_latent_has_no_label_behind_it():
+    """It was a loss of nothing, nan; targets, and labels outside training, have what follows."""
+    config = SubquadConfig(arch="perceiver_ar", model={**tiny("perceiver_ar"), "latents": 1})
+    m, ids = SubquadForCausalLM(config).train(), torch.randint(0, 50, (2, 40))
+    says = "of 40 tokens this model trains on the last one alone, and no label follows it: make `la"
+    with pytest.raises(ValueError, match=says):
+        m(ids, labels=ids)
+    loss = m(ids, targets=ids.roll(-1, 1)).loss
+    loss.backward()
+    assert loss.isfinite()
+    assert m.eval()(ids, labels=ids).loss.isfinite()
+    two = SubquadConfig(arch="perceiver_ar", model={**tiny("perceiver_ar"), "latents": 2})
+    assert SubquadForCausalLM(two).train()(ids, labels=ids).loss.isfinite()
+
+
 def test_inputs_are_hidden_from_all_heads_and_queries_in_training_alone():
     made, x = stack(8, 4, cross_dropout=0.5), torch.randn(3, 200, 32, dtype=torch.float64)
     whole = made(x, Context.of(x))[0]

@@ -71,6 +71,10 @@ def _of_transformers(folder: Path, given: str, views: Any, limit: int) -> Any:
     words = [tokenizer.decode([i]) or f"<{i}>" for i in ids[0].tolist()]
     how: dict[str, Any] = {"title": folder.name or str(folder), "labels": {"tokens": words}}
     how["facts"] = {"model": model.config.model_type, "input": _short(given)}
+    if type(model).__name__.endswith("ForMultipleChoice"):
+        # each is read by itself, so that a text is the only one of them
+        ids = ids.unsqueeze(1)
+        how["facts"]["choices"] = "the input is one of them, with its question"
     if any(True for _ in places(model)):
         return look(model, {"input_ids": ids}, views=views, **how)
     return foreign.look(model, {"input_ids": ids}, views=views, **how)

@@ -2,6 +2,8 @@
 
 Heads that other families have too are functions of their prefix. RoBERTa's positions begin at 2.
 Whether a sentence follows another are two labels of the pair here: the first says that it does.
+
+In training RoBERTa's labels drop twice, before and behind the map between; ours behind it alone.
 """
 
 from dataclasses import replace
@@ -14,10 +16,12 @@ from subquad.convert.rows import Entry, Row, Spare, Tied
 __all__ = [
     "BERT",
     "CLS",
+    "DROPPED",
     "FIELDS",
     "FIXED",
     "MASKED",
     "NONLINEAR",
+    "OWN",
     "ROBERTA",
     "SELF",
     "answers",
@@ -137,20 +141,25 @@ def lm_head(prefix: str) -> Head:
     return Head("SubquadForMaskedLM", prefix, rows, fields, fixed, MASKED["needs"])
 
 
-def labels(prefix: str, hidden: str = "tanh") -> Head:
+#: how much a head drops in training, where it has a setting of its own, and where it has none
+OWN = Field("classifier_dropout", "head.dropout", otherwise=("hidden_dropout_prob", 1))
+DROPPED = Field("hidden_dropout_prob", "head.dropout")
+
+
+def labels(prefix: str, hidden: str = "tanh", dropped: Field = OWN) -> Head:
     """Labels by the first token, with a map and a nonlinearity between."""
     rows = (
         Row("classifier.dense.*", "head.hidden.dense.*"),
         Row("classifier.out_proj.*", "head.label.*"),
     )
     fixed = {"head.kind": "labels", "head.pool": "first", "head.hidden": hidden}
-    return Head("SubquadForSequenceClassification", prefix, rows, fixed=fixed)
+    return Head("SubquadForSequenceClassification", prefix, rows, (dropped,), fixed)
 
 
-def tags(prefix: str) -> Head:
-    """Labels for each token."""
-    rows = (Row("classifier.*", "head.label.*"),)
-    return Head("SubquadForTokenClassification", prefix, rows, fixed={"head.kind": "tags"})
+def tags(prefix: str, dropped: Field = OWN, name: str = "classifier") -> Head:
+    """Labels for each token, by the map `name`."""
+    rows, fixed = (Row(f"{name}.*", "head.label.*"),), {"head.kind": "tags"}
+    return Head("SubquadForTokenClassification", prefix, rows, (dropped,), fixed)
 
 
 def answers(prefix: str) -> Head:
@@ -163,13 +172,13 @@ def answers(prefix: str) -> Head:
 POOLED = {"head.kind": "labels", "head.pool": "first", "head.hidden": "tanh"}
 
 
-def choices(prefix: str, pooler: str = "pooler.dense") -> Head:
+def choices(prefix: str, pooler: str = "pooler.dense", dropped: Field = OWN) -> Head:
     """How well each of several inputs does, by its first token: one number of each."""
     rows = (
         Row(f"{prefix}{pooler}.*", "head.hidden.dense.*"),
         Row("classifier.*", "head.label.*"),
     )
-    return Head("SubquadForMultipleChoice", prefix, rows, fixed=POOLED)
+    return Head("SubquadForMultipleChoice", prefix, rows, (dropped,), POOLED)
 
 
 def causal(head: Head) -> Head:
@@ -197,7 +206,8 @@ BERT = Family(
             "SubquadForSequenceClassification",
             "bert.",
             (HIDDEN, Row("classifier.*", "head.label.*")),
-            fixed=POOLED,
+            (OWN,),
+            POOLED,
         ),
         "BertForNextSentencePrediction": Head(
             "SubquadForSequenceClassification",
@@ -224,7 +234,7 @@ ROBERTA = replace(
         "RobertaForSequenceClassification": labels("roberta."),
         "RobertaForTokenClassification": tags("roberta."),
         "RobertaForQuestionAnswering": answers("roberta."),
-        "RobertaForMultipleChoice": choices("roberta."),
+        "RobertaForMultipleChoice": choices("roberta.", dropped=DROPPED),
         "RobertaModel": BODY,
     },
 )

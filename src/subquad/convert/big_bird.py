@@ -11,10 +11,12 @@ from typing import Any
 from subquad.convert.bert import (
     BERT,
     CLS,
+    DROPPED,
     FIELDS,
     FIXED,
     MASKED,
     NONLINEAR,
+    OWN,
     POSITIONS,
     SELF,
     answers,
@@ -43,6 +45,7 @@ ANSWERS = replace(
         Field("intermediate_size", "head.ffn_dim"),
         Field("hidden_act", "head.mlp", NONLINEAR),
         Field("layer_norm_eps", "head.norm", Spelled("layer")),
+        DROPPED,
     ),
     fixed={"head.kind": "answers"},
 )
@@ -83,12 +86,12 @@ BIGBIRD = replace(
         "BigBirdForPreTraining": Head("SubquadForMaskedLM", "bert.", CLS, **MASKED),
         "BigBirdForSequenceClassification": replace(
             labels("bert."),
-            fields=(Field("hidden_act", "head.hidden", NONLINEAR),),
+            fields=(Field("hidden_act", "head.hidden", NONLINEAR), OWN),
             fixed={"head.kind": "labels", "head.pool": "first"},
         ),
         "BigBirdForTokenClassification": tags("bert."),
         "BigBirdForQuestionAnswering": ANSWERS,
-        "BigBirdForMultipleChoice": choices("bert.", "pooler"),
+        "BigBirdForMultipleChoice": choices("bert.", "pooler", DROPPED),
         "BigBirdModel": BODY,
     },
     refused={

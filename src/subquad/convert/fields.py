@@ -18,9 +18,7 @@ __all__ = [
     "Less",
     "Listed",
     "Named",
-    "Repeated",
     "Spelled",
-    "Squared",
     "Told",
     "Unset",
     "there",
@@ -113,29 +111,6 @@ class Listed(Told):
 
 
 @dataclass(frozen=True)
-class Squared(Told):
-    """The side of a square there, both sides here."""
-
-    def there(self, value: Any) -> Any:
-        return [value, value]
-
-    def back(self, value: Any) -> Any:
-        if len({*value}) != 1:
-            raise ValueError(f"{value!r} is no square, as theirs is")
-        return value[0]
-
-
-@dataclass(frozen=True)
-class Repeated(Told):
-    """A value for each layer there, all equal; a list of one here."""
-
-    def there(self, value: Any) -> Any:
-        if len({*value}) != 1:
-            raise ValueError(f"{value!r} differ by layer, and ours has one for all")
-        return [value[0]]
-
-
-@dataclass(frozen=True)
 class Less(Told):
     """A number that counts so many more there."""
 
@@ -169,8 +144,11 @@ class Field:
 
     otherwise: where a side says None, a multiple of another of their settings, which a field before
     this one tells.
+    default: what theirs takes where its settings say neither, and which they may then lack.
     when: what is told in place of `how` where another of their settings, which a field before this
     one tells, is true.
+    along: how long a list of theirs is that ours repeats, by another of their settings, which a
+    field before this one tells.
     """
 
     theirs: str
@@ -178,6 +156,8 @@ class Field:
     how: Told = Told()  # noqa: RUF009 - it holds nothing
     otherwise: tuple[str, int] | None = None
     when: tuple[str, Told] | None = None
+    default: Any = None
+    along: str | None = None
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -189,14 +169,33 @@ class Field:
 
     def ours_of(self, config: Mapping[str, Any]) -> Any:
         """Our value. ValueError, with the name, for one that we do not have."""
-        value = get(config, self.theirs)
+        value = self.said(config, self.theirs)
         if value is None and self.otherwise is not None:
             other, times = self.otherwise
-            value = times * get(config, other)
+            found = self.said(config, other)
+            value = None if found is None else times * found
         try:
-            return self.told_by(config).there(value)
+            return self.told_by(config).there(self.default if value is None else value)
         except ValueError as error:
             raise ValueError(f"{self.theirs}: {error}") from error
+
+    def said(self, config: Mapping[str, Any], path: str) -> Any:
+        """Their setting; None where it may be lacking. ValueError where it may not."""
+        try:
+            return get(config, path)
+        except ValueError:
+            if self.default is None:
+                raise
+            return None
+
+    def theirs_of(self, value: Any, made: Mapping[str, Any]) -> Any:
+        """Their value, given what fields before this one told. ValueError for one they have not."""
+        if value is None and self.otherwise is not None:
+            other, times = self.otherwise
+            value = times * get(made, other)
+        if self.along is not None:
+            value = [value[i % len(value)] for i in range(get(made, self.along))]
+        return self.told_by(made).back(value)
 
 
 def there(fields: Sequence[Field], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,20 +216,26 @@ def told(
     ValueError for what they cannot say.
     """
     made: dict[str, Any] = {}
+    seen: set[str] = set()
     for one in fields:
         values = [get(ours, place) for place in one.places]
         if any(v != values[0] for v in values):
             said = ", ".join(f"{p} {v!r}" for p, v in zip(one.places, values, strict=True))
             raise ValueError(f"{one.theirs} is one setting there, and here {said}")
         if base and one.ours_of(base) == values[0]:
-            put(made, one.theirs, get(base, one.theirs))
-            continue
-        value = values[0]
-        if value is None and one.otherwise is not None:
-            other, times = one.otherwise
-            value = times * get(made, other)
-        try:
-            put(made, one.theirs, one.told_by(made).back(value))
-        except ValueError as error:
-            raise ValueError(f"{one.places[0]}: {error}") from error
+            value = one.said(base, one.theirs)
+            if value is None and one.default is not None:  # it goes on saying nothing
+                continue
+        else:
+            try:
+                value = one.theirs_of(values[0], made)
+            except ValueError as error:
+                raise ValueError(f"{one.places[0]}: {error}") from error
+        if one.theirs in seen and get(made, one.theirs) != value:
+            raise ValueError(
+                f"{one.theirs} is one setting there: {', '.join(one.places)} would have it "
+                f"{value!r}, and others {get(made, one.theirs)!r}"
+            )
+        seen.add(one.theirs)
+        put(made, one.theirs, value)
     return made

@@ -8,7 +8,7 @@ from subquad.convert.family import BODY, Family, Head
 from subquad.convert.fields import Field, Named, Spelled
 from subquad.convert.rows import Absent, Constant, Row, Tied
 
-__all__ = ["GPT2"]
+__all__ = ["GPT2", "OWN", "last"]
 
 BLOCK = "backbone.blocks.{layer}"
 
@@ -56,6 +56,23 @@ FIELDS = (
     Field("embd_pdrop", "stem.dropout"),
 )
 
+#: how much a head for tokens drops in training; neither is a setting that they have by default
+OWN = Field("classifier_dropout", "head.dropout", otherwise=("hidden_dropout", 1), default=0.1)
+
+
+def last(prefix: str) -> Head:
+    """Labels by the last token, without a bias."""
+    return Head(
+        "SubquadForSequenceClassification",
+        prefix,
+        rows=(
+            Row("score.weight", "head.label.weight"),
+            Absent("head.label.bias", "head.label.weight"),
+        ),
+        fixed={"head.kind": "labels", "head.pool": "last", "head.hidden": "none"},
+    )
+
+
 GPT2 = Family(
     "gpt2",
     ROWS,
@@ -83,16 +100,8 @@ GPT2 = Family(
             rows=(Tied("lm_head.weight", "wte.weight", "head.project.weight"),),
             fixed={"head.kind": "tokens", "head.bias": False},
         ),
-        "GPT2ForSequenceClassification": Head(
-            "SubquadForSequenceClassification",
-            "transformer.",
-            rows=(
-                Row("score.weight", "head.label.weight"),
-                Absent("head.label.bias", "head.label.weight"),
-            ),
-            fixed={"head.kind": "labels", "head.pool": "last", "head.hidden": "none"},
-        ),
-        "GPT2ForTokenClassification": tags("transformer."),
+        "GPT2ForSequenceClassification": last("transformer."),
+        "GPT2ForTokenClassification": tags("transformer.", OWN),
         "GPT2ForQuestionAnswering": answers("transformer."),
         "GPT2Model": BODY,
     },

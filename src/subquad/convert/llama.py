@@ -1,13 +1,16 @@
 """Llama (https://huggingface.co/docs/transformers/model_doc/llama) and two of its kin: Mistral, and
 Qwen2, whose output map alone has no bias. Their window counts the token itself, ours those behind
 it. Without one they are a `transformer`; with one Mistral is `local`, and Qwen2, whose layers
-differ then, a `hybrid`."""
+differ then, a `hybrid`. Labels are read from the last token, as of a GPT-2."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from subquad.convert.bert import answers, tags
 from subquad.convert.family import BODY, Family, Head
 from subquad.convert.fields import Each, Field, Less, Spelled
+from subquad.convert.gpt2 import OWN, last
 from subquad.convert.rope import Rope
 from subquad.convert.rows import Absent, Row, Spare, Tied
 
@@ -71,9 +74,25 @@ LM = Head(
 )
 
 
-def windowed(head: Head, arch: str, **more: Any) -> Head:
-    """A head of a dense model where no window is set, else of `arch`, as `more` tells of it."""
-    other = replace(head, fixed={**head.fixed, "arch": arch}, **more)
+LABELS, TAGS = last("model."), tags("model.", OWN, "score")
+
+
+def width(config: Mapping[str, Any]) -> dict[str, dict]:
+    """Nothing more of ours. ValueError for heads of another width than their share."""
+    dim, heads = config["hidden_size"], config["num_attention_heads"]
+    told = config.get("head_dim")
+    if told is not None and told * heads != dim:
+        raise ValueError(
+            f"head_dim is {told}, and hidden_size {dim} by num_attention_heads {heads} is "
+            f"{dim / heads:g}: ours gives each head that share of the width alone"
+        )
+    return {}
+
+
+def windowed(head: Head, arch: str, *fields: Field, **needs: Any) -> Head:
+    """A head of a dense model where no window is set, else of `arch`, told by more fields."""
+    more, fixed = (*head.fields, *fields), {**head.fixed, "arch": arch}
+    other = replace(head, fields=more, fixed=fixed, needs=needs)
     none = {"sliding_window": None}
     return replace(head, fixed={**head.fixed, **DENSE}, needs=none, other=other)
 
@@ -85,15 +104,35 @@ LLAMA = Family(
     fixed={**FIXED, **DENSE},
     needs={**NEEDS, "mlp_bias": False},
     sizes={"layer": "num_hidden_layers"},
-    heads={"LlamaForCausalLM": LM, "LlamaModel": BODY},
+    derived=width,
+    heads={
+        "LlamaForCausalLM": LM,
+        "LlamaForSequenceClassification": LABELS,
+        "LlamaForTokenClassification": TAGS,
+        "LlamaForQuestionAnswering": answers("transformer."),
+        "LlamaModel": BODY,
+    },
 )
 
-WINDOW = Field("sliding_window", "model.window", Less(1))
+
+@dataclass(frozen=True)
+class Window(Less):
+    """A window of theirs, which counts the token itself."""
+
+    by: int = 1
+
+    def there(self, value: Any) -> Any:
+        if value < 1:
+            raise ValueError(f"a window of {value} holds no token; 1 is the token itself, null all")
+        return super().there(value)
+
+
+WINDOW = Field("sliding_window", "model.window", Window())
 
 
 def mistral(head: Head) -> Head:
     """The same window in all layers, or none."""
-    return windowed(head, "local", fields=(WINDOW,))
+    return windowed(head, "local", WINDOW)
 
 
 MISTRAL = replace(
@@ -103,20 +142,26 @@ MISTRAL = replace(
     fields=FIELDS,
     fixed={**FIXED, "model.bias": False},
     needs=NEEDS,
-    heads={"MistralForCausalLM": mistral(LM), "MistralModel": mistral(BODY)},
+    heads={
+        "MistralForCausalLM": mistral(LM),
+        "MistralForSequenceClassification": mistral(LABELS),
+        "MistralForTokenClassification": mistral(TAGS),
+        "MistralForQuestionAnswering": mistral(answers("model.")),
+        "MistralModel": mistral(BODY),
+    },
 )
 
-LAYERS = Each({"full_attention": "full", "sliding_attention": "local"})
+LAYERS = Field(
+    "layer_types",
+    "model.kinds",
+    Each({"full_attention": "full", "sliding_attention": "local"}),
+    along="num_hidden_layers",
+)
 
 
 def qwen2(head: Head) -> Head:
     """A window in some layers, or in none."""
-    return windowed(
-        head,
-        "hybrid",
-        fields=(WINDOW, Field("layer_types", "model.kinds", LAYERS)),
-        needs={"use_sliding_window": True},
-    )
+    return windowed(head, "hybrid", WINDOW, LAYERS, use_sliding_window=True)
 
 
 QWEN2 = replace(
@@ -133,5 +178,11 @@ QWEN2 = replace(
     fields=FIELDS,
     fixed={**FIXED, "model.bias": True},
     needs=NEEDS,
-    heads={"Qwen2ForCausalLM": qwen2(LM), "Qwen2Model": qwen2(BODY)},
+    heads={
+        "Qwen2ForCausalLM": qwen2(LM),
+        "Qwen2ForSequenceClassification": qwen2(LABELS),
+        "Qwen2ForTokenClassification": qwen2(TAGS),
+        "Qwen2ForQuestionAnswering": qwen2(answers("transformer.")),
+        "Qwen2Model": qwen2(BODY),
+    },
 )

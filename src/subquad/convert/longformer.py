@@ -4,11 +4,12 @@
 windows of its layers on one side."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from subquad.convert.bert import (
     AFTER_TWO,
+    DROPPED,
     FIELDS,
     FIXED,
     POOLER,
@@ -21,13 +22,24 @@ from subquad.convert.bert import (
     tags,
 )
 from subquad.convert.family import BODY, Family
-from subquad.convert.fields import Doubled, Field, Repeated
+from subquad.convert.fields import Doubled, Field, Told
 from subquad.convert.rows import Row
 
-__all__ = ["ALLENAI", "LONGFORMER"]
+__all__ = ["ALLENAI", "LONGFORMER", "Repeated"]
 
 THEIRS, OURS = "encoder.layer.{layer}.attention.self", "backbone.blocks.{layer}.mixers.0"
 PARTS = ("query", "key", "value")
+
+
+@dataclass(frozen=True)
+class Repeated(Told):
+    """A value for each layer there, all equal; a list of one here."""
+
+    def there(self, value: Any) -> Any:
+        if len({*value}) != 1:
+            raise ValueError(f"{value!r} differ by layer, and ours has one for all")
+        return [value[0]]
+
 
 LONGFORMER = Family(
     "longformer",
@@ -49,10 +61,10 @@ LONGFORMER = Family(
     sizes={"layer": "num_hidden_layers"},
     heads={
         "LongformerForMaskedLM": lm_head("longformer."),
-        "LongformerForSequenceClassification": labels("longformer."),
-        "LongformerForTokenClassification": tags("longformer."),
+        "LongformerForSequenceClassification": labels("longformer.", dropped=DROPPED),
+        "LongformerForTokenClassification": tags("longformer.", DROPPED),
         "LongformerForQuestionAnswering": answers("longformer."),
-        "LongformerForMultipleChoice": choices("longformer."),
+        "LongformerForMultipleChoice": choices("longformer.", dropped=DROPPED),
         "LongformerModel": BODY,
     },
 )

@@ -8,14 +8,28 @@ convolution makes smaller first (`PerceiverForImageClassificationConvProcessing`
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from subquad.convert.changes import Copy, Reshape
 from subquad.convert.family import Family, Head
-from subquad.convert.fields import Field, Named, Squared
+from subquad.convert.fields import Field, Named, Told
 from subquad.convert.rows import Entry, Row
 
-__all__ = ["PERCEIVER"]
+__all__ = ["PERCEIVER", "Squared"]
+
+
+@dataclass(frozen=True)
+class Squared(Told):
+    """The side of a square there, both sides here."""
+
+    def there(self, value: Any) -> Any:
+        return [value, value]
+
+    def back(self, value: Any) -> Any:
+        if len({*value}) != 1:
+            raise ValueError(f"{value!r} is no square, as theirs is")
+        return value[0]
 
 
 def layer(theirs: str, ours: str, mixer: str, norms: tuple[str, ...]) -> Iterator[Entry]:

@@ -19,6 +19,7 @@ PICKLES = ("vocab.pkl", "vocab.bin")
 TOLD = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 #: what the published vocabularies call them: WikiText-103 and One Billion Word
 SPECIAL = {"unk_token": ("<unk>", "<UNK>"), "eos_token": ("<eos>", "<S>")}
+_NO_UNKNOWN = "; it has no word for what it does not know (<unk>), so a text with others is refused"
 
 
 def word_level(source: Path, dest: Path, size: int) -> str:
@@ -43,7 +44,8 @@ def word_level(source: Path, dest: Path, size: int) -> str:
         before = {one.name for one in dest.iterdir()}
         _save(words, dest)
         note(dest, made=sorted({one.name for one in dest.iterdir()} - before | aside))
-        return f"; tokenizer made of {name}: words between white space"
+        lacks = "" if {*words} & {*SPECIAL["unk_token"]} else _NO_UNKNOWN
+        return f"; tokenizer made of {name}: words between white space{lacks}"
     found = next((name for name in PICKLES if (source / name).is_file()), None)
     if found is None:
         return ""

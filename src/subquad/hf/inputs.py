@@ -167,8 +167,14 @@ def last_targets(
     """Labels and targets (B, N) of each row's last `outputs` tokens, right-aligned.
 
     A model that trains on its last positions alone gives so few outputs (B, outputs, C). The count
-    of scored tokens in `options` shrinks likewise.
+    of scored tokens in `options` shrinks likewise. ValueError for labels where there is one output,
+    which none of them follows.
     """
+    if labels is not None and outputs == 1 < labels.shape[1]:
+        raise ValueError(
+            f"of {labels.shape[1]} tokens this model trains on the last one alone, and no label "
+            "follows it: make `latents` at least 2, or give `targets`, what follows each token"
+        )
 
     def last(given: Tensor | None) -> Tensor | None:
         if given is None or outputs >= given.shape[1]:

@@ -49,7 +49,7 @@ def look(
             f"{name} has an encoder and a decoder, and maps of such models are drawn once it is "
             "ours: subquad convert"
         )
-    n = inputs["input_ids"].shape[1]
+    n = inputs["input_ids"].shape[-1]
     layers, heads = config.num_hidden_layers, config.num_attention_heads
     size = 4 * layers * heads * n * n
     if size > views.memory:
