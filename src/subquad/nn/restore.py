@@ -57,7 +57,8 @@ class Half:
         before, dx = _Whole(x.shape[1]), _Whole(x.shape[1])
         for piece, g in zip(self._pieces(x), self._pieces(grad), strict=True):
             was, d = self._undo(piece, totals, labels, g, found)
-            before.take(was), dx.take(d)
+            before.take(was)
+            dx.take(d)
         return before.done(), dx.done()
 
     def _undo(

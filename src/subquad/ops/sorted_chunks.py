@@ -87,19 +87,19 @@ def attend_chunks(
     seed = torch.randint(2**31, (), device=q.device)
     kind = wide(q.dtype)
     flat = _Flat(place, labels, cut, causal, (dropout, seed), kind)
-    rows = [nnf.pad(t.to(kind), (0, 0, 0, 1)).flatten(0, 2) for t in (q, k, v)]
+    q, k, v_rows = (nnf.pad(t.to(kind), (0, 0, 0, 1)).flatten(0, 2) for t in (q, k, v))
     owns = [_own(one, cut.size, n) for one in place.unbind(2)]
     parts = []
     for r, own in enumerate(owns):
         first = _chunk(owns[r - 1], ends[:, :, r - 1]) if cut.circle else None
-        found = attend_round(*rows, flat.round(r, *_tokens(own, n, first)))
-        there = (t.unflatten(0, own.shape[:3]).flatten(2, 3) for t in found)
+        one = attend_round(q, k, v_rows, flat.round(r, *_tokens(own, n, first)))
+        there = (t.unflatten(0, own.shape[:3]).flatten(2, 3) for t in one)
         parts.append(Partial(*(_take(t, place[:, :, r]) for t in there)))
     out, found = merge(parts)
     own = v[:, :, :n]
     if dropout > 0:
-        lanes = torch.arange(q.shape[0] * q.shape[1], device=q.device).view(*q.shape[:2], 1)
-        slots = torch.arange(n, device=q.device)
+        lanes = torch.arange(v.shape[0] * v.shape[1], device=v.device).view(*v.shape[:2], 1)
+        slots = torch.arange(n, device=v.device)
         own = own * factors(seed, dropout, lanes, slots, slots).unsqueeze(-1).to(own.dtype)
     assert found is not None
     return torch.where((found > EMPTY / 2).unsqueeze(-1), out.to(v.dtype), own)
