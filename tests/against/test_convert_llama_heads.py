@@ -7,10 +7,9 @@ float64 on both sides; their angles are float32 whatever the weights are.
 import pytest
 import torch
 import transformers as hf
-from safetensors.torch import load_file
 
 import subquad.hf as shell
-from converting import config, converted
+from converting import config, there_and_back
 from subquad.convert.folder import convert
 
 WORDS, LENGTH, CLOSE = 60, 40, 1e-5
@@ -48,18 +47,6 @@ def made(kind, **fields):
     for p in model.parameters():
         torch.nn.init.normal_(p, mean=float(p.dim() == 1), std=0.3)
     return model.eval()
-
-
-def there_and_back(model, folder):
-    """Ours; the tensors and settings that come back are those that went."""
-    ours = converted(model, folder)
-    (folder / "back").mkdir()
-    convert(folder / "ours", folder / "back")
-    went, came = (load_file(folder / w / "model.safetensors") for w in ("theirs", "back"))
-    assert went.keys() == came.keys()
-    assert all(torch.equal(went[k], came[k]) for k in went)
-    assert config(folder / "theirs") == config(folder / "back")
-    return ours.double()
 
 
 def tokens(*lengths, left=False):

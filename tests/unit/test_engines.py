@@ -391,6 +391,19 @@ def test_band_over_gaps_goes_head_by_head(monkeypatch: pytest.MonkeyPatch):
         assert_equals_dense(band, SameLabel() & Window(9, 3), case)
 
 
+@pytest.mark.parametrize(
+    "pattern", [Segments(16, 16) & SameLabel(), Causal() & Window(30) & SameLabel()], ids=str
+)
+@pytest.mark.parametrize("budget", [1, 1500, 7000])
+def test_large_tiles_of_masked_bands_take_heads_together(pattern, budget, monkeypatch):
+    """One lane, some heads of a row, and several rows of the batch at a time."""
+    monkeypatch.setattr("subquad.ops.pieces.BUDGET", budget)
+    for heads in (1, 2):
+        ends = {"span": 40, "table_heads": heads, "dropout": 0.3}
+        for padded in (False, True):
+            assert_equals_dense(band, pattern, Case(h=2, n=150, m=171, padded=padded, **ends))
+
+
 @pytest.mark.parametrize("n", [64, 512])
 def test_attend_takes_distances_over_gaps_at_any_length(n: int):
     case = Case(n=n, m=n, b=1, d=8, dv=8, h=2, places="gaps", padded=False, span=9, table_heads=2)

@@ -8,6 +8,7 @@ import torch
 
 import subquad as sq
 from catalog import model, tiny
+from phases import stream_rows_of_their_own
 from subquad.archs import configure
 from subquad.hf import SubquadConfig, SubquadForCausalLM
 from subquad.model import build
@@ -112,30 +113,7 @@ def test_short_and_odd_lengths(latents, stride):
 
 @pytest.mark.parametrize(("latents", "stride"), SHAPES)
 def test_rows_at_different_phases_stream_each_by_its_own_anchors(latents, stride):
-    made, starts = stack(latents, stride), torch.tensor([0, 3, 4, 11])
-    x = torch.randn(4, 44, 32, dtype=torch.float64)
-    alone = [
-        made(x[b : b + 1, s:], Context.of(x[b : b + 1, s:]))[0][0] for b, s in enumerate(starts)
-    ]
-    for sizes in ([1] * 44, [13, 1, 20, 10], [44]):
-        state, seen, outs, at = made.init_state(4), torch.zeros(4, dtype=torch.int64), [], 0
-        for size in sizes:
-            # padding on the right, as the model hands it down
-            slots = at + torch.arange(size)
-            real = (slots >= starts[:, None]).sum(1)
-            order = (slots < starts[:, None]).to(torch.int8).argsort(dim=1, stable=True)
-            piece = x[:, at : at + size].gather(1, order[..., None].expand(-1, -1, 32))
-            valid = torch.arange(size) < real[:, None]
-            # marked by NaN, which must go nowhere
-            piece = piece.masked_fill(~valid[..., None], torch.nan)
-            context = Context.of(piece, None if valid.all() else valid, seen)
-            y, state = made(piece, context, state)
-            outs.append([y[b, :r] for b, r in enumerate(real)])
-            assert not y[~valid].any()
-            seen, at = seen + real, at + size
-        for b, wanted in enumerate(alone):
-            found = torch.cat([out[b] for out in outs])
-            torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+    stream_rows_of_their_own(stack(latents, stride))
 
 
 def test_a_stream_thinks_again_once_a_stride():

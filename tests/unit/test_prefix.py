@@ -9,6 +9,7 @@ import torch
 
 import subquad as sq
 from catalog import cuts
+from phases import stream_rows_of_their_own
 from prefixed import fields, large, model, stack, tokens
 from subquad.archs import configure
 from subquad.hf import SubquadConfig, SubquadForCausalLM
@@ -125,27 +126,7 @@ def test_batched_equals_alone(side):
 
 @pytest.mark.parametrize(("latents", "stride"), SHAPES)
 def test_rows_at_different_phases_stream_each_by_its_own_anchors(latents, stride):
-    made, starts = stack(latents, stride), torch.tensor([0, 3, 4, 11])
-    x = torch.randn(4, 44, 32, dtype=torch.float64)
-    alone = [
-        made(x[b : b + 1, s:], Context.of(x[b : b + 1, s:]))[0][0] for b, s in enumerate(starts)
-    ]
-    for sizes in ([1] * 44, [13, 1, 20, 10], [44]):
-        state, seen, outs, at = made.init_state(4), torch.zeros(4, dtype=torch.int64), [], 0
-        for size in sizes:
-            slots = at + torch.arange(size)
-            real = (slots >= starts[:, None]).sum(1)
-            order = (slots < starts[:, None]).to(torch.int8).argsort(dim=1, stable=True)
-            piece = x[:, at : at + size].gather(1, order[..., None].expand(-1, -1, 32))
-            valid = torch.arange(size) < real[:, None]
-            piece = piece.masked_fill(~valid[..., None], torch.nan)
-            context = Context.of(piece, None if valid.all() else valid, seen)
-            y, state = made(piece, context, state)
-            outs.append([y[b, :r] for b, r in enumerate(real)])
-            assert not y[~valid].any()
-            seen, at = seen + real, at + size
-        for b, wanted in enumerate(alone):
-            torch.testing.assert_close(torch.cat([out[b] for out in outs]), wanted, **CLOSE)
+    stream_rows_of_their_own(stack(latents, stride))
 
 
 def test_streams_on_after_left_padding_and_selecting_is_reindexing():

@@ -5,18 +5,20 @@ Axes: B batch, N queries, M keys, H heads, X pieces of a tile, T queries, S keys
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from subquad.ops.calls import Call, continuous
+from subquad.ops.falling import Falling
 from subquad.ops.fold import Fold
 from subquad.ops.partial import EMPTY, factors, log_ramp, ramp_slope
 from subquad.ops.pattern import Coords, Minus, Pattern
 from subquad.ops.patterns import Full, Window
 from subquad.ops.pieces import Piece, loose_pieces, pieces
 from subquad.ops.relative import heads_of, loose
-from subquad.ops.tiles import LOG2_E, Tile, TileGrads, diagonals, skew, tile_backward, tile_forward
+from subquad.ops.tiles import LOG2_E, Tile, diagonals, skew, tile_backward, tile_forward
 
 __all__ = ["Loop"]
 
@@ -51,6 +53,13 @@ class Loop(Call):
         """Does the place of a pair in its tile decide whether it is allowed?"""
         return self.plain and (self.test is None or self.test.by_distance)
 
+    @cached_property
+    def _tables(self) -> list[Falling | None]:
+        """rel_table and rel_bias as tiles read them, where positions run on by one."""
+        made = Falling.of(self.q, self.k, (self.behind, self.ahead), self.step, self.zero)
+        given = self.rel_table, self.rel_bias
+        return [made(t) if t is not None and self.plain else None for t in given]
+
     @property
     def _folds(self) -> bool:
         return self.step > 1 and self.plain and self.folded is None
@@ -78,8 +87,7 @@ class Loop(Call):
             dk, dv = (None if t is None else fold.unfold_keys(t) for t in (dk, dv))
             return [dq, dk, dv, dr, *tables, ds]
         dq, dk, dv = torch.zeros_like(self.q), self.sums(self.k), self.sums(self.v)
-        queries = self.rel_query, self.span
-        dr, ds = (None if t is None else torch.zeros_like(t) for t in queries)
+        dr, ds = (None if t is None else torch.zeros_like(t) for t in (self.rel_query, self.span))
         tables = [None if t is None else self.sums(t) for t in (self.rel_table, self.rel_bias)]
         for piece, bias in self._pieces():
             tile = self._tile(piece, bias)
@@ -96,7 +104,12 @@ class Loop(Call):
             if ds is not None:
                 slope = ramp_slope(self._left(piece), self.ramp)
                 piece.put_queries(ds, (grads.scores * slope).sum(-1))
-            self._add_tables(piece, tables, grads)
+            if self._tables[0] is not None and grads.rel_rows is not None:
+                self._tables[0].add(piece, grads.rel_rows)
+            if self._tables[1] is not None:
+                self._tables[1].add(piece, diagonals(grads.scores))
+        if self.plain:
+            tables = [None if t is None else t.gradient() for t in self._tables]
         return [dq, dk, dv, dr, *tables, ds]
 
     def _fold(self) -> tuple[Fold, "Loop"]:
@@ -130,10 +143,11 @@ class Loop(Call):
         """Pieces and their biases (X or 1, T, S); keys that no query of a piece allows are cut."""
         b, h, n, _ = self.q.shape
         if self.plain:
-            every = pieces(b, h, n, self.k.shape[2], self.behind, self.ahead)
+            reach = self.behind, self.ahead
+            every = pieces((b, h), n, self.k.shape[2], reach, alike=self.fixed)
         else:
             reach = self.behind * self.step, self.ahead * self.step
-            every = loose_pieces(b, h, self.q_where[0], self.k_where[0], *reach)
+            every = loose_pieces((b, h), self.q_where[0], self.k_where[0], *reach)
         for piece in every:
             some = None
             if not self.fixed or self.valid is not None:
@@ -141,12 +155,12 @@ class Loop(Call):
                 if some is None:
                     continue
             bias = self._fixed_bias(piece)
-            yield piece, bias if some is None else bias.where(piece.spread(some, b), EMPTY)
+            yield piece, bias if some is None else bias.where(piece.spread(some), EMPTY)
 
     def _allowed(self, piece: Piece) -> tuple[Tensor | None, Piece]:
         """What coordinates and validity allow, and the piece without the keys at its ends."""
-        key = (piece.i0, piece.j0, piece.rows, piece.keys)
-        shared = piece.b is None and self.q_where.shape[2] == self.k_where.shape[2] == 1
+        key = (piece.b0, piece.i0, piece.j0, piece.rows, piece.keys)
+        shared = piece.single and self.q_where.shape[2] == self.k_where.shape[2] == 1
         if shared and key in self._tested:
             allowed, first, last = self._tested[key]
             return (None if last == 0 else allowed), piece.narrow(first, last)
@@ -157,7 +171,7 @@ class Loop(Call):
             allowed = self.test.allowed(q.queries(), k.keys())
         if self.valid is not None:
             allowed = allowed & piece.look(self.valid[:, None]).unsqueeze(-2)
-        if piece.b is not None:
+        if not piece.single:
             return allowed.view(-1, *allowed.shape[-2:]), piece
         columns = allowed.flatten(0, -2).any(0).nonzero()
         first, last = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, 0)
@@ -169,8 +183,8 @@ class Loop(Call):
     def _fixed_bias(self, piece: Piece) -> Tensor:
         """What distance adds and forbids, to base 2: (X or 1, T, S)."""
         per_head = self.rel_bias is not None and self.rel_bias.shape[0] > 1
-        heads = (piece.b is None, piece.h0, piece.h1) if per_head else None
-        key = (heads, piece.rows, piece.keys, piece.lead)
+        lanes = (piece.single, piece.b1 - piece.b0, piece.h0, piece.h1) if per_head else None
+        key = (lanes, piece.rows, piece.keys, piece.lead)
         if key not in self._memo:
             d = piece.distances(self.q.device)
             allowed = (d <= self.behind) & (d >= -self.ahead) if self.plain else d == d
@@ -178,10 +192,10 @@ class Loop(Call):
                 at, zero = Coords(d * self.step), Coords(torch.zeros_like(d))
                 allowed = allowed & self.test.allowed(at, zero)
             bias = torch.zeros((), dtype=self.wide, device=d.device).where(allowed, EMPTY)[None]
-            if self.rel_bias is not None and self.plain:
-                rows = self.rel_bias[:, self._rows(piece, self.rel_bias)].to(self.wide)
-                fall = piece.of_heads(rows[:, None].expand(-1, piece.rows, -1), self.q.shape[0])
-                bias = bias + skew((fall * LOG2_E).contiguous(), piece.keys)
+            if self._tables[1] is not None:
+                rows = self._tables[1].rows(piece).to(self.wide)[:, None]
+                fall = (rows * LOG2_E).expand(-1, piece.rows, -1).contiguous()
+                bias = bias + skew(fall, piece.keys)
             self._memo = {key: bias}
         return self._memo[key]
 
@@ -190,11 +204,10 @@ class Loop(Call):
         if not self.plain:
             added = loose(self, piece).scores()
             if isinstance(added, Tensor):
-                bias = bias + piece.spread(added, self.q.shape[0]).to(self.wide) * LOG2_E
-        elif self.rel_query is not None and self.rel_table is not None:
+                bias = bias + piece.spread(added).to(self.wide) * LOG2_E
+        elif self.rel_query is not None and self._tables[0] is not None:
             rel_query = piece.flat(piece.queries(self.rel_query))
-            rows = self.rel_table[:, self._rows(piece, self.rel_table)]
-            rel_rows = piece.of_heads(rows, self.q.shape[0])
+            rel_rows = self._tables[0].rows(piece)
         if self.seed is not None:
             drop = self._factors(piece)
         if self.span is not None and self.plain:
@@ -211,8 +224,8 @@ class Loop(Call):
 
     def _factors(self, piece: Piece) -> Tensor:
         assert self.seed is not None
-        batch, heads = self.q.shape[:2]
-        lanes = piece.lanes(batch, heads, self.q.device)[:, None, None]
+        heads = self.q.shape[1]
+        lanes = piece.lanes(heads, self.q.device)[:, None, None]
         i, j = piece.slots(self.q.device)
         if self.folded is not None:
             s = self.folded.stride
@@ -221,29 +234,15 @@ class Loop(Call):
             i, j = i * s + residue - self.folded.front, j * s + residue
         return factors(self.seed, self.dropout, lanes, i, j)
 
-    def _rows(self, piece: Piece, table: Tensor) -> Tensor:
-        """The rows of a table (H or 1, R, ...) for a tile's distances, falling: (L,)."""
-        fall = torch.arange(piece.rows + piece.keys - 1, device=self.q.device)
-        d = (piece.rows - 1 - fall + piece.lead) * self.step + self.zero
-        return d.clamp(0, table.shape[1] - 1)
-
     def _add_loose(self, piece: Piece, scores: Tensor, into: list[Tensor | None]) -> None:
         """Add to the gradients of rel_query, rel_table, rel_bias and span."""
         dr, *tables, ds = into
-        lead = self.q.shape[0], piece.h1 - piece.h0
+        lead = piece.b1 - piece.b0, piece.h1 - piece.h0
         relative, scores = loose(self, piece), scores.unflatten(0, lead)
         query = relative.add_grads(scores, *(heads_of(t, piece) for t in tables))
         for total, part in ((dr, query), (ds, relative.span_grad(scores))):
             if total is not None and part is not None:
                 piece.queries(total).copy_(part)
-
-    def _add_tables(self, piece: Piece, tables: list[Tensor | None], grads: TileGrads) -> None:
-        table, bias = tables
-        batch = self.q.shape[0]
-        if table is not None and grads.rel_rows is not None:
-            piece.add_rows(table, self._rows(piece, table), grads.rel_rows, batch)
-        if bias is not None:
-            piece.add_rows(bias, self._rows(piece, bias), diagonals(grads.scores), batch)
 
 
 def _coords(pos: Tensor, label: Tensor, mark: Tensor) -> Coords:

@@ -2,8 +2,8 @@
 
 Query i stands at key slot i + shift. Blocks of T queries look at T + behind + ahead keys. Blocks
 whose keys all exist are alike: many blocks of one head form one batch of overlapping views, without
-a copy. The others, at the edges or where the reach covers everything, are cut one by one, all heads
-together.
+a copy. The others, at the edges or where the reach covers everything, are cut one by one, heads
+together; so are all of them where a mask of pairs, which heads share, decides and they are large.
 
 Axes: B batch, N queries, M keys, H heads, X pieces of a tile, T queries, S keys, D width.
 """
@@ -14,21 +14,24 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-__all__ = ["Piece", "loose_pieces", "pieces"]
+__all__ = ["ROWS", "Piece", "loose_pieces", "pieces"]
 
 #: scores in a tile: 2 MiB of float32, what the two cores of a small machine keep in their caches
 BUDGET = 1 << 19
+#: the most queries in a block
+ROWS = 128
 
 
 @dataclass(frozen=True)
 class Piece:
     """`blocks` tiles of `rows` queries from `i0` against `keys` keys from `j0`.
 
-    Several blocks belong to one head (`b`, `h0`); a single block spans heads h0..h1, all rows of
-    the batch (`b` is None). `lead` is the distance of query 0 and key 0 of a tile.
+    Several blocks belong to one head (`b0`, `h0`); a single block spans rows b0..b1 of the batch
+    and heads h0..h1. `lead` is the distance of query 0 and key 0 of a tile.
     """
 
-    b: int | None
+    b0: int
+    b1: int
     h0: int
     h1: int
     blocks: int
@@ -37,6 +40,11 @@ class Piece:
     i0: int
     j0: int
     lead: int
+
+    @property
+    def single(self) -> bool:
+        """Is it one block, of several heads?"""
+        return self.blocks == 1
 
     def queries(self, t: Tensor) -> Tensor:
         """Rows of `t` (B or 1, H or 1, N, ...): (B or 1, H or 1, T, ...), or (X, T, ...)."""
@@ -47,10 +55,11 @@ class Piece:
         return self._view(t, self.j0, self.keys)
 
     def _view(self, t: Tensor, start: int, count: int) -> Tensor:
-        if self.b is None:
-            heads = slice(None) if t.shape[1] == 1 else slice(self.h0, self.h1)
-            return t[:, heads, start : start + count]
-        one = t[self.b if t.shape[0] > 1 else 0, self.h0 if t.shape[1] > 1 else 0]
+        if self.single:
+            lanes = ((self.b0, self.b1), (self.h0, self.h1))
+            b, h = (slice(*ab) if t.shape[i] > 1 else slice(None) for i, ab in enumerate(lanes))
+            return t[b, h, start : start + count]
+        one = t[self.b0 if t.shape[0] > 1 else 0, self.h0 if t.shape[1] > 1 else 0]
         s = one.stride(0)
         size = (self.blocks, count, *one.shape[1:])
         stride = (self.rows * s, s, *one.stride()[1:])
@@ -58,14 +67,14 @@ class Piece:
 
     def flat(self, part: Tensor) -> Tensor:
         """What `queries` or `look` gave of a whole (B, H, ...) tensor as (X, T or S, ...)."""
-        return part.flatten(0, 1) if self.b is None else part
+        return part.flatten(0, 1) if self.single else part
 
-    def spread(self, part: Tensor, batch: int) -> Tensor:
+    def spread(self, part: Tensor) -> Tensor:
         """(B or 1, H or 1, T, S), or (X, T, S), as (X or 1, T, S)."""
-        if self.b is not None:
+        if not self.single:
             return part
         if part.shape[:2] != (1, 1):
-            part = part.expand(batch, self.h1 - self.h0, -1, -1)
+            part = part.expand(self.b1 - self.b0, self.h1 - self.h0, -1, -1)
         return part.flatten(0, 1)
 
     def put_queries(self, total: Tensor, part: Tensor) -> None:
@@ -75,7 +84,7 @@ class Piece:
 
     def add_look(self, total: Tensor, part: Tensor) -> None:
         """Add (X, S, D) to its columns of `total`; blocks overlap, so a block's width at a time."""
-        if self.b is None:
+        if self.single:
             target = self.look(total)
             target += part.view(target.shape)
             return
@@ -83,22 +92,21 @@ class Piece:
             width = min(self.rows, self.keys - c)
             self._view(total, self.j0 + c, width).add_(part[:, c : c + width])
 
-    def of_heads(self, rows: Tensor, batch: int) -> Tensor:
+    def of_heads(self, rows: Tensor) -> Tensor:
         """What belongs to this piece of (H or 1, ...): (X or 1, ...)."""
         if rows.shape[0] == 1:
             return rows
-        mine = rows[self.h0 : self.h1]
-        return mine if self.b is not None else mine.repeat(batch, *[1] * (rows.dim() - 1))
+        mine, batch = rows[self.h0 : self.h1], self.b1 - self.b0
+        return mine if batch == 1 else mine.repeat(batch, *[1] * (rows.dim() - 1))
 
-    def add_rows(self, total: Tensor, index: Tensor, part: Tensor, batch: int) -> None:
-        """Add (X, L, ...) to rows `index` of (H or 1, S, ...)."""
-        if self.b is not None:
-            part = part.sum(0, keepdim=True)
+    def add_rows(self, total: Tensor, part: Tensor) -> None:
+        """Add (X, L, ...) to (H or 1, L, ...), summed over the rows of the batch and blocks."""
+        if self.single:
+            part = part.unflatten(0, (self.b1 - self.b0, self.h1 - self.h0)).sum(0)
         else:
-            part = part.unflatten(0, (batch, self.h1 - self.h0)).sum(0)
+            part = part.sum(0, keepdim=True)
         into = total if total.shape[0] == 1 else total[self.h0 : self.h1]
-        part = part.sum_to_size(len(into), *part.shape[1:])
-        into.index_add_(1, index, part.to(total.dtype))
+        into += part.sum_to_size(len(into), *part.shape[1:])
 
     def narrow(self, first: int, last: int) -> "Piece":
         """The same queries against the keys first..last alone, for a piece of a single block."""
@@ -116,16 +124,22 @@ class Piece:
         s = block + torch.arange(self.keys, device=device) + self.j0
         return t[:, :, None], s[:, None]
 
-    def lanes(self, batch: int, heads: int, device: torch.device) -> Tensor:
+    def lanes(self, heads: int, device: torch.device) -> Tensor:
         """The number b * H + h of each of the X pieces."""
-        if self.b is not None:
-            return torch.full((self.blocks,), self.b * heads + self.h0, device=device)
-        rows = torch.arange(batch, device=device)[:, None] * heads
-        return (rows + torch.arange(self.h0, self.h1, device=device)).flatten()
+        rows = torch.arange(self.b0, self.b1, device=device)[:, None] * heads
+        lanes = (rows + torch.arange(self.h0, self.h1, device=device)).flatten()
+        return lanes if self.single else lanes.expand(self.blocks)
 
 
-def pieces(batch: int, heads: int, n: int, m: int, behind: int, ahead: int) -> Iterator[Piece]:
-    """The pieces that cover the band of an (n, m) matrix, reaching `behind` and `ahead`."""
+def pieces(
+    lanes: tuple[int, int], n: int, m: int, reach: tuple[int, int], *, alike: bool
+) -> Iterator[Piece]:
+    """The pieces that cover the band of an (n, m) matrix, reaching behind and ahead.
+
+    lanes: rows of the batch and heads. alike: does the place of a pair in its block decide whether
+    it is allowed?
+    """
+    (batch, heads), (behind, ahead) = lanes, reach
     shift = m - n
     behind, ahead = min(behind, n - 1 + shift), min(ahead, m - 1 - shift)
     if n == 0 or behind < -ahead:
@@ -133,24 +147,26 @@ def pieces(batch: int, heads: int, n: int, m: int, behind: int, ahead: int) -> I
     rows = _block_rows(behind + ahead + 1, n)
     first = -(-max(0, behind - shift) // rows)
     last = min(n // rows, (m - ahead - shift) // rows)
-    if last - first < 4:
+    width = rows + behind + ahead
+    if last - first < 4 or not (alike or rows * width * batch * heads < BUDGET):
         first = last = -(-n // rows)
     for block in (*range(first), *range(last, -(-n // rows))):
         i0 = block * rows
         i1 = min(n, i0 + rows)
         j0, j1 = max(0, i0 + shift - behind), min(m, i1 + shift + ahead)
-        yield from _across(batch, heads, (i0, i1), (j0, j1), i0 + shift - j0)
-    width = rows + behind + ahead
+        yield from _across(lanes, (i0, i1), (j0, j1), i0 + shift - j0)
     together = max(1, BUDGET // (rows * width))
     for b in range(batch):
         for h in range(heads):
             for block in range(first, last, together):
                 blocks, i0 = min(together, last - block), block * rows
-                yield Piece(b, h, h + 1, blocks, rows, width, i0, i0 + shift - behind, behind)
+                yield Piece(
+                    b, b + 1, h, h + 1, blocks, rows, width, i0, i0 + shift - behind, behind
+                )
 
 
 def loose_pieces(
-    batch: int, heads: int, q_pos: Tensor, k_pos: Tensor, behind: int, ahead: int
+    lanes: tuple[int, int], q_pos: Tensor, k_pos: Tensor, behind: int, ahead: int
 ) -> Iterator[Piece]:
     """Pieces that hold every pair within reach, where positions increase by more than one.
 
@@ -164,25 +180,27 @@ def loose_pieces(
     rows = _block_rows(max((b - a for a, b in zip(starts, stops, strict=True)), default=1), n)
     for i0 in range(0, n, max(1, rows)):
         i1 = min(n, i0 + rows)
-        yield from _across(batch, heads, (i0, i1), (min(starts[i0:i1]), max(stops[i0:i1])), 0)
+        yield from _across(lanes, (i0, i1), (min(starts[i0:i1]), max(stops[i0:i1])), 0)
 
 
 def _across(
-    batch: int, heads: int, rows: tuple[int, int], keys: tuple[int, int], lead: int
+    lanes: tuple[int, int], rows: tuple[int, int], keys: tuple[int, int], lead: int
 ) -> Iterator[Piece]:
-    """One block of queries against a run of keys, in all rows of the batch."""
-    (i0, i1), (j0, j1) = rows, keys
+    """One block of queries against a run of keys, in all rows of the batch and all heads."""
+    (batch, heads), (i0, i1), (j0, j1) = lanes, rows, keys
     if j1 <= j0:
         return
-    together = max(1, BUDGET // ((i1 - i0) * (j1 - j0) * max(1, batch)))
-    for h in range(0, heads, together):
-        h1 = min(heads, h + together)
-        yield Piece(None, h, h1, 1, i1 - i0, j1 - j0, i0, j0, lead)
+    together = max(1, BUDGET // ((i1 - i0) * (j1 - j0)))
+    hs, bs = min(heads, together), max(1, together // heads)
+    for b in range(0, batch, bs):
+        for h in range(0, heads, hs):
+            b1, h1 = min(batch, b + bs), min(heads, h + hs)
+            yield Piece(b, b1, h, h1, 1, i1 - i0, j1 - j0, i0, j0, lead)
 
 
 def _block_rows(reach: int, n: int) -> int:
     """Queries in a block: a power of two near a quarter of the reach."""
     rows = 16
-    while rows < 128 and rows * 8 <= reach:
+    while rows < ROWS and rows * 8 <= reach:
         rows *= 2
     return min(rows, n)
