@@ -331,3 +331,19 @@ def test_what_does_not_fit_is_said():
         built(key_dim=15)
     with pytest.raises(ValueError, match="wants at least 2 heads, and num_heads is 1"):
         ARCH.build(ARCH.Config(dim=32, num_heads=1, combine="heads"))
+
+
+def test_large_tiles_in_the_past_ask_no_pair(monkeypatch):
+    """Of all keys in columns only those near the diagonal are asked pair by pair."""
+    asked = []
+
+    def allowed(self, q, k):
+        made = Causal.allowed_before(self, q, k)
+        asked.append(made.numel())
+        return made
+
+    monkeypatch.setattr(Causal, "allowed_before", Causal.allowed, raising=False)
+    monkeypatch.setattr(Causal, "allowed", allowed)
+    q = torch.randn(1, 1, 4096, 8)
+    columns(q, q, q, Causal() & Columns(16, 8), place(4096), Scoring(1.0, None, 0.0, None))
+    assert 0 < sum(asked) < 4096 * 2048 / 4

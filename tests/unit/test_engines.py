@@ -404,6 +404,30 @@ def test_large_tiles_of_masked_bands_take_heads_together(pattern, budget, monkey
             assert_equals_dense(band, pattern, Case(h=2, n=150, m=171, padded=padded, **ends))
 
 
+@pytest.mark.parametrize(
+    ("engine", "pattern"),
+    [
+        (columns, Causal() & Columns(4, 2)),
+        (columns, Causal() & (Columns(8, 3, 1) - Blocks(8)) & SameLabel()),
+        (columns, Columns(4, 2)),
+        (marked, Causal() & Marked() & SameLabel()),
+        (marked, Marked()),
+    ],
+    ids=ids,
+)
+@pytest.mark.parametrize("padded", [False, True])
+def test_tiles_whose_ends_tell_that_all_is_allowed_have_no_mask(
+    engine, pattern, padded, monkeypatch
+):
+    monkeypatch.setattr("subquad.ops.masks.LARGE", 1)
+    monkeypatch.setattr("subquad.ops.products.BUDGET", 1 << 10)
+    for case in (
+        Case(n=37, m=150, padded=padded),
+        Case(places="moved", padded=padded, span=9),
+    ):
+        assert_equals_dense(engine, pattern, case)
+
+
 @pytest.mark.parametrize("n", [64, 512])
 def test_attend_takes_distances_over_gaps_at_any_length(n: int):
     case = Case(n=n, m=n, b=1, d=8, dv=8, h=2, places="gaps", padded=False, span=9, table_heads=2)

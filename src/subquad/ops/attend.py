@@ -51,12 +51,12 @@ def attend(
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"dropout must be at least 0 and below 1, not {dropout}")
     q, k, v = _autocast(q, k, v)
-    groups = q.shape[1] // k.shape[1]
+    shared = q.shape[1] // k.shape[1]
     if valid is not None:
         gone = ~valid[:, None, :, None]
         k, v = k.masked_fill(gone, 0.0), v.masked_fill(gone, 0.0)
-    if groups > 1:
-        k, v = (t.repeat_interleave(groups, 1) for t in (k, v))
+    if shared > 1:
+        k, v = (t.repeat_interleave(shared, 1) for t in (k, v))
     if where is not None:
         _check_where(q, k, where)
     at = Where(*(where or _plain(q, k)), valid)
@@ -65,17 +65,18 @@ def attend(
     rate = 1.0 / q.shape[-1] ** 0.5 if scale is None else scale
     marks = at.q.mark is not None and at.k.mark is not None
     labels = at.q.label is not None and at.k.label is not None
-    outs = []
-    for first, last, part in split_heads(pattern, q.shape[1]):
+    outs, groups = [], split_heads(pattern, q.shape[1])
+    # split, for its gradient is one tensor; each slice's would be as large as all heads
+    sizes = [last - first for first, last, _ in groups]
+    cuts = (t.split(sizes, 1) for t in (q, k, v))
+    for (first, last, part), qs, ks, vs in zip(groups, *cuts, strict=True):
         rest = without(part, labels=labels, marks=marks)
-        cut = slice(first, last)
         if rest is None or k.shape[2] == 0:
-            outs.append(q.new_zeros(*q[:, cut].shape[:-1], v.shape[-1], dtype=v.dtype))
+            outs.append(v.new_zeros(*qs.shape[:-1], v.shape[-1]))
             continue
         added = None if distance is None else distance.heads(first, last)
         scoring = Scoring(rate, added, dropout, _lane(seed, first))
-        args = q[:, cut], k[:, cut], v[:, cut]
-        outs.append(_run(*args, rest, at.heads(first, last), scoring, engine))
+        outs.append(_run(qs, ks, vs, rest, at.heads(first, last), scoring, engine))
     return outs[0] if len(outs) == 1 else torch.cat(outs, 1)
 
 

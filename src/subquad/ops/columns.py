@@ -16,6 +16,7 @@ from subquad.ops.calls import operator
 from subquad.ops.grid import Columns
 from subquad.ops.partial import Partial, Scoring, Where
 from subquad.ops.pattern import And, Minus, Pattern
+from subquad.ops.patterns import Full
 from subquad.ops.products import Product, Products
 from subquad.ops.sides import Side
 
@@ -53,8 +54,18 @@ class _Columns(Products):
     """`numbers` are size, width and skip."""
 
     def products(self) -> Iterator[Product]:
-        held = Columns(*self.numbers).holds(self.k_where[0])
-        yield Product(self, Side(), Side.of(held))
+        found = Columns(*self.numbers)
+        held = Side.of(found.holds(self.k_where[0]))
+        assert self.pattern is not None
+        yield Product(self, Side(), held, beyond=_beyond(self.pattern, found))
+
+
+def _beyond(p: Pattern, held: Columns) -> Pattern:
+    """What is left of `p` to ask where all keys stand in the columns `held`."""
+    if isinstance(p, And | Minus):
+        kind, b = type(p), _beyond(p.b, held) if isinstance(p, And) else p.b
+        return kind(_beyond(p.a, held), b)
+    return Full() if p == held else p
 
 
 _columns = operator("columns", _Columns)

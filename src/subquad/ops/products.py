@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from subquad.ops.calls import Call
+from subquad.ops.masks import LARGE, Cut, Mask, lead
 from subquad.ops.partial import EMPTY, Partial, factors, merge
-from subquad.ops.pattern import Coords
+from subquad.ops.pattern import Coords, Pattern
 from subquad.ops.relative import Relative
 from subquad.ops.sides import Side
 from subquad.ops.tiles import LOG2_E, Tile, tile_backward, tile_forward
@@ -26,30 +27,40 @@ BUDGET, LANES, SPAN = 1 << 19, 8, 512
 #: farther than any position
 FAR = 1 << 60
 
-#: rows of the batch, heads and queries, without and with keys
+#: rows of the batch, heads and queries
 Rows = tuple[slice, slice, slice]
-Cut = tuple[slice, slice, slice, slice]
 
 
 class Product:
-    """Queries of one side against keys of another, without the keys that `skip` (B, H, M) sets."""
+    """Queries of one side against keys of another, without the keys that `skip` (B, H, M) sets.
 
-    def __init__(self, call: Call, queries: Side, keys: Side, skip: Tensor | None = None) -> None:
+    beyond: what of the call's pattern is still to be asked of these pairs; none: all of it.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        queries: Side,
+        keys: Side,
+        skip: Tensor | None = None,
+        beyond: Pattern | None = None,
+    ) -> None:
         self.call, self.queries, self.keys = call, queries, keys
         self.q, self.k, self.v = queries.take(call.q), keys.take(call.k), keys.take(call.v)
         self.rel = None if call.rel_query is None else queries.take(call.rel_query)
         self.span = None if call.span is None else queries.take(call.span)
         self.at, self.q_slots = _places(queries, call.q_where)
         self.to, self.k_slots = _places(keys, call.k_where)
-        self.usable = torch.ones_like(self.k_slots, dtype=torch.bool)
+        usable = torch.ones_like(self.k_slots, dtype=torch.bool)
         if call.valid is not None:
-            self.usable = self.usable & keys.take(call.valid[:, None])
+            usable = usable & keys.take(call.valid[:, None])
         if skip is not None:
-            self.usable = self.usable & ~keys.take(skip)
+            usable = usable & ~keys.take(skip)
         if keys.real is not None:
-            self.usable = self.usable & keys.real
+            usable = usable & keys.real
         self.near = self._near()
-        self._memo: tuple[slice, dict[int, Tensor]] = (slice(0), {})
+        pattern = call.pattern if beyond is None else beyond
+        self.mask = Mask(pattern, self.at, self.to, usable, queries.real, call.wide)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """out (B, H, T, Dv) and lse (B, H, T) of the queries on this side."""
@@ -124,7 +135,14 @@ class Product:
             first, last = 0, m
             if self.near is not None:
                 first, last = min(self.near[0][i : i + t]), max(self.near[1][i : i + t])
-            spans = [slice(j, min(j + keys, last)) for j in range(first, last, keys)]
+            # what all queries reach first, so that those pairs need no mask
+            inner = first if self.near is None else min(self.near[1][i : i + t])
+            inner = inner if t * (inner - first) >= LARGE else first
+            spans = [
+                slice(j, min(j + keys, stop))
+                for start, stop in ((first, inner), (inner, last))
+                for j in range(start, stop, keys)
+            ]
             if not spans:
                 continue
             for b0 in range(0, b, bs):
@@ -135,18 +153,19 @@ class Product:
         c, (b, h, t, s) = self.call, cut
         q = self.q[b, h, t]
         full = (*q.shape[:3], s.stop - s.start)
-        bias, relative = self._allowed(cut), self._relative(cut)
+        bias, relative = self.mask.bias(cut), self._relative(cut)
         if relative is not None:
-            bias = bias + torch.as_tensor(relative.scores() * LOG2_E).to(c.wide)
-        if bias.shape[:2] != (1, 1):
-            bias = bias.expand(full)
-        bias = bias.expand(*bias.shape[:2], *full[2:]).flatten(0, 1)
+            added = torch.as_tensor(relative.scores() * LOG2_E).to(c.wide)
+            bias = added if bias is None else bias + added
+        if bias is not None:
+            some = (1, 1) if bias.shape[:2] == (1, 1) else full[:2]
+            bias = bias.expand(*some, *full[2:]).flatten(0, 1)
         drop = None
         if c.seed is not None:
             lanes = torch.arange(c.q.shape[0] * c.q.shape[1], device=q.device)
             lanes = lanes.view(c.q.shape[:2])[b, h, None, None]
-            i = _lead(self.q_slots, b, h)[:, :, t, None]
-            j = _lead(self.k_slots, b, h)[:, :, None, s]
+            i = lead(self.q_slots, b, h)[:, :, t, None]
+            j = lead(self.k_slots, b, h)[:, :, None, s]
             drop = factors(c.seed, c.dropout, lanes, i, j).expand(full).flatten(0, 1)
         k, v = self.k[b, h, s].flatten(0, 1), self.v[b, h, s].flatten(0, 1)
         return Tile(q.flatten(0, 1) * c.scale, k, v, bias, factors=drop), relative
@@ -156,33 +175,12 @@ class Product:
         c, (b, h, t, s) = self.call, cut
         if self.rel is None and c.rel_bias is None and self.span is None:
             return None
-        q_pos, k_pos = _lead(self.at.pos, b, h)[:, :, t], _lead(self.to.pos, b, h)[:, :, s]
+        q_pos, k_pos = lead(self.at.pos, b, h)[:, :, t], lead(self.to.pos, b, h)[:, :, s]
         rel, span = (None if x is None else x[b, h, t] for x in (self.rel, self.span))
         tables = _of(c.rel_table, h), _of(c.rel_bias, h)
         return Relative(
             rel, *tables, c.zero, q_pos.unsqueeze(-1) - k_pos.unsqueeze(-2), span, c.ramp
         )
-
-    def _allowed(self, cut: Cut) -> Tensor:
-        """0 where a pair counts and EMPTY elsewhere: (B or 1, H or 1, T, S), wide."""
-        (b, h, t, s), real = cut, self.queries.real
-        shared = all(x.shape[:2] == (1, 1) for x in (self.usable, self.at.pos, self.to.pos))
-        shared = shared and (real is None or real.shape[:2] == (1, 1))
-        if self._memo[0] != t:  # other heads have the same queries and keys next
-            self._memo = t, {}
-        if shared and s.start in self._memo[1]:
-            return self._memo[1][s.start]
-        at, to = _coords(self.at, b, h, t), _coords(self.to, b, h, s)
-        allowed = _lead(self.usable, b, h)[:, :, None, s]
-        if self.call.pattern is not None:
-            allowed = allowed & self.call.pattern.allowed(at.queries(), to.keys())
-        if real is not None:
-            allowed = allowed & _lead(real, b, h)[:, :, t, None]
-        zero = torch.zeros((), dtype=self.call.wide, device=allowed.device)
-        bias = zero.where(allowed, EMPTY)
-        if shared:
-            self._memo[1][s.start] = bias
-        return bias
 
 
 class Products(Call):
@@ -223,16 +221,6 @@ def _places(side: Side, where: Tensor) -> tuple[Coords, Tensor]:
     pos, label, mark = (side.take(t) for t in where)
     slots = torch.arange(where.shape[-1], device=where.device).view(1, 1, -1)
     return Coords(pos, label, mark.bool()), side.take(slots)
-
-
-def _coords(c: Coords, b: slice, h: slice, n: slice) -> Coords:
-    return c.each(lambda x: _lead(x, b, h)[:, :, n])
-
-
-def _lead(t: Tensor, b: slice, h: slice) -> Tensor:
-    """Some batch rows and heads of (B or 1, H or 1, ...)."""
-    b, h = (slice(None) if t.shape[i] == 1 else cut for i, cut in enumerate((b, h)))
-    return t[b, h]
 
 
 def _of(t: Tensor | None, h: slice) -> Tensor | None:
