@@ -34,7 +34,7 @@ def faster(asked: str) -> str:
 def spreads(what: str, peer: str) -> dict[int, dict[str, str]]:
     """The least and the most of the medians of all runs, by length and way, as pages say it."""
     found: dict[int, dict[str, list[float]]] = {}
-    for path in RESULTS.glob(f"foundation-*/glibc/{what}-*.json"):
+    for path in _runs(what):
         said = _read(path)["found"]
         for way in ("forward", "forward+backward"):
             ratio = said["median"].get(f"times faster than {peer}, {way}") if "n" in said else None
@@ -71,6 +71,12 @@ def _first(ratios: dict[int, float]) -> str:
     return f"at or below {above:,}" if above == min(ratios) else f"{above:,}"
 
 
+def _runs(what: str) -> list[Path]:
+    """The files of a section of the speed benchmarks, with the C library's own settings."""
+    kept = ("foundation-*", "speed-*")
+    return [path for folder in kept for path in RESULTS.glob(f"{folder}/glibc/{what}-*.json")]
+
+
 def _read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
@@ -80,14 +86,14 @@ Row = tuple[str, str, dict[int, float]]
 
 def _kernel() -> Row:
     found: dict[int, list[float]] = {}
-    for path in RESULTS.glob("foundation-*/glibc/kernel-*.json"):
+    for path in _runs("kernel"):
         said = _read(path)["found"]
         if isinstance(said, dict) and "median" in said:
             ratio = said["median"].get("times faster than exact, forward+backward")
             if ratio is not None:
                 found.setdefault(said["n"], []).append(ratio)
     ratios = {n: statistics.median(values) for n, values in found.items()}
-    how = "forward and backward, causal, 8 heads of 64, 2 threads, median of 3 runs"
+    how = "forward and backward, causal, 8 heads of 64, 2 threads, median of all runs"
     return "256 random features (`performer`)", how, ratios
 
 
