@@ -25,6 +25,7 @@ from subquad.ops.flops import pairs
 from subquad.ops.gather import gather, gather_listed
 from subquad.ops.lowering import terms
 from subquad.ops.marked import marked, rows
+from subquad.ops.masks import Mask
 from subquad.ops.partial import EMPTY, Distance, Partial, Scoring, Where, merge
 from subquad.ops.pattern import Coords, Pattern, PerHead
 from subquad.ops.patterns import (
@@ -394,38 +395,76 @@ def test_band_over_gaps_goes_head_by_head(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     "pattern", [Segments(16, 16) & SameLabel(), Causal() & Window(30) & SameLabel()], ids=str
 )
-@pytest.mark.parametrize("budget", [1, 1500, 7000])
+@pytest.mark.parametrize("budget", [1, 1600, 4000, 9000])
 def test_large_tiles_of_masked_bands_take_heads_together(pattern, budget, monkeypatch):
-    """One lane, some heads of a row, and several rows of the batch at a time."""
+    """One head, two and all five of a row, several rows: 15 lanes have 11,280 pairs."""
     monkeypatch.setattr("subquad.ops.pieces.BUDGET", budget)
-    for heads in (1, 2):
+    for heads in (1, 5):
         ends = {"span": 40, "table_heads": heads, "dropout": 0.3}
-        for padded in (False, True):
-            assert_equals_dense(band, pattern, Case(h=2, n=150, m=171, padded=padded, **ends))
+        case = Case(b=3, h=5, n=150, m=171, d=7, padded=False, **ends)
+        assert_equals_dense(band, pattern, case)
+        assert_equals_dense(band, pattern, replace(case, b=2, places="moved", padded=True))
 
 
 @pytest.mark.parametrize(
-    ("engine", "pattern"),
+    ("pattern", "n", "m"),
     [
-        (columns, Causal() & Columns(4, 2)),
-        (columns, Causal() & (Columns(8, 3, 1) - Blocks(8)) & SameLabel()),
-        (columns, Columns(4, 2)),
-        (marked, Causal() & Marked() & SameLabel()),
-        (marked, Marked()),
+        (Window(100, -90), 5, 5),
+        (Causal() - Window(300), 40, 40),
+        (Window(9, -7), 0, 5),
+        (Window(9, 2), 0, 0),
+        (Full(), 194, 64),
+        (Full() & SameLabel(), 194, 64),
+        (Full(), 400, 10),
+    ],
+    ids=str,
+)
+def test_tables_of_bands_that_hold_nothing_and_of_more_queries_than_keys(pattern, n, m):
+    case = Case(n=n, m=m, padded=False, span=9)
+    inputs = case.inputs()
+    at = [Coords(torch.arange(a, a + c).view(1, 1, c)) for a, c in ((0, n), (n - m, m))]
+    at = [c._replace(label=torch.zeros_like(c.pos)) for c in at]
+    found, expected = (run(e, inputs, pattern, Where(*at), 0.0) for e in (band, dense))
+    for whole in (found.out, expected.out):
+        assert whole.shape == (2, 4, n, 7)
+    grads = torch.randn_like(expected.out)
+    torch.testing.assert_close(found.out, expected.out, rtol=CLOSE, atol=CLOSE)
+    back = (torch.autograd.grad(p.out, inputs, grads) for p in (found, expected))
+    for a, b in zip(*back, strict=True):
+        torch.testing.assert_close(a, b, rtol=CLOSE, atol=CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("engine", "pattern", "bare"),
+    [
+        (columns, Causal() & Columns(4, 2), True),
+        (columns, Causal() & (Columns(8, 3, 1) - Blocks(8)) & SameLabel(), True),
+        (columns, Columns(4, 2), True),
+        (marked, Causal() & Marked() & SameLabel(), False),
+        (marked, Marked(), True),
     ],
     ids=ids,
 )
 @pytest.mark.parametrize("padded", [False, True])
 def test_tiles_whose_ends_tell_that_all_is_allowed_have_no_mask(
-    engine, pattern, padded, monkeypatch
+    engine, pattern, bare, padded, monkeypatch
 ):
-    monkeypatch.setattr("subquad.ops.masks.LARGE", 1)
-    monkeypatch.setattr("subquad.ops.products.BUDGET", 1 << 10)
-    for case in (
-        Case(n=37, m=150, padded=padded),
-        Case(places="moved", padded=padded, span=9),
-    ):
-        assert_equals_dense(engine, pattern, case)
+    """`bare`: some tile has none. Of labels that run on, and rows of which one lacks its tail."""
+    for name in ("masks", "products"):
+        monkeypatch.setattr(f"subquad.ops.{name}.LARGE", 1)
+    monkeypatch.setattr("subquad.ops.products.BUDGET", 1 << 14)
+    made = []
+
+    def bias(self, cut, ask=Mask.bias):
+        made.append(ask(self, cut))
+        return made[-1]
+
+    monkeypatch.setattr(Mask, "bias", bias)
+    for case in (Case(n=137, m=250), Case(n=91, m=91, places="moved", span=9)):
+        assert_equals_dense(engine, pattern, replace(case, b=1, padded=False))
+        assert_equals_dense(engine, pattern, replace(case, padded=padded))
+    assert made
+    assert any(one is None for one in made) or not bare
 
 
 @pytest.mark.parametrize("n", [64, 512])

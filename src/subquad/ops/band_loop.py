@@ -6,6 +6,7 @@ Axes: B batch, N queries, M keys, H heads, X pieces of a tile, T queries, S keys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ class Loop(Call):
 
     folded: Fold | None = None
     spans = True
+    _shape: tuple | None = None
     _memo: dict = field(default_factory=dict, repr=False)
     _tested: dict = field(default_factory=dict, repr=False)
 
@@ -56,9 +58,10 @@ class Loop(Call):
     @cached_property
     def _tables(self) -> list[Falling | None]:
         """rel_table and rel_bias as tiles read them, where positions run on by one."""
-        made = Falling.of(self.q, self.k, (self.behind, self.ahead), self.step, self.zero)
         given = self.rel_table, self.rel_bias
-        return [made(t) if t is not None and self.plain else None for t in given]
+        lengths, reach = (self.q.shape[2], self.k.shape[2]), (self.behind, self.ahead)
+        told = lengths, reach, self.step, self.zero
+        return [Falling(t, *told) if t is not None and self.plain else None for t in given]
 
     @property
     def _folds(self) -> bool:
@@ -88,7 +91,8 @@ class Loop(Call):
             return [dq, dk, dv, dr, *tables, ds]
         dq, dk, dv = torch.zeros_like(self.q), self.sums(self.k), self.sums(self.v)
         dr, ds = (None if t is None else torch.zeros_like(t) for t in (self.rel_query, self.span))
-        tables = [None if t is None else self.sums(t) for t in (self.rel_table, self.rel_bias)]
+        loose_tables = (None, None) if self.plain else (self.rel_table, self.rel_bias)
+        tables = [None if t is None else self.sums(t) for t in loose_tables]
         for piece, bias in self._pieces():
             tile = self._tile(piece, bias)
             part = (piece.flat(piece.queries(t)) for t in (grad, lse, delta))
@@ -114,30 +118,9 @@ class Loop(Call):
 
     def _fold(self) -> tuple[Fold, "Loop"]:
         """The same call with tokens laid out by slot mod step."""
-        b, m = self.q.shape[0], self.k.shape[2]
-        fold = Fold(self.step, self.q.shape[2], m)
-        places = [
-            torch.stack([f(c.expand(b, -1, -1)) for c in where])
-            for f, where in ((fold.fold_queries, self.q_where), (fold.fold_keys, self.k_where))
-        ]
-        valid = self.valid
-        if valid is None and fold.back:
-            valid = torch.ones(b, m, dtype=torch.bool, device=self.q.device)
-        folded = replace(
-            self,
-            q=fold.fold_queries(self.q),
-            k=fold.fold_keys(self.k),
-            v=fold.fold_keys(self.v),
-            q_where=places[0],
-            k_where=places[1],
-            valid=None if valid is None else fold.fold_keys(valid[:, None])[:, 0],
-            rel_query=None if self.rel_query is None else fold.fold_queries(self.rel_query),
-            span=None if self.span is None else fold.fold_queries(self.span),
-            folded=fold,
-            _memo={},
-            _tested={},
-        )
-        return fold, folded
+        fold = Fold(self.step, self.q.shape[2], self.k.shape[2])
+        made: dict[str, Any] = fold.inputs(self)
+        return fold, replace(self, **made, folded=fold, _shape=None, _memo={}, _tested={})
 
     def _pieces(self) -> Iterator[tuple[Piece, Tensor]]:
         """Pieces and their biases (X or 1, T, S); keys that no query of a piece allows are cut."""
@@ -159,7 +142,8 @@ class Loop(Call):
 
     def _allowed(self, piece: Piece) -> tuple[Tensor | None, Piece]:
         """What coordinates and validity allow, and the piece without the keys at its ends."""
-        key = (piece.b0, piece.i0, piece.j0, piece.rows, piece.keys)
+        alike = self.valid is None and self.q_where.shape[1] == self.k_where.shape[1] == 1
+        key = (0 if alike else piece.b0, piece.i0, piece.j0, piece.rows, piece.keys)
         shared = piece.single and self.q_where.shape[2] == self.k_where.shape[2] == 1
         if shared and key in self._tested:
             allowed, first, last = self._tested[key]
@@ -176,14 +160,14 @@ class Loop(Call):
         columns = allowed.flatten(0, -2).any(0).nonzero()
         first, last = (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, 0)
         allowed = allowed[..., first:last]
-        if shared:  # the groups of heads of one block follow each other
+        if shared:  # the heads of one block follow each other
             self._tested = {key: (allowed, first, last)}
         return (None if last == 0 else allowed), piece.narrow(first, last)
 
     def _fixed_bias(self, piece: Piece) -> Tensor:
         """What distance adds and forbids, to base 2: (X or 1, T, S)."""
         per_head = self.rel_bias is not None and self.rel_bias.shape[0] > 1
-        lanes = (piece.single, piece.b1 - piece.b0, piece.h0, piece.h1) if per_head else None
+        lanes = (piece.b1 - piece.b0, piece.h0, piece.h1) if per_head else None
         key = (lanes, piece.rows, piece.keys, piece.lead)
         if key not in self._memo:
             d = piece.distances(self.q.device)
@@ -196,7 +180,11 @@ class Loop(Call):
                 rows = self._tables[1].rows(piece).to(self.wide)[:, None]
                 fall = (rows * LOG2_E).expand(-1, piece.rows, -1).contiguous()
                 bias = bias + skew(fall, piece.keys)
-            self._memo = {key: bias}
+            if (
+                self._shape != key[1:]
+            ):  # other heads, rows and blocks of one shape follow each other
+                self._shape, self._memo = key[1:], {}
+            self._memo[key] = bias
         return self._memo[key]
 
     def _tile(self, piece: Piece, bias: Tensor) -> Tile:

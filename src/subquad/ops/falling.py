@@ -3,10 +3,8 @@
 The pair (t, s) of a tile of T queries and S keys reads row T - 1 - t + s of L = T + S - 1, so each
 tile reads a stretch of one long table, and adds its gradient to a stretch.
 
-Axes: H heads, R rows of the table, L distances of a tile, X pieces, D head width.
+Axes: H heads, N queries, M keys, R rows of the table, L distances of a tile, X pieces.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -18,26 +16,28 @@ __all__ = ["Falling"]
 
 
 class Falling:
-    """Rows of `table` (H or 1, R, ...) for the distances from `high` down to `low`, in steps.
+    """Rows of `table` (H or 1, R, ...) for every distance that a tile of the band holds.
 
-    Distance 0 stands in row `zero`; distances beyond the table count as its ends.
+    lengths: N and M. reach: behind and ahead, in steps of so many tokens. Distance 0 stands in row
+    `zero`; distances beyond the table count as its ends.
     """
 
-    def __init__(self, table: Tensor, high: int, low: int, step: int, zero: int) -> None:
-        d = torch.arange(high, low - 1, -1, device=table.device) * step + zero
-        self.high, self.size = high, table.shape[1]
+    def __init__(
+        self,
+        table: Tensor,
+        lengths: tuple[int, int],
+        reach: tuple[int, int],
+        step: int,
+        zero: int,
+    ) -> None:
+        (n, m), edge = lengths, min(lengths[0], ROWS)
+        self.high = min(reach[0], m - 1) + edge
+        low = min(-min(reach[1], n - 1) - edge, self.high)
+        d = torch.arange(self.high, low - 1, -1, device=table.device) * step + zero
+        self.size = table.shape[1]
         self.index = d.clamp(0, self.size - 1)
         self.table = table[:, self.index]
         self._sums: Tensor | None = None
-
-    @classmethod
-    def of(
-        cls, q: Tensor, k: Tensor, reach: tuple[int, int], step: int, zero: int
-    ) -> Callable[[Tensor], "Falling"]:
-        """For the tiles of q (B, H, N, D) and k (B, H, M, D) within (behind, ahead) steps."""
-        n, m = q.shape[2], k.shape[2]
-        behind, ahead = (min(side, m - 1) + min(n, ROWS) for side in reach)
-        return lambda table: cls(table, behind, -ahead, step, zero)
 
     def rows(self, piece: Piece) -> Tensor:
         """Those of the distances of a piece: (X or 1, L, ...)."""
@@ -51,10 +51,9 @@ class Falling:
 
     def gradient(self) -> Tensor:
         """The table's (H or 1, R, ...), of all that was added."""
-        like = self.table.new_zeros(self.table.shape[0], self.size, *self.table.shape[2:])
-        total = like.to(wide(like.dtype))
+        shape = self.table.shape[0], self.size, *self.table.shape[2:]
+        total = self.table.new_zeros(shape, dtype=wide(self.table.dtype))
         return total if self._sums is None else total.index_add_(1, self.index, self._sums)
 
     def _stretch(self, t: Tensor, piece: Piece) -> Tensor:
-        first = self.high - (piece.rows - 1 + piece.lead)
-        return t[:, first : first + piece.rows + piece.keys - 1]
+        return t.narrow(1, self.high - (piece.rows - 1 + piece.lead), piece.rows + piece.keys - 1)

@@ -11,9 +11,13 @@ Axes: B batch, N queries, M keys, H heads, s stride, D head width.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from subquad.ops.calls import Call
 
 __all__ = ["Fold"]
 
@@ -51,6 +55,24 @@ class Fold:
     def unfold_keys(self, t: Tensor) -> Tensor:
         """(B * s, H, m, ...) -> (B, H, M, ...)."""
         return self._unfold(t)[:, :, : self.keys]
+
+    def inputs(self, call: Call) -> dict[str, Any]:
+        """The tensors of a call in this order, by their names."""
+        b, m, valid = call.q.shape[0], call.k.shape[2], call.valid
+        if valid is None and self.back:
+            valid = torch.ones(b, m, dtype=torch.bool, device=call.q.device)
+        sides = (self.fold_queries, call.q_where), (self.fold_keys, call.k_where)
+        places = [torch.stack([f(c.expand(b, -1, -1)) for c in where]) for f, where in sides]
+        loose = {"rel_query": call.rel_query, "span": call.span}
+        return {
+            "q": self.fold_queries(call.q),
+            "k": self.fold_keys(call.k),
+            "v": self.fold_keys(call.v),
+            "q_where": places[0],
+            "k_where": places[1],
+            "valid": None if valid is None else self.fold_keys(valid[:, None])[:, 0],
+            **{name: None if t is None else self.fold_queries(t) for name, t in loose.items()},
+        }
 
     def _fold(self, t: Tensor, front: int, fill: float) -> Tensor:
         if front or self.back:

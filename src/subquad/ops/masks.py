@@ -27,7 +27,7 @@ Cut = tuple[slice, slice, slice, slice]
 @dataclass
 class Mask:
     """at, to: coordinates of queries and keys, (B or 1, H or 1, N or M); usable (.., M) and real
-    (.., N): the keys and queries that exist.
+    (.., N): the keys and queries that exist. kind: dtype of scores.
     """
 
     pattern: Pattern | None

@@ -188,7 +188,7 @@ def _across(
 ) -> Iterator[Piece]:
     """One block of queries against a run of keys, in all rows of the batch and all heads."""
     (batch, heads), (i0, i1), (j0, j1) = lanes, rows, keys
-    if j1 <= j0:
+    if j1 <= j0 or heads == 0:
         return
     together = max(1, BUDGET // ((i1 - i0) * (j1 - j0)))
     hs, bs = min(heads, together), max(1, together // heads)

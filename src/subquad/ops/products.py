@@ -115,8 +115,8 @@ class Product:
         k = self.to.pos
         if self.keys.real is not None:  # padding stands last, and must be beyond all
             k = k.masked_fill(~self.keys.real, FAR)
-        lead = torch.broadcast_shapes(k.shape[:2], self.at.pos.shape[:2])
-        q, k = (t.expand(*lead, -1).contiguous() for t in (self.at.pos, k))
+        lanes = torch.broadcast_shapes(k.shape[:2], self.at.pos.shape[:2])
+        q, k = (t.expand(*lanes, -1).contiguous() for t in (self.at.pos, k))
         first = torch.searchsorted(k, q - (FAR if behind is None else behind))
         last = torch.searchsorted(k, q + (FAR - 1 if ahead is None else ahead), right=True)
         return first.flatten(0, 1).amin(0).tolist(), last.flatten(0, 1).amax(0).tolist()
@@ -154,8 +154,9 @@ class Product:
         q = self.q[b, h, t]
         full = (*q.shape[:3], s.stop - s.start)
         bias, relative = self.mask.bias(cut), self._relative(cut)
-        if relative is not None:
-            added = torch.as_tensor(relative.scores() * LOG2_E).to(c.wide)
+        added = 0.0 if relative is None else relative.scores()
+        if isinstance(added, Tensor):
+            added = (added * LOG2_E).to(c.wide)
             bias = added if bias is None else bias + added
         if bias is not None:
             some = (1, 1) if bias.shape[:2] == (1, 1) else full[:2]
