@@ -190,8 +190,9 @@ def _across(
     (batch, heads), (i0, i1), (j0, j1) = lanes, rows, keys
     if j1 <= j0 or heads == 0:
         return
-    together = max(1, BUDGET // ((i1 - i0) * (j1 - j0)))
-    hs, bs = min(heads, together), max(1, together // heads)
+    # as even as can be, for threads share the heads of a tile
+    together = BUDGET / ((i1 - i0) * (j1 - j0))
+    hs, bs = -(-heads // max(1, round(heads / together))), max(1, int(together / heads))
     for b in range(0, batch, bs):
         for h in range(0, heads, hs):
             b1, h1 = min(batch, b + bs), min(heads, h + hs)

@@ -22,8 +22,8 @@ from subquad.ops.tiles import LOG2_E, Tile, tile_backward, tile_forward
 
 __all__ = ["Product", "Products"]
 
-#: scores in a tile, heads that it takes together, and keys that make its products worth their call
-BUDGET, LANES, SPAN = 1 << 19, 8, 512
+#: scores in a tile, heads that it takes together, queries and keys that make products worth a call
+BUDGET, LANES, ROWS, SPAN = 1 << 19, 8, 128, 512
 #: farther than any position
 FAR = 1 << 60
 
@@ -127,10 +127,13 @@ class Product:
         m = self.k.shape[2]
         # reading rows of a table pair by pair takes D times the room
         room = BUDGET if self.rel is None else max(1, 4 * BUDGET // d)
-        hs, bs = min(h, LANES), max(1, min(b, LANES // max(h, 1)))
+        hs, bs = max(1, min(h, LANES)), max(1, min(b, LANES // max(h, 1)))
         # few keys: then the queries themselves fill the cache
-        t = max(1, min(n, room // (LANES * max(min(m, SPAN), d))))
-        keys = max(1, room // (t * max(1, hs * bs)))
+        t = max(1, min(n, room // (hs * bs * max(min(m, SPAN), d))))
+        if self.near is not None and m > SPAN:  # what one of them does not reach is done in vain
+            reached = max(b - a for a, b in zip(*self.near, strict=True))
+            t = min(t, max(ROWS, reached // 4))
+        keys = max(1, room // (t * hs * bs))
         for i in range(0, n, t):
             first, last = 0, m
             if self.near is not None:
