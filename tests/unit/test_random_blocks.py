@@ -13,7 +13,7 @@ from subquad.ops.partial import Scoring, Where
 from subquad.ops.pattern import Coords
 from subquad.ops.patterns import Chunks, Full, Marked, RandomBlocks, SameLabel
 from subquad.ops.plan import plan
-from subquad.ops.tiles import Tile, tile_forward
+from subquad.ops.tiles import Scratch, Tile, tile_forward
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -91,9 +91,9 @@ def test_scores_grow_with_the_length_alone(monkeypatch: pytest.MonkeyPatch):
     """A layer of the paper's shape: 192 pairs for each query, whatever the length."""
     scored = []
 
-    def counting(tile: Tile):
+    def counting(tile: Tile, scratch: Scratch):
         scored.append(tile.q.shape[0] * tile.q.shape[1] * tile.k.shape[1])
-        return tile_forward(tile)
+        return tile_forward(tile, scratch)
 
     monkeypatch.setattr("subquad.ops.drawn.tile_forward", counting)
     for n in (4096, 8192):

@@ -68,7 +68,7 @@ def attend(
     outs, groups = [], split_heads(pattern, q.shape[1])
     # split, for its gradient is one tensor; each slice's would be as large as all heads
     sizes = [last - first for first, last, _ in groups]
-    cuts = (t.split(sizes, 1) for t in (q, k, v))
+    cuts = (t.split(sizes, 1) if len(groups) > 1 else [t] for t in (q, k, v))
     for (first, last, part), qs, ks, vs in zip(groups, *cuts, strict=True):
         rest = without(part, labels=labels, marks=marks)
         if rest is None or k.shape[2] == 0:

@@ -19,7 +19,15 @@ from subquad.ops.pattern import Coords, Minus, Pattern
 from subquad.ops.patterns import Full, Window
 from subquad.ops.pieces import Piece, loose_pieces, pieces
 from subquad.ops.relative import heads_of, loose
-from subquad.ops.tiles import LOG2_E, Tile, diagonals, skew, tile_backward, tile_forward
+from subquad.ops.tiles import (
+    LOG2_E,
+    Scratch,
+    Tile,
+    diagonals,
+    skew,
+    tile_backward,
+    tile_forward,
+)
 
 __all__ = ["Loop"]
 
@@ -73,9 +81,9 @@ class Loop(Call):
             fold, call = self._fold()
             out, lse = (fold.unfold_queries(t) for t in call.forward())
             return out.transpose(1, 2).contiguous().transpose(1, 2), lse.contiguous()
-        out, lse = self.empty_result()
+        (out, lse), scratch = self.empty_result(), Scratch()
         for piece, bias in self._pieces():
-            part, part_lse = tile_forward(self._tile(piece, bias))
+            part, part_lse = tile_forward(self._tile(piece, bias), scratch)
             piece.put_queries(out, part)
             piece.put_queries(lse, part_lse)
         return out, lse
@@ -93,10 +101,11 @@ class Loop(Call):
         dr, ds = (None if t is None else torch.zeros_like(t) for t in (self.rel_query, self.span))
         loose_tables = (None, None) if self.plain else (self.rel_table, self.rel_bias)
         tables = [None if t is None else self.sums(t) for t in loose_tables]
+        scratch = Scratch()
         for piece, bias in self._pieces():
             tile = self._tile(piece, bias)
             part = (piece.flat(piece.queries(t)) for t in (grad, lse, delta))
-            grads = tile_backward(tile, *part)
+            grads = tile_backward(tile, scratch, *part)
             piece.put_queries(dq, grads.q.mul_(self.scale))
             piece.add_look(dk, grads.k)
             piece.add_look(dv, grads.v)
@@ -111,7 +120,7 @@ class Loop(Call):
             if self._tables[0] is not None and grads.rel_rows is not None:
                 self._tables[0].add(piece, grads.rel_rows)
             if self._tables[1] is not None:
-                self._tables[1].add(piece, diagonals(grads.scores))
+                self._tables[1].add(piece, diagonals(grads.scores, scratch))
         if self.plain:
             tables = [None if t is None else t.gradient() for t in self._tables]
         return [dq, dk, dv, dr, *tables, ds]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from subquad.ops.partial import EMPTY
-from subquad.ops.tiles import LOG2_E, Tile, tile_backward, tile_forward
+from subquad.ops.tiles import LOG2_E, Scratch, Tile, tile_backward, tile_forward
 
 __all__ = ["Round", "attend_round"]
 
@@ -58,9 +58,9 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, cut: Round) -> tuple[Tensor, Tensor]:
         out = v.new_empty(*cut.i.shape, v.shape[1])
-        lse = v.new_full(cut.i.shape, EMPTY)
+        lse, scratch = v.new_full(cut.i.shape, EMPTY), Scratch()
         for some, tile in cut.tiles(q, k, v):
-            out[some], lse[some] = tile_forward(tile)
+            out[some], lse[some] = tile_forward(tile, scratch)
         ctx.cut = cut
         ctx.save_for_backward(q, k, v, out, lse)
         return out, lse
@@ -70,9 +70,9 @@ class _Attend(torch.autograd.Function):
     def backward(ctx, grad: Tensor, dlse: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, out, lse = ctx.saved_tensors
         delta = torch.linalg.vecdot(grad, out) - dlse
-        dq, dk, dv = (torch.zeros_like(t) for t in (q, k, v))
+        (dq, dk, dv), scratch = (torch.zeros_like(t) for t in (q, k, v)), Scratch()
         for some, tile in ctx.cut.tiles(q, k, v):
-            found = tile_backward(tile, grad[some], lse[some], delta[some])
+            found = tile_backward(tile, scratch, grad[some], lse[some], delta[some])
             i, j = ctx.cut.i[some].flatten(), ctx.cut.j[some].flatten()
             dq.index_add_(0, i, found.q.flatten(0, 1), alpha=q.shape[1] ** -0.5)
             dk.index_add_(0, j, found.k.flatten(0, 1))

@@ -19,7 +19,7 @@ from subquad.ops.partial import EMPTY, Partial, Scoring, Where, factors
 from subquad.ops.pattern import And, Coords, Minus, Pattern
 from subquad.ops.random_blocks import RandomBlocks
 from subquad.ops.relative import Relative
-from subquad.ops.tiles import LOG2_E, Tile, tile_backward, tile_forward
+from subquad.ops.tiles import LOG2_E, Scratch, Tile, tile_backward, tile_forward
 
 __all__ = ["drawn", "drawn_of"]
 
@@ -100,8 +100,9 @@ class _Drawn(Call):
         # one slot more, for what the blocks hold beyond their tokens
         out = self.v.new_zeros(b, h, n + 1, self.v.shape[-1])
         lse = torch.full((b, h, n + 1), EMPTY, dtype=self.wide, device=out.device)
+        scratch = Scratch()
         for queries, keys in self._groups():
-            part, part_lse = tile_forward(self._tile(queries, keys)[0])
+            part, part_lse = tile_forward(self._tile(queries, keys)[0], scratch)
             index = queries.index(out, missing=n)
             out.scatter_(2, index, part.view(index.shape))
             index = queries.index(lse, missing=n)
@@ -112,12 +113,12 @@ class _Drawn(Call):
         """Gradients of q, k, v, rel_query, rel_table, rel_bias and span."""
         inputs = self.q, self.k, self.v, self.rel_query, self.rel_table, self.rel_bias, self.span
         total = [None if t is None else self.sums(t) for t in inputs]
-        dq, dk, dv, drel, dtable, dbias, dspan = total
+        (dq, dk, dv, drel, dtable, dbias, dspan), scratch = total, Scratch()
         for queries, keys in self._groups():
             tile, relative = self._tile(queries, keys)
             ends = queries.take(lse).where(queries.real, EMPTY)
             rows = (queries.take(grad), ends, queries.take(delta))
-            grads = tile_backward(tile, *(t.flatten(0, 2) for t in rows))
+            grads = tile_backward(tile, scratch, *(t.flatten(0, 2) for t in rows))
             _add(dq, queries, grads.q * self.scale)
             _add(dk, keys, grads.k)
             _add(dv, keys, grads.v)

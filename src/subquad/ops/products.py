@@ -18,7 +18,7 @@ from subquad.ops.partial import EMPTY, Partial, factors, merge
 from subquad.ops.pattern import Coords, Pattern
 from subquad.ops.relative import Relative
 from subquad.ops.sides import Side
-from subquad.ops.tiles import LOG2_E, Tile, tile_backward, tile_forward
+from subquad.ops.tiles import LOG2_E, Scratch, Tile, tile_backward, tile_forward
 
 __all__ = ["Product", "Products"]
 
@@ -64,11 +64,11 @@ class Product:
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """out (B, H, T, Dv) and lse (B, H, T) of the queries on this side."""
-        out, lse = replace(self.call, q=self.q).empty_result()
+        (out, lse), scratch = replace(self.call, q=self.q).empty_result(), Scratch()
         for rows, spans in self._cuts():
             whole: list[Partial] = []
             for keys in spans:
-                part = Partial(*tile_forward(self._tile((*rows, keys))[0]))
+                part = Partial(*tile_forward(self._tile((*rows, keys))[0], scratch))
                 whole = [merge([*whole, part])]
             for into, found in ((out, whole[0].out), (lse, whole[0].lse)):
                 assert found is not None
@@ -79,7 +79,7 @@ class Product:
         self, grad: Tensor, lse: Tensor, delta: Tensor, total: list[Tensor | None]
     ) -> None:
         """Add the gradients of this product to `total`, in the order of `Call.backward`."""
-        c = self.call
+        c, scratch = self.call, Scratch()
         grad, lse, delta = (self.queries.take(t) for t in (grad, lse, delta))
         if self.queries.real is not None:
             lse = lse.where(self.queries.real, EMPTY)
@@ -89,7 +89,7 @@ class Product:
             (b, h, _), given = rows, [t[rows].flatten(0, 1) for t in (grad, lse, delta)]
             for s in spans:
                 tile, relative = self._tile((*rows, s))
-                grads = tile_backward(tile, *given)
+                grads = tile_backward(tile, scratch, *given)
                 dq[rows] += (grads.q * c.scale).view(dq[rows].shape)
                 dk[b, h, s] += grads.k.view(dk[b, h, s].shape)
                 dv[b, h, s] += grads.v.view(dv[b, h, s].shape)

@@ -12,6 +12,7 @@ Axes: X pieces, T queries, S keys, D head width, L = T + S - 1 distances.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,16 @@ from torch import Tensor
 
 from subquad.ops.partial import EMPTY, wide
 
-__all__ = ["LOG2_E", "Tile", "TileGrads", "diagonals", "skew", "tile_backward", "tile_forward"]
+__all__ = [
+    "LOG2_E",
+    "Scratch",
+    "Tile",
+    "TileGrads",
+    "diagonals",
+    "skew",
+    "tile_backward",
+    "tile_forward",
+]
 
 LOG2_E = math.log2(math.e)
 LN_2 = math.log(2.0)
@@ -54,9 +64,27 @@ class TileGrads(NamedTuple):
     scores: Tensor
 
 
-def tile_forward(tile: Tile) -> tuple[Tensor, Tensor]:
+class Scratch:
+    """Memory that one tile leaves to the next.
+
+    Tiles are as large as what a C library gives back to the system and asks for again, and every
+    page of fresh memory costs as much as several passes over it.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def new(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Memory of that name with any content, in the type of `like`."""
+        size, key = math.prod(shape), (name, like.dtype)
+        if key not in self._kept or self._kept[key].numel() < size:
+            self._kept[key] = like.new_empty(size)
+        return self._kept[key][:size].view(*shape)
+
+
+def tile_forward(tile: Tile, scratch: Scratch) -> tuple[Tensor, Tensor]:
     """out (X, T, Dv) in the dtype of v and lse (X, T); rows without keys give zeros and EMPTY."""
-    s = _scores(tile, tile.bias)
+    s = _scores(tile, tile.bias, scratch)
     top = s.amax(-1, keepdim=True)
     p = s.sub_(top).exp2_()
     total = p.sum(-1, keepdim=True)
@@ -69,28 +97,34 @@ def tile_forward(tile: Tile) -> tuple[Tensor, Tensor]:
     return out.to(tile.v.dtype), lse.masked_fill_(empty, EMPTY).squeeze(-1)
 
 
-def tile_backward(tile: Tile, grad: Tensor, lse: Tensor, delta: Tensor) -> TileGrads:
-    """Gradients from those of the output, `grad` (X, T, Dv), with lse and delta (X, T)."""
+def tile_backward(
+    tile: Tile, scratch: Scratch, grad: Tensor, lse: Tensor, delta: Tensor
+) -> TileGrads:
+    """Gradients from those of the output, `grad` (X, T, Dv), with lse and delta (X, T).
+
+    They lie in the scratch: read them before the next tile.
+    """
     # an empty row has lse = EMPTY = its scores: exp(0) there must not count
     less = (lse * -LOG2_E).masked_fill_(lse < EMPTY / 2, EMPTY).unsqueeze(-1)
-    p = _scores(tile, less if tile.bias is None else tile.bias + less).exp2_()
+    p = _scores(tile, tile.bias, scratch, less).exp2_()
     low = tile.q.dtype
     if tile.factors is None and low == p.dtype:
         # dp - delta in one product: the sum starts at -delta
-        start = (-delta).unsqueeze(-1).expand(p.shape)
-        weights, ds = p, torch.baddbmm(start, grad, tile.v.mT).mul_(p)
+        dp = scratch.new("slopes", p.shape, p)
+        dp.copy_((-delta).unsqueeze(-1).expand(p.shape))
+        weights, ds = p, dp.baddbmm_(grad, tile.v.mT).mul_(p)
     else:
         kept = 1.0 if tile.factors is None else tile.factors.to(p.dtype)
         dp = torch.bmm(grad, tile.v.mT).to(p.dtype).mul_(kept)
         weights, ds = (p * kept).to(low), dp.sub_(delta.unsqueeze(-1)).mul_(p)
-    dv = torch.bmm(weights.mT, grad)
+    dv = _product("values", weights.mT, grad, scratch)
     small = ds.to(low)
     rel_query = rel_rows = None
     if tile.rel_query is not None and tile.rel_rows is not None:
-        fall = skew_back(small.to(tile.rel_query.dtype))
+        fall = skew_back(small.to(tile.rel_query.dtype), scratch)
         rel_query = torch.bmm(fall, tile.rel_rows.expand(len(fall), -1, -1))
         rel_rows = torch.bmm(fall.mT, tile.rel_query)
-    dk = torch.bmm(small.mT, tile.q)
+    dk = _product("keys", small.mT, tile.q, scratch)
     return TileGrads(torch.bmm(small, tile.k), dk, dv, rel_query, rel_rows, ds)
 
 
@@ -100,31 +134,45 @@ def skew(fall: Tensor, keys: int) -> Tensor:
     return fall.as_strided((x, t, keys), (t * length, length - 1, 1), fall.storage_offset() + t - 1)
 
 
-def skew_back(scores: Tensor) -> Tensor:
+def skew_back(scores: Tensor, scratch: Scratch) -> Tensor:
     """The transpose of `skew`: (X, T, S) to (X, T, T + S - 1), zeros elsewhere."""
     x, t, keys = scores.shape
-    fall = scores.new_zeros(x, t, t + keys - 1)
+    fall = scratch.new("fall", (x, t, t + keys - 1), scores).zero_()
     skew(fall, keys).copy_(scores)
     return fall
 
 
-def diagonals(scores: Tensor) -> Tensor:
+def diagonals(scores: Tensor, scratch: Scratch) -> Tensor:
     """Sums of (X, T, S) over equal distances, in order of falling distance: (X, T + S - 1)."""
-    return skew_back(scores).sum(1)
+    return skew_back(scores, scratch).sum(1)
 
 
-def _scores(tile: Tile, start: Tensor | None) -> Tensor:
-    """Scores (X, T, S) as logarithms to base 2, beginning at `start` (X or 1, T, S or 1)."""
-    q, keys = tile.q * LOG2_E, tile.k.mT
+def _scores(
+    tile: Tile, bias: Tensor | None, scratch: Scratch, less: Tensor | None = None
+) -> Tensor:
+    """Scores (X, T, S) as logarithms to base 2, plus bias (X or 1, T, S) and less (X, T, 1)."""
+    q, keys = torch.mul(tile.q, LOG2_E, out=scratch.new("q", tile.q.shape, tile.q)), tile.k.mT
     shape = len(q), q.shape[1], keys.shape[2]
-    kind = wide(q.dtype)
-    if start is not None and q.dtype == kind:
-        # the sum begins at the bias, which spares a pass over the tile
-        s = torch.baddbmm(start.expand(shape), q, keys)
+    parts = [part for part in (bias, less) if part is not None]
+    if q.dtype == wide(q.dtype):
+        s = scratch.new("scores", shape, q)
+        # the sum begins at them, which spares a pass over the tile
+        if len(parts) == 2:
+            torch.add(*parts, out=s)
+        elif parts:
+            s.copy_(parts[0].expand(shape))
+        s = s.baddbmm_(q, keys) if parts else torch.bmm(q, keys, out=s)
     else:
-        s = torch.bmm(q, keys).to(kind)
-        s = s if start is None else s.add_(start)
+        s = torch.bmm(q, keys).to(wide(q.dtype))
+        for part in parts:
+            s = s.add_(part)
     if tile.rel_query is not None and tile.rel_rows is not None:
         rows = tile.rel_rows.expand(len(q), -1, -1)
-        s += skew(torch.bmm(tile.rel_query * LOG2_E, rows.mT), s.shape[-1])
+        fall = _product("fall", tile.rel_query * LOG2_E, rows.mT, scratch)
+        s += skew(fall, s.shape[-1])
     return s
+
+
+def _product(name: str, a: Tensor, b: Tensor, scratch: Scratch) -> Tensor:
+    """a @ b, (X, ..), in the scratch of that name."""
+    return torch.bmm(a, b, out=scratch.new(name, (len(a), a.shape[1], b.shape[2]), a))
