@@ -285,12 +285,13 @@ def test_queries_at_places_of_their_own(engine, n: int, m: int, start: int):
         (shifts, LogSteps()),
         (marked, Marked()),
         (columns, Columns(4, 1)),
+        (columns, Columns(4, 1) & Window(9, 9)),
         (drawn, RandomBlocks(4, 1)),
     ],
     ids=ids,
 )
 def test_nothing_to_do(engine, pattern: Pattern, batch: int, n: int):
-    for m in {n, 7}:
+    for m in (n, 7, 2100):
         case = Case(n=n, m=m, b=batch, d=4, padded=False)
         inputs, where = case.inputs(), case.where()
         part = run(engine, inputs, pattern, where, 0.0)

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from subquad import nn
 from subquad.nn.context import Context
@@ -268,6 +269,29 @@ def test_sorted_chunks_alike_in_one_tile_in_many_and_in_a_graph(monkeypatch, cir
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     for a, b in zip(one, found(1), strict=True):
         assert_close(a, b)
+
+
+def test_sorted_chunks_keep_their_type_and_their_count_under_autocast():
+    """Sums stay float32, backward inside of it included; every product is counted.
+
+    What merges rounds may be bfloat16: 8 bits.
+    """
+    qk, v = (torch.randn(1, 2, 40, 6, requires_grad=True) for _ in range(2))
+    labels, cut = torch.zeros(1, 2, 1, 40, dtype=torch.int64), nn.Chunking(40, False, False)
+
+    def found() -> list[torch.Tensor]:
+        out = attend_chunks(qk, unit(qk), v, labels, cut, causal=True)
+        return [out, *torch.autograd.grad(out.sum(), (qk, v))]
+
+    with FlopCounterMode(display=False) as count:
+        plain = found()
+    # two products forward and five in backward, of every query with its chunk and the one before
+    assert count.get_total_flops() == 7 * 2 * 2 * 40 * 80 * 6
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = found()
+    for a, b in zip(plain, low, strict=True):
+        assert b.dtype == torch.float32
+        assert (a - b).abs().max() <= 2**-7 * a.abs().max()
 
 
 @pytest.mark.parametrize("once", [True, False], ids=["once", "often"])

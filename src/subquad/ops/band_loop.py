@@ -6,7 +6,6 @@ Axes: B batch, N queries, M keys, H heads, X pieces of a tile, T queries, S keys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +40,6 @@ class Loop(Call):
 
     folded: Fold | None = None
     spans = True
-    _shape: tuple | None = None
     _memo: dict = field(default_factory=dict, repr=False)
     _tested: dict = field(default_factory=dict, repr=False)
 
@@ -128,8 +126,7 @@ class Loop(Call):
     def _fold(self) -> tuple[Fold, "Loop"]:
         """The same call with tokens laid out by slot mod step."""
         fold = Fold(self.step, self.q.shape[2], self.k.shape[2])
-        made: dict[str, Any] = fold.inputs(self)
-        return fold, replace(self, **made, folded=fold, _shape=None, _memo={}, _tested={})
+        return fold, replace(self, **fold.inputs(self), folded=fold, _memo={}, _tested={})
 
     def _pieces(self) -> Iterator[tuple[Piece, Tensor]]:
         """Pieces and their biases (X or 1, T, S); keys that no query of a piece allows are cut."""
@@ -189,11 +186,7 @@ class Loop(Call):
                 rows = self._tables[1].rows(piece).to(self.wide)[:, None]
                 fall = (rows * LOG2_E).expand(-1, piece.rows, -1).contiguous()
                 bias = bias + skew(fall, piece.keys)
-            if (
-                self._shape != key[1:]
-            ):  # other heads, rows and blocks of one shape follow each other
-                self._shape, self._memo = key[1:], {}
-            self._memo[key] = bias
+            self._memo = {key: bias}
         return self._memo[key]
 
     def _tile(self, piece: Piece, bias: Tensor) -> Tile:

@@ -59,8 +59,9 @@ class _Attend(torch.autograd.Function):
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, cut: Round) -> tuple[Tensor, Tensor]:
         out = v.new_empty(*cut.i.shape, v.shape[1])
         lse, scratch = v.new_full(cut.i.shape, EMPTY), Scratch()
-        for some, tile in cut.tiles(q, k, v):
-            out[some], lse[some] = tile_forward(tile, scratch)
+        with torch.autocast(q.device.type, enabled=False):
+            for some, tile in cut.tiles(q, k, v):
+                out[some], lse[some] = tile_forward(tile, scratch)
         ctx.cut = cut
         ctx.save_for_backward(q, k, v, out, lse)
         return out, lse
@@ -71,12 +72,13 @@ class _Attend(torch.autograd.Function):
         q, k, v, out, lse = ctx.saved_tensors
         delta = torch.linalg.vecdot(grad, out) - dlse
         (dq, dk, dv), scratch = (torch.zeros_like(t) for t in (q, k, v)), Scratch()
-        for some, tile in ctx.cut.tiles(q, k, v):
-            found = tile_backward(tile, scratch, grad[some], lse[some], delta[some])
-            i, j = ctx.cut.i[some].flatten(), ctx.cut.j[some].flatten()
-            dq.index_add_(0, i, found.q.flatten(0, 1), alpha=q.shape[1] ** -0.5)
-            dk.index_add_(0, j, found.k.flatten(0, 1))
-            dv.index_add_(0, j, found.v.flatten(0, 1))
+        with torch.autocast(q.device.type, enabled=False):
+            for some, tile in ctx.cut.tiles(q, k, v):
+                found = tile_backward(tile, scratch, grad[some], lse[some], delta[some])
+                i, j = ctx.cut.i[some].flatten(), ctx.cut.j[some].flatten()
+                dq.index_add_(0, i, found.q.flatten(0, 1), alpha=q.shape[1] ** -0.5)
+                dk.index_add_(0, j, found.k.flatten(0, 1))
+                dv.index_add_(0, j, found.v.flatten(0, 1))
         return dq, dk, dv, None
 
 

@@ -27,7 +27,8 @@ Cut = tuple[slice, slice, slice, slice]
 @dataclass
 class Mask:
     """at, to: coordinates of queries and keys, (B or 1, H or 1, N or M); usable (.., M) and real
-    (.., N): the keys and queries that exist. kind: dtype of scores.
+    (.., N): the keys and queries that exist. kind: dtype of scores. several: do lanes come in
+    more than one group?
     """
 
     pattern: Pattern | None
@@ -36,6 +37,7 @@ class Mask:
     usable: Tensor
     real: Tensor | None
     kind: torch.dtype
+    several: bool
     #: the queries that were asked last, and by first key what was found
     _memo: tuple[slice | None, dict[int, Tensor | None]] = field(init=False, repr=False)
 
@@ -47,7 +49,7 @@ class Mask:
         if self._memo[0] != cut[2]:  # other heads have the same queries and keys next
             self._memo = cut[2], {}
         known, first = self._memo[1], cut[3].start
-        if self._shared and first in known:
+        if first in known:
             return known[first]
         bias = None if self._every(cut) else self._pairs(cut)
         if self._shared:
@@ -56,8 +58,9 @@ class Mask:
 
     @property
     def _shared(self) -> bool:
+        """Will other lanes ask the same again?"""
         given = (self.usable, self.at.pos, self.to.pos, self.real)
-        return all(t is None or t.shape[:2] == (1, 1) for t in given)
+        return self.several and all(t is None or t.shape[:2] == (1, 1) for t in given)
 
     def _every(self, cut: Cut) -> bool:
         """Do ends tell that all pairs count?"""

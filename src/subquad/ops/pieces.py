@@ -190,7 +190,7 @@ def _across(
     (batch, heads), (i0, i1), (j0, j1) = lanes, rows, keys
     if j1 <= j0 or heads == 0:
         return
-    # as even as can be, for threads share the heads of a tile
+    # near the budget, and shared out: threads take 4 and 4 heads sooner than 3, 3 and 2
     together = BUDGET / ((i1 - i0) * (j1 - j0))
     hs, bs = -(-heads // max(1, round(heads / together))), max(1, int(together / heads))
     for b in range(0, batch, bs):

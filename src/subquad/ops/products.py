@@ -60,7 +60,10 @@ class Product:
             usable = usable & keys.real
         self.near = self._near()
         pattern = call.pattern if beyond is None else beyond
-        self.mask = Mask(pattern, self.at, self.to, usable, queries.real, call.wide)
+        b, h = self.q.shape[:2]
+        self.lanes = max(1, min(b, LANES // max(h, 1))), max(1, min(h, LANES))
+        more = b > self.lanes[0] or h > self.lanes[1]
+        self.mask = Mask(pattern, self.at, self.to, usable, queries.real, call.wide, more)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """out (B, H, T, Dv) and lse (B, H, T) of the queries on this side."""
@@ -112,6 +115,8 @@ class Product:
         behind, ahead = (None, None) if c.pattern is None else c.pattern.reach()
         if self.queries.slots is not None or (behind is None and ahead is None):
             return None
+        if not self.q.shape[0] * self.q.shape[1]:
+            return None
         k = self.to.pos
         if self.keys.real is not None:  # padding stands last, and must be beyond all
             k = k.masked_fill(~self.keys.real, FAR)
@@ -127,11 +132,11 @@ class Product:
         m = self.k.shape[2]
         # reading rows of a table pair by pair takes D times the room
         room = BUDGET if self.rel is None else max(1, 4 * BUDGET // d)
-        hs, bs = max(1, min(h, LANES)), max(1, min(b, LANES // max(h, 1)))
+        bs, hs = self.lanes
         # few keys: then the queries themselves fill the cache
         t = max(1, min(n, room // (hs * bs * max(min(m, SPAN), d))))
         if self.near is not None and m > SPAN:  # what one of them does not reach is done in vain
-            reached = max(b - a for a, b in zip(*self.near, strict=True))
+            reached = max((b - a for a, b in zip(*self.near, strict=True)), default=0)
             t = min(t, max(ROWS, reached // 4))
         keys = max(1, room // (t * hs * bs))
         for i in range(0, n, t):

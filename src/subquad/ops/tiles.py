@@ -102,7 +102,7 @@ def tile_backward(
 ) -> TileGrads:
     """Gradients from those of the output, `grad` (X, T, Dv), with lse and delta (X, T).
 
-    They lie in the scratch: read them before the next tile.
+    Those of k, v and the scores lie in the scratch: read them before the next tile.
     """
     # an empty row has lse = EMPTY = its scores: exp(0) there must not count
     less = (lse * -LOG2_E).masked_fill_(lse < EMPTY / 2, EMPTY).unsqueeze(-1)
@@ -112,11 +112,13 @@ def tile_backward(
         # dp - delta in one product: the sum starts at -delta
         dp = scratch.new("slopes", p.shape, p)
         dp.copy_((-delta).unsqueeze(-1).expand(p.shape))
-        weights, ds = p, dp.baddbmm_(grad, tile.v.mT).mul_(p)
+        weights, ds = p, torch.baddbmm(dp, grad, tile.v.mT, out=dp).mul_(p)
     else:
-        kept = 1.0 if tile.factors is None else tile.factors.to(p.dtype)
-        dp = torch.bmm(grad, tile.v.mT).to(p.dtype).mul_(kept)
-        weights, ds = (p * kept).to(low), dp.sub_(delta.unsqueeze(-1)).mul_(p)
+        dp, weights = torch.bmm(grad, tile.v.mT).to(p.dtype), p
+        if tile.factors is not None:
+            kept = tile.factors.to(p.dtype)
+            dp, weights = dp.mul_(kept), p * kept
+        weights, ds = weights.to(low), dp.sub_(delta.unsqueeze(-1)).mul_(p)
     dv = _product("values", weights.mT, grad, scratch)
     small = ds.to(low)
     rel_query = rel_rows = None
@@ -161,7 +163,10 @@ def _scores(
             torch.add(*parts, out=s)
         elif parts:
             s.copy_(parts[0].expand(shape))
-        s = s.baddbmm_(q, keys) if parts else torch.bmm(q, keys, out=s)
+        if parts:
+            torch.baddbmm(s, q, keys, out=s)
+        else:
+            torch.bmm(q, keys, out=s)
     else:
         s = torch.bmm(q, keys).to(wide(q.dtype))
         for part in parts:
