@@ -32,8 +32,9 @@ SQUARE = {
 }
 #: O(N log N): one key more for every query at twice the length
 LOGARITHMIC = {"logsteps"}
-#: tiles of one in five tokens have their full size only from here on
-FROM = {"strided": 4096}
+#: tiles of one in five or six tokens have their full size only from here on; N / 4 distances take
+#: too long to measure at more
+FROM = {"strided": 4096, "fixed-by-head": 2048, "conv-logsteps": 512}
 #: those that know at most so many tokens are measured at 64 and 128 of them
 BOUNDED = {"low-rank", "low-rank-shared", "low-rank-rotary"}
 
