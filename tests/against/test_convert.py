@@ -14,7 +14,7 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 
 import subquad.hf as shell
-from converting import config, converted
+from converting import config, converted, there_and_back
 from subquad.convert.folder import convert
 
 WORDS, LENGTH, LABELS = 60, 40, 3
@@ -192,15 +192,9 @@ def inputs(model: Any, case: Case) -> dict:
 def test_equal_outputs_and_the_way_back(name, tmp_path):
     case = CASES[name]
     model = theirs(case)
-    ours = converted(model, tmp_path)
-    (tmp_path / "back").mkdir()
-    convert(tmp_path / "ours", tmp_path / "back")
-    went, came = (load_file(tmp_path / w / "model.safetensors") for w in ("theirs", "back"))
-    assert went.keys() == came.keys()
-    assert all(torch.equal(went[k], came[k]) for k in went)
-    assert config(tmp_path / "theirs") == config(tmp_path / "back")
+    ours = there_and_back(model, tmp_path)
 
-    ours, model = ours.double(), model.double()
+    model = model.double()
     given = inputs(model, case)
     with torch.no_grad():
         made, wanted = ours(**given), getattr(model(**given), case.out)

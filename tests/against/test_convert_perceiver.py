@@ -6,10 +6,8 @@ float64 on both sides, so that equal means to rounding.
 import pytest
 import torch
 import transformers as hf
-from safetensors.torch import load_file
 
-from converting import config, converted
-from subquad.convert.folder import convert
+from converting import converted, there_and_back
 
 SIZES = {
     "num_latents": 8,
@@ -39,13 +37,7 @@ def theirs(kind, fields):
 )
 def test_labels_of_pictures(kind, fields, size, tmp_path, monkeypatch):
     model = theirs(kind, fields)
-    ours = converted(model, tmp_path).double()
-    (tmp_path / "back").mkdir()
-    convert(tmp_path / "ours", tmp_path / "back")
-    went, came = (load_file(tmp_path / w / "model.safetensors") for w in ("theirs", "back"))
-    assert went.keys() == came.keys()
-    assert all(torch.equal(went[k], came[k]) for k in went)
-    assert config(tmp_path / "theirs") == config(tmp_path / "back")
+    ours = there_and_back(model, tmp_path)
 
     images = torch.randn(2, 3, *size, dtype=torch.float64)
     given = {"interpolate_pos_encoding": size != (8, 8)} if kind == "Learned" else {}

@@ -6,11 +6,9 @@ Theirs are drawn in every call; here those of ours are put in their place. float
 import pytest
 import torch
 import transformers as hf
-from safetensors.torch import load_file
 from transformers.models.reformer.modeling_reformer import LSHSelfAttention
 
-from converting import config, converted
-from subquad.convert.folder import convert
+from converting import converted, there_and_back
 from subquad.ops.hashing import rotations
 
 SIZES = {
@@ -78,13 +76,7 @@ def hashes(monkeypatch):
 )
 def test_equal_logits_and_the_way_back(fields, hashes, tmp_path):
     model = theirs(**fields)
-    ours = converted(model, tmp_path).double()
-    (tmp_path / "back").mkdir()
-    convert(tmp_path / "ours", tmp_path / "back")
-    went, came = (load_file(tmp_path / w / "model.safetensors") for w in ("theirs", "back"))
-    assert went.keys() == came.keys()
-    assert all(torch.equal(went[k], came[k]) for k in went)
-    assert config(tmp_path / "theirs") == config(tmp_path / "back")
+    ours = there_and_back(model, tmp_path)
     model = model.double()
     for length in (40, 32, 29, 8, 5):
         ids = torch.randint(1, 60, (2, length))

@@ -7,10 +7,8 @@ equal means to that rounding.
 import pytest
 import torch
 import transformers as hf
-from safetensors.torch import load_file
 
-from converting import config, converted
-from subquad.convert.folder import convert
+from converting import converted, there_and_back
 
 LENGTH = 900
 SIZES = {
@@ -53,13 +51,7 @@ def theirs(kind, **fields):
 @pytest.mark.parametrize("head", [True, False], ids=["ctc", "body"])
 def test_equal_outputs_and_the_way_back(head, fields, tmp_path):
     model = theirs(hf.Wav2Vec2ConformerForCTC if head else hf.Wav2Vec2ConformerModel, **fields)
-    ours = converted(model, tmp_path).double()
-    (tmp_path / "back").mkdir()
-    convert(tmp_path / "ours", tmp_path / "back")
-    went, came = (load_file(tmp_path / w / "model.safetensors") for w in ("theirs", "back"))
-    assert went.keys() == came.keys()
-    assert all(torch.equal(went[k], came[k]) for k in went)
-    assert config(tmp_path / "theirs") == config(tmp_path / "back")
+    ours = there_and_back(model, tmp_path)
 
     wave = torch.randn(2, LENGTH, dtype=torch.float64)
     with torch.no_grad():
